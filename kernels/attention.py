@@ -1,0 +1,204 @@
+"""The one door to attention. Which backend serves a call is decided once per kind of call, from measurements.
+
+Shapes: B batch, H query heads, G key and value heads (H a multiple of G), T queries, S keys, D head width,
+N tokens of documents laid end to end.
+
+The environment variable WORKBENCH_ATTENTION names one backend (reference, plain, sdpa, triton) to use wherever it can
+serve; where it cannot, the measured choice is used and one line says so. It is read when a kind of call is first met.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from functools import lru_cache
+from itertools import pairwise
+from types import ModuleType
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from kernels import plain, reference, sdpa
+
+log = logging.getLogger(__name__)
+
+BACKENDS: dict[str, ModuleType] = {"reference": reference, "plain": plain, "sdpa": sdpa}
+"""Modules with `attention` and, some, `attention_packed` and `attention_decode`. A further one slots in here and in
+`_measured`."""
+
+PLAIN_KEYS = 512
+"""On a CPU, up to this many keys the plain path beats SDPA (bf16 1.1-5 x, fp32 1.1-2 x, forward and backward, D 32
+and 64, one and two threads of Zen 4), and beyond it loses by as much."""
+
+
+class BackendRow(NamedTuple):
+    """One line of the report: which backend serves a kind of call, and why."""
+
+    call: str
+    device: str
+    dtype: str
+    backend: str
+    why: str
+
+
+Kind = tuple[str, torch.device, torch.dtype, bool, bool]
+"""What the choice depends on: call, device, dtype, whether the keys are few, whether the plain path can serve."""
+
+_chosen: dict[Kind, ModuleType] = {}
+_report: dict[tuple[str, str, str, str], BackendRow] = {}
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    causal: bool = False,
+    window: int | None = None,
+    bias: Tensor | None = None,
+    key_lengths: Tensor | None = None,
+    dropout: float = 0.0,
+    scale: float | None = None,
+) -> Tensor:
+    """softmax(scale · q kᵀ + bias, over the visible keys) v.
+
+    q (B, H, T, D); k, v (B, G, S, D) -> (B, H, T, D) in q's dtype. T ≠ S is allowed: query i stands at key i + S - T.
+    causal: a query sees no key after its own position. window: it sees only keys at a distance below it, on both sides
+    unless causal. bias: broadcastable to (B, H, T, S), differentiable. key_lengths: (B,) integers, keys from there on
+    are unseen. dropout: the probability, applied to the weights. scale: 1/√D when None.
+    A query that sees no key gives 0. Raises ValueError on shapes that do not fit.
+    """
+    T, S = q.shape[2], k.shape[2]
+    _check(q, k, v, q.shape[1], k.shape[1], window)
+    lean = plain.serves(T, S, causal, window, bias is not None, key_lengths is not None, dropout > 0)
+    backend = _backend(("attention", q.device, q.dtype, S <= PLAIN_KEYS, lean))
+    return backend.attention(
+        q, k, v, causal=causal, window=window, bias=bias, key_lengths=key_lengths, dropout=dropout, scale=scale
+    )
+
+
+def attention_packed(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor,
+    *,
+    causal: bool,
+    window: int | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """Attention within each of several documents that lie end to end.
+
+    q (N, H, D); k, v (N, G, D); cu_seqlens (documents + 1,) rising integers from 0: document i is rows cu_seqlens[i] to
+    cu_seqlens[i + 1] -> (N, H, D). Rows after the last document give 0; empty documents are allowed, so that cu_seqlens
+    may be padded by repeating its last number.
+    """
+    _check(q, k, v, q.shape[1], k.shape[1], window)
+    backend = _backend(("attention_packed", q.device, q.dtype, True, False))
+    if hasattr(backend, "attention_packed"):
+        return backend.attention_packed(q, k, v, cu_seqlens, causal=causal, window=window, scale=scale)
+    ends = cu_seqlens.tolist()
+    if ends[0] != 0 or ends != sorted(ends) or ends[-1] > len(q):
+        raise ValueError(f"cu_seqlens must rise from 0 to at most the {len(q)} rows, but is {ends}")
+    documents = [slice(a, b) for a, b in pairwise(ends) if a < b]
+    heads_first = [x.transpose(0, 1)[None] for x in (q, k, v)]
+    parts = [
+        attention(*(x[:, :, rows] for x in heads_first), causal=causal, window=window, scale=scale)
+        for rows in documents
+    ]
+    tail = q.new_zeros(1, q.shape[1], len(q) - ends[-1], q.shape[2])
+    return torch.cat([*parts, tail], dim=2)[0].transpose(0, 1)
+
+
+def attention_decode(
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    lengths: Tensor,
+    *,
+    window: int | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """Attention of one new token in each of B sequences whose keys and values stand in a cache.
+
+    q (B, H, D); caches (B, G, S, D), of which the first lengths[b] count, the new token's included; lengths (B,)
+    integers; window: only the last `window` of those -> (B, H, D). A length of 0 gives 0.
+    """
+    _check(q, k_cache, v_cache, q.shape[1], k_cache.shape[1], window)
+    backend = _backend(("attention_decode", q.device, q.dtype, True, True))
+    return backend.attention_decode(q, k_cache, v_cache, lengths, window=window, scale=scale)
+
+
+def backend_report(device: torch.device | str | None = None) -> list[BackendRow]:
+    """Which backend serves what, and why: the usual calls on this device, then what this process has met besides.
+
+    The device is the GPU where there is one, and the CPU otherwise, when None.
+    """
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    for call in ("attention", "attention_packed", "attention_decode"):
+        for dtype in (torch.float32, torch.bfloat16):
+            for few in (True, False) if call == "attention" else (True,):
+                _backend((call, where, dtype, few, True))
+    return list(_report.values())
+
+
+def _check(q: Tensor, k: Tensor, v: Tensor, H: int, G: int, window: int | None) -> None:
+    if k.shape != v.shape or q.shape[-1] != k.shape[-1] or H % G:
+        raise ValueError(
+            f"q {tuple(q.shape)}, k {tuple(k.shape)} and v {tuple(v.shape)} do not fit: k and v must have one shape, "
+            "the head width of q, and a number of heads that divides q's"
+        )
+    if window is not None and window < 1:
+        raise ValueError(f"window must be at least 1, but is {window}")
+
+
+def _backend(kind: Kind) -> ModuleType:
+    backend = _chosen.get(kind)
+    return _choose(kind) if backend is None else backend
+
+
+def _choose(kind: Kind) -> ModuleType:
+    call, device, dtype, few_keys, lean = kind
+    name, why = _measured(call, device, few_keys, lean)
+    asked = os.environ.get("WORKBENCH_ATTENTION", "")
+    if asked and asked != name:
+        reason = _unfit(asked, call, lean)
+        if reason:
+            _say_once(f"WORKBENCH_ATTENTION={asked} is passed over: {reason}.")
+        else:
+            name, why = asked, "named by WORKBENCH_ATTENTION"
+    detail = f"{call}, {'up to' if few_keys else 'over'} {PLAIN_KEYS} keys" if call == "attention" else call
+    _report[(detail, str(device), str(dtype), name)] = BackendRow(
+        detail, str(device), str(dtype).removeprefix("torch."), name, why
+    )
+    return _chosen.setdefault(kind, BACKENDS[name])
+
+
+def _measured(call: str, device: torch.device, few_keys: bool, lean: bool) -> tuple[str, str]:
+    """The backend that measurements favour, and why."""
+    if call == "attention_decode":
+        return "plain", "one product over the cache, read in place"
+    if call == "attention_packed":
+        return "sdpa", "document by document through attention, whose choice each follows"
+    if device.type == "cpu" and few_keys and lean:
+        return "plain", f"fastest on a CPU up to {PLAIN_KEYS} keys"
+    if device.type == "cpu" and few_keys:
+        return "sdpa", "serves lengths, biases, dropout and queries without keys"
+    return "sdpa", f"fastest on a CPU over {PLAIN_KEYS} keys" if device.type == "cpu" else "PyTorch's fused attention"
+
+
+def _unfit(name: str, call: str, lean: bool) -> str:
+    """Why a backend that was asked for cannot serve a call; empty when it can."""
+    if name not in BACKENDS:
+        return f"there is no backend of that name in this version (there are {', '.join(BACKENDS)})"
+    if call == "attention_decode" and not hasattr(BACKENDS[name], call):
+        return f"it has no {call}"
+    if name == "plain" and call == "attention" and not lean:
+        return "it takes no bias, key lengths or dropout, and no query without keys"
+    return ""
+
+
+@lru_cache
+def _say_once(message: str) -> None:
+    log.warning(message)
