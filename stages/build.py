@@ -1,0 +1,166 @@
+"""Building a dataset: read the sources, clean every document, drop duplicates, split, write canonical records.
+
+It streams: what is held in memory does not grow with the sources, except for about 80 bytes of digest a document.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from stages.data.cleaning import Cleaner
+from stages.data.readers import LONGEST_TEXT
+from stages.data.records import RecordWriter, TextRecord, read_shards
+from stages.data.sources import Corpus
+from stages.data.split import Split, by_document, cut_tail
+from stages.run import Run
+from stages.store.building import building
+from stages.store.datasets import DatasetInfo, Problem
+from stages.store.errors import UserError
+from stages.store.files import check_space, write_atomic
+from stages.store.specs.build import Build
+
+SPLITS = ("train", "val")
+
+Progress = Callable[[str, int, int], None]
+"""Called with the phase, the bytes done and the bytes in all. It may raise, to cancel."""
+
+
+def run(run: Run) -> dict[str, Any]:
+    """Build the dataset that has the run's name; what is in it."""
+    settings = run.settings(Build)
+
+    def progress(phase: str, done: int, total: int) -> None:
+        run.progress(done, total, unit="bytes", phase=phase)
+
+    with building(run.workspace.datasets, run.spec.name, "dataset", replace=settings.replace) as folder:
+        info = build_dataset(folder, run.spec.name, settings, progress, run_id=run.dir.id)
+    print(*report(info), sep="\n", flush=True)
+    return {"dataset": info.name, "records": info.records}
+
+
+def build_dataset(folder: Path, name: str, settings: Build, progress: Progress, *, run_id: str = "") -> DatasetInfo:
+    """Fill `folder` with records and dataset.json. UserError when no document is left for training or validation."""
+    split = Split.parse(settings.split)
+    always_whole = split.how == "tail" or settings.cut == 0
+    cut = LONGEST_TEXT if always_whole else min(settings.cut, LONGEST_TEXT)
+    corpus, cleaner = Corpus(settings.sources, settings.text_field, cut), Cleaner(settings)
+    corpus.survey(lambda done, total: progress("checking", done, total))
+    check_space(folder, corpus.size * (2 if split.how == "tail" else 1))
+
+    reader = _Counted(corpus.documents(lambda done, total: progress("reading", done, total)), cleaner)
+    if split.how == "tail":
+        writers = _write_tail(folder, reader, split, progress)
+    elif split.how == "documents":
+        writers = _write(folder, by_document(reader, split.share, settings.seed))
+    else:
+        writers = _write(folder, (("train", record) for record in reader))
+    _refuse_empty(corpus, reader, writers, split)
+
+    info = DatasetInfo(
+        name=name,
+        kind=settings.kind,
+        digest=_digest(settings, writers),
+        records={side: writer.records for side, writer in writers.items()},
+        characters={side: writer.characters for side, writer in writers.items()},
+        bytes={side: writer.bytes for side, writer in writers.items()},
+        sources=corpus.sources,
+        filters=corpus.skipped() + cleaner.filters(),
+        read=reader.read,
+        problems=corpus.problems,
+        problem_count=corpus.problem_count,
+        split=settings.split,
+        settings=msgspec.to_builtins(settings),
+        run=run_id,
+        created=time.time(),
+    )
+    write_atomic(folder / "dataset.json", msgspec.json.format(msgspec.json.encode(info), indent=1))
+    return info
+
+
+def report(info: DatasetInfo) -> Iterator[str]:
+    """What was built, line by line, for the log."""
+    yield f"{info.name}: documents: {info.records['train']:,} for training, {info.records['val']:,} for validation"
+    for line in info.filters:
+        yield f"{line.name}: {line.removed:,} removed, {line.changed:,} changed. {line.sentence}"
+        yield from (f"    {example}" for example in line.examples)
+    yield f"problems: {info.problem_count:,}"
+    yield from (f"    {_told(problem)}" for problem in info.problems)
+
+
+class _Counted:
+    """Documents as they come out of cleaning; `read` counts those that went in."""
+
+    def __init__(self, documents: Iterator[TextRecord], cleaner: Cleaner) -> None:
+        self._documents, self._cleaner = documents, cleaner
+        self.read = 0
+
+    def __iter__(self) -> Iterator[TextRecord]:
+        for record in self._documents:
+            self.read += 1
+            text = self._cleaner.clean(record.text)
+            if text is not None:
+                yield record._replace(text=text)
+
+
+def _write(folder: Path, sided: Iterator[tuple[str, TextRecord]]) -> dict[str, RecordWriter]:
+    """Write each record to its side; the writers know what they wrote."""
+    with ExitStack() as stack:
+        writers = {side: stack.enter_context(RecordWriter(folder / "records", side)) for side in SPLITS}
+        for side, record in sided:
+            writers[side].write(record)
+    return writers
+
+
+def _write_tail(folder: Path, records: _Counted, split: Split, progress: Progress) -> dict[str, RecordWriter]:
+    """Where the tail begins is known only at the end: write all once, then again by side."""
+    spool = folder / ".spool"
+    with RecordWriter(spool, "all") as whole:
+        for record in records:
+            whole.write(record)
+    done = 0
+
+    def again() -> Iterator[TextRecord]:
+        nonlocal done
+        for record in read_shards(sorted(spool.iterdir())):
+            yield record
+            done += len(record.text)
+            progress("splitting", done, whole.characters)
+
+    writers = _write(folder, cut_tail(again(), whole.characters, split.share))
+    shutil.rmtree(spool)
+    return writers
+
+
+def _told(problem: Problem) -> str:
+    place = ", ".join(filter(None, [problem.file, f"line {problem.line}" if problem.line else "", problem.field]))
+    return f"{place}: {problem.message}"
+
+
+def _digest(settings: Build, writers: dict[str, RecordWriter]) -> str:
+    parts = [settings.kind, settings.split, *(writers[side].digest() for side in SPLITS)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _refuse_empty(corpus: Corpus, reader: _Counted, writers: dict[str, RecordWriter], split: Split) -> None:
+    """Raise UserError when training or validation would have nothing to read."""
+    kept = sum(writer.records for writer in writers.values())
+    if kept == 0:
+        what = (
+            f"Cleaning left none of {reader.read:,} documents." if reader.read else "There is no text in the sources."
+        )
+        raise UserError(what, next((_told(problem) for problem in corpus.problems), ""))
+    if writers["train"].records == 0:
+        raise UserError("Every document fell into the validation part.", "Choose a smaller share, or tail:0.1.")
+    if writers["val"].records == 0 and split.how != "none":
+        raise UserError(
+            f"There are no validation documents: {kept:,} document cannot be split by documents.",
+            "Choose the split tail:0.1, which takes the end of the text, or add a document.",
+        )

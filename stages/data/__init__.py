@@ -1,0 +1,1 @@
+"""From files to blocks of tokens: sources, cleaning, records, tokenizers, packing; and the starter world."""

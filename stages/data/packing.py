@@ -1,0 +1,272 @@
+"""From documents to blocks of tokens: token files made once on demand, and the order in which training sees them."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import isqrt
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.data.records import read_texts
+from stages.data.tokenizer import TextTokenizer, cut_for_encoding
+from stages.store.datasets import Dataset
+from stages.store.errors import WorkFailed
+from stages.store.files import (
+    check_space,
+    disk_errors,
+    publish_folder,
+    settle,
+    sha256_file,
+    temporary_beside,
+    write_atomic,
+)
+from stages.store.locks import try_lock
+from stages.store.tokenizers import Tokenizer
+
+SPLITS = ("train", "val")
+
+BATCH_CHARACTERS = 1_000_000
+"""Text encoded at once, on all cores; an encoding takes about a hundred times the memory of its text."""
+
+Advance = Callable[[int, int], None]
+"""Called with bytes of text done and in all. It may raise, to cancel."""
+
+
+class SplitTokens(msgspec.Struct, frozen=True):
+    """One token file: <split>.bin."""
+
+    tokens: int
+    bytes: int
+    """UTF-8 bytes of the text they stand for."""
+    sha256: str
+
+
+class TokensInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """tokens.json beside the token files."""
+
+    dataset_digest: str
+    tokenizer_digest: str
+    dtype: str
+    """uint16 or uint32, little-endian."""
+    splits: dict[str, SplitTokens]
+    schema: int = 1
+
+
+class TokenSet(NamedTuple):
+    """A dataset in tokens. The arrays are mapped from disk, one-dimensional, uint16 or uint32."""
+
+    train: NDArray[np.unsignedinteger]
+    val: NDArray[np.unsignedinteger]
+    train_bytes: int
+    val_bytes: int
+
+
+def token_shards(dataset: Dataset, tokenizer: Tokenizer, progress: Advance | None = None) -> TokenSet:
+    """The dataset in tokens of `tokenizer`, every document ended by the end-of-text token.
+
+    Made on the first call, under a lock and complete or not at all; a second process waits for the first.
+    """
+    advance = progress or (lambda done, total: None)
+    folder = dataset.path / "tokens" / tokenizer.info.digest
+    found = _open(folder, dataset)
+    if found is not None:
+        return found
+    with disk_errors(folder.parent):
+        folder.parent.mkdir(exist_ok=True)
+        with _lock(folder.parent / f".lock-{folder.name}", lambda: advance(0, _text_bytes(dataset))):
+            found = _open(folder, dataset)
+            if found is None:
+                _make(folder, dataset, tokenizer, advance)
+                found = _open(folder, dataset)
+    if found is None:
+        raise WorkFailed(f"{folder} changed while it was being opened.", "Try again.")
+    return found
+
+
+class Blocks:
+    """Blocks of context + 1 tokens, beginning every `context` tokens, in training order.
+
+    Each epoch sees every block once, in an order of its own that follows from (seed, epoch) alone; so the position,
+    the number of blocks seen so far, is all that a resumed run must know.
+    """
+
+    def __init__(self, tokens: NDArray[np.unsignedinteger], context: int, seed: int) -> None:
+        self._tokens, self._context, self._seed = tokens, context, seed
+        self._offsets = np.arange(context + 1)
+        self._count = max(0, (len(tokens) - 1) // context)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def batch(self, position: int, count: int) -> NDArray[np.int64]:
+        """Blocks `position` to `position + count` of the endless training order: (count, context + 1)."""
+        return self._gather(self.order(position, count))
+
+    def in_order(self, start: int, count: int) -> NDArray[np.int64]:
+        """Blocks as they stand in the text: (count, context + 1), fewer rows at the end."""
+        return self._gather(np.arange(start, min(start + count, self._count)))
+
+    def order(self, position: int, count: int) -> NDArray[np.int64]:
+        """Which blocks stand at these positions of the training order: (count,)."""
+        if self._count == 0:
+            raise ValueError("there are fewer tokens than one block needs")
+        parts = []
+        while count > 0:
+            epoch, within = divmod(position, self._count)
+            taken = min(count, self._count - within)
+            parts.append(permute(np.arange(within, within + taken, dtype=np.uint64), self._count, self._seed, epoch))
+            position, count = position + taken, count - taken
+        return np.concatenate(parts) if len(parts) != 1 else parts[0]
+
+    def _gather(self, blocks: NDArray[np.int64]) -> NDArray[np.int64]:
+        return self._tokens[blocks[:, None] * self._context + self._offsets].astype(np.int64)
+
+
+def permute(indices: NDArray[np.uint64], size: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Where a permutation of 0 … size − 1, chosen by (seed, epoch), sends `indices`, in O(1) memory.
+
+    A Feistel network over Z_a × Z_b with a·b ≥ size; results beyond `size` are sent on until they fall within (cycle
+    walking). Source: Black and Rogaway, Ciphers with Arbitrary Finite Domains (2002), method 3.
+    """
+    a = np.uint64(isqrt(size - 1) + 1)
+    b = np.uint64(-(-size // int(a)))
+    keys = _round_keys(seed, epoch)
+    values = _rounds(indices, a, b, keys)
+    outside = np.flatnonzero(values >= size)
+    while len(outside):
+        values[outside] = _rounds(values[outside], a, b, keys)
+        outside = outside[values[outside] >= size]
+    return values.astype(np.int64)
+
+
+ROUNDS = 6  # an even number: left and right halves are mixed in turn
+
+
+def _rounds(values: NDArray[np.uint64], a: np.uint64, b: np.uint64, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    left, right = values // b, values % b
+    for turn in range(0, ROUNDS, 2):
+        left = (left + _mix(right ^ keys[turn]) % a) % a
+        right = (right + _mix(left ^ keys[turn + 1]) % b) % b
+    return left * b + right
+
+
+def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finaliser of splitmix64 (Steele et al., Fast Splittable Pseudorandom Number Generators, 2014)."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+@functools.lru_cache(maxsize=16)
+def _round_keys(seed: int, epoch: int) -> NDArray[np.uint64]:
+    digest = hashlib.blake2b(f"{seed}/{epoch}".encode(), digest_size=8 * ROUNDS).digest()
+    return np.frombuffer(digest, "<u8").astype(np.uint64)
+
+
+def _make(folder: Path, dataset: Dataset, entry: Tokenizer, advance: Advance) -> None:
+    """Encode every split into a temporary folder, then publish it as `folder`."""
+    tokenizer = TextTokenizer.load(entry.path)
+    dtype = "uint16" if tokenizer.vocab_size <= 2**16 else "uint32"
+    settle(folder.parent, folder.name)
+    check_space(folder.parent, _text_bytes(dataset) * np.dtype(dtype).itemsize)  # a token is a byte or more
+    temporary = temporary_beside(folder)
+    temporary.mkdir()
+    try:
+        splits, done = {}, 0
+        for split in SPLITS:
+            splits[split] = _encode(temporary, dataset, split, tokenizer, dtype, advance, done)
+            done += splits[split].bytes
+        info = TokensInfo(
+            dataset_digest=dataset.info.digest, tokenizer_digest=entry.info.digest, dtype=dtype, splits=splits
+        )
+        write_atomic(temporary / "tokens.json", msgspec.json.format(msgspec.json.encode(info), indent=1))
+        publish_folder(temporary, folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _encode(
+    folder: Path, dataset: Dataset, split: str, tokenizer: TextTokenizer, dtype: str, advance: Advance, before: int
+) -> SplitTokens:
+    """Write <split>.bin, streaming. `before` is the number of bytes that earlier splits had."""
+    tokens = size = 0
+    path = folder / f"{split}.bin"
+    little_endian = np.dtype(dtype).newbyteorder("<")
+    with path.open("wb") as file:
+        for pieces, ends in _batches(read_texts(dataset, split)):
+            for ids, end in zip(tokenizer.encode_batch(pieces), ends, strict=True):
+                ids += [tokenizer.eos_id] if end else []
+                file.write(np.array(ids, dtype=little_endian).data)  # tofile would not say why a disk refuses
+                tokens += len(ids)
+            size += sum(len(piece.encode()) for piece in pieces)
+            advance(before + size, _text_bytes(dataset))
+    if path.stat().st_size != tokens * little_endian.itemsize:
+        raise WorkFailed(f"{path} is shorter than what was written to it.", "The disk may be full.")
+    return SplitTokens(tokens, size, sha256_file(path))
+
+
+def _batches(texts: Iterator[str]) -> Iterator[tuple[list[str], list[bool]]]:
+    """Pieces of documents, about BATCH_CHARACTERS at a time, and whether a document ends with each."""
+    pieces: list[str] = []
+    ends: list[bool] = []
+    characters = 0
+    for text in texts:
+        parts = cut_for_encoding(text)
+        for number, piece in enumerate(parts, 1):
+            pieces.append(piece)
+            ends.append(number == len(parts))
+            characters += len(piece)
+            if characters >= BATCH_CHARACTERS:
+                yield pieces, ends
+                pieces, ends, characters = [], [], 0
+    if pieces:
+        yield pieces, ends
+
+
+def _open(folder: Path, dataset: Dataset) -> TokenSet | None:
+    """Map the token files; None when they are missing, incomplete, or those of an earlier dataset of this name."""
+    try:
+        info = msgspec.json.decode((folder / "tokens.json").read_bytes(), type=TokensInfo)
+    except (OSError, msgspec.DecodeError):
+        return None
+    if info.dataset_digest != dataset.info.digest or info.dtype not in ("uint16", "uint32"):
+        return None
+    arrays = [_map(folder / f"{split}.bin", info.splits[split].tokens, info.dtype) for split in SPLITS]
+    if any(array is None for array in arrays):
+        return None
+    train, val = (array for array in arrays if array is not None)
+    return TokenSet(train, val, info.splits["train"].bytes, info.splits["val"].bytes)
+
+
+def _map(path: Path, tokens: int, dtype: str) -> NDArray[np.unsignedinteger] | None:
+    little_endian = np.dtype(dtype).newbyteorder("<")
+    if not path.is_file() or path.stat().st_size != tokens * little_endian.itemsize:
+        return None
+    if tokens == 0:
+        return np.empty(0, little_endian)  # an empty file cannot be mapped
+    return np.memmap(path, dtype=little_endian, mode="r")
+
+
+def _text_bytes(dataset: Dataset) -> int:
+    return sum(dataset.info.bytes.values())
+
+
+@contextmanager
+def _lock(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold `path` exclusively; `waiting` is called again and again until it is free."""
+    while (descriptor := try_lock(path)) is None:
+        waiting()
+    try:
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,68 @@
+"""Choosing the validation part: by a hash of each document, or the end of the corpus."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import Literal, NamedTuple
+
+from stages.data.records import TextRecord
+
+
+class Split(NamedTuple):
+    """`documents:0.1`, `tail:0.1` or `none`, taken apart."""
+
+    how: Literal["documents", "tail", "none"]
+    share: float
+
+    @classmethod
+    def parse(cls, text: str) -> Split:
+        how, _, share = text.partition(":")
+        if how == "documents":
+            return cls("documents", float(share))
+        return cls("tail", float(share)) if how == "tail" else cls("none", 0.0)
+
+
+def by_document(records: Iterable[TextRecord], share: float, seed: int) -> Iterator[tuple[str, TextRecord]]:
+    """Each record with its split: val where the document's place falls below `share`.
+
+    A few documents may all stand above it; then the lowest of them is val, so that two documents are enough.
+    """
+    lowest: tuple[float, TextRecord] | None = None
+    validated = trained = False
+    for record in records:
+        at = place(record.text, seed)
+        if at < share:
+            validated = True
+            yield "val", record
+        elif validated or (lowest is not None and at >= lowest[0]):
+            trained = True
+            yield "train", record
+        else:
+            if lowest is not None:
+                trained = True
+                yield "train", lowest[1]
+            lowest = at, record
+    if lowest is not None:
+        yield "val" if trained and not validated else "train", lowest[1]
+
+
+def place(text: str, seed: int) -> float:
+    """A number in [0, 1) drawn from the document's text alone, so that equal documents stay together."""
+    digest = hashlib.blake2b(text.encode(), digest_size=8, key=str(seed).encode()).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
+def cut_tail(records: Iterable[TextRecord], characters: int, share: float) -> Iterator[tuple[str, TextRecord]]:
+    """Each record with its split: the last `share` of the `characters` is val. The record at the border is cut in two.
+
+    The first int(characters · (1 − share)) characters are train, as in nanoGPT's data preparation.
+    """
+    left = int(characters * (1 - share))
+    for record in records:
+        head, tail = record.text[:left], record.text[left:]
+        left -= len(head)
+        if head:
+            yield "train", record._replace(text=head)
+        if tail:
+            yield "val", record._replace(text=tail)

@@ -1,0 +1,308 @@
+"""Generation: sequences in the slots of one batch over a KV cache. Token ids in, token ids out.
+
+Each slot keeps its own settings and its own random numbers, so its tokens do not depend on what other slots do, but for
+the rounding of matrix products of another size. A slot is finished by a stop (reason "stop"), or by its token limit or
+the end of the context (reason "length").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from stages.models.decoder import Decoder
+from stages.store.errors import WorkFailed
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How one sequence is continued.
+
+    temperature: divides the logits; 0 takes the likeliest token. top_k: only the k likeliest (0: all). top_p: only the
+    fewest likeliest tokens whose probabilities, after top_k, reach p (1: all). stop_ids: tokens that end the sequence;
+    stop_sequences: runs of generated tokens that do. The token that stops is still reported.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+    max_new_tokens: int = 256
+    stop_ids: tuple[int, ...] = ()
+    stop_sequences: tuple[tuple[int, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.temperature >= 0 or self.top_k < 0 or not 0 < self.top_p <= 1 or self.max_new_tokens < 1:
+            raise ValueError(f"temperature >= 0, top_k >= 0, 0 < top_p <= 1 and max_new_tokens >= 1 must hold: {self}")
+        if not all(self.stop_sequences):
+            raise ValueError("a stop sequence must not be empty")
+
+
+class Token(NamedTuple):
+    """One generated token. logprob is under the model's own distribution, before temperature, top_k and top_p."""
+
+    slot: int
+    token: int
+    logprob: float
+    finished: str | None
+
+
+@dataclass
+class _Slot:
+    id: int
+    sampling: Sampling
+    generator: torch.Generator
+    length: int  # tokens of prompt and completion
+    unread: int  # the newest token, which the model has not seen yet
+    generated: list[int] = field(default_factory=list)
+
+
+class Engine:
+    """Continues up to `max_slots` sequences at once, one token each per `step`.
+
+    The cache is allocated here, for `max_length` tokens a slot: the model's context when None, and never more. A
+    sequence, prompt and completion together, ends at that length.
+    """
+
+    def __init__(self, model: Decoder, max_slots: int = 8, max_length: int | None = None) -> None:
+        if max_slots < 1:
+            raise ValueError("an engine needs at least one slot")
+        self.model = model
+        self.max_slots = max_slots
+        self.max_length = min(max_length or model.config.context, model.config.context)
+        self._cache = model.new_cache(max_slots, self.max_length)
+        self._slots: list[_Slot] = []  # the slot at index i has row i of the cache
+        self._next_id = 0
+
+    @property
+    def free_slots(self) -> int:
+        return self.max_slots - len(self._slots)
+
+    @property
+    def active(self) -> list[int]:
+        """The ids of the slots that are running."""
+        return [slot.id for slot in self._slots]
+
+    def add(self, tokens: Sequence[int], sampling: Sampling | None = None) -> int:
+        """Start a sequence after this prompt and return its slot's id, which is never given twice.
+
+        Raises ValueError when no slot is free, when the prompt is empty or leaves no room for one more token, and on a
+        token that is not in the vocabulary.
+        """
+        sampling = sampling or Sampling()
+        self._check(tokens)
+        row = len(self._slots)
+        self._cache.lengths[row] = 0
+        if len(tokens) > 1:
+            with _evaluating(self.model):
+                self.model.prefill(torch.tensor(tokens[:-1], device=self._device), self._cache, row)
+        generator = torch.Generator().manual_seed(sampling.seed)
+        self._slots.append(_Slot(self._next_id, sampling, generator, len(tokens), tokens[-1]))
+        self._next_id += 1
+        return self._next_id - 1
+
+    def step(self) -> list[Token]:
+        """One more token for every running slot. Finished slots are free afterwards.
+
+        Raises WorkFailed when the model's output is not a number.
+        """
+        if not self._slots:
+            return []
+        unread = torch.tensor([slot.unread for slot in self._slots], device=self._device)
+        with _evaluating(self.model):
+            logits_BV = self.model.decode(unread, self._cache).float()
+        if logits_BV.isnan().any():
+            raise WorkFailed(
+                "The model's output is not a number.", "Its weights are damaged; take an earlier checkpoint."
+            )
+        chosen_B = choose(logits_BV, [slot.sampling for slot in self._slots], self._uniforms())
+        logprobs_B = logits_BV.log_softmax(-1).gather(1, chosen_B[:, None])[:, 0]
+        results = [
+            Token(slot.id, token, logprob, self._advance(slot, token))
+            for slot, token, logprob in zip(self._slots, chosen_B.tolist(), logprobs_B.tolist(), strict=True)
+        ]
+        for result in results:
+            if result.finished:
+                self.cancel(result.slot)
+        return results
+
+    def cancel(self, slot: int) -> bool:
+        """Free a slot. False when no such slot is running, because it has finished."""
+        row = next((row for row, each in enumerate(self._slots) if each.id == slot), None)
+        if row is None:
+            return False
+        last = self._slots.pop()
+        if row < len(self._slots):  # running slots keep the first rows: the last one moves into the gap
+            self._cache.copy_row(len(self._slots), row)
+            self._slots[row] = last
+        return True
+
+    @property
+    def _device(self) -> torch.device:
+        return self.model.tokens.device
+
+    def _uniforms(self) -> list[float]:
+        return [torch.rand((), dtype=torch.float64, generator=slot.generator).item() for slot in self._slots]
+
+    def _advance(self, slot: _Slot, token: int) -> str | None:
+        slot.unread = token
+        slot.length += 1
+        slot.generated.append(token)
+        sampling = slot.sampling
+        if token in sampling.stop_ids or any(_ends_with(slot.generated, stop) for stop in sampling.stop_sequences):
+            return "stop"
+        return "length" if len(slot.generated) >= sampling.max_new_tokens or slot.length >= self.max_length else None
+
+    def _check(self, tokens: Sequence[int]) -> None:
+        if not self.free_slots:
+            raise ValueError(f"all {self.max_slots} slots are running")
+        if not 0 < len(tokens) < self.max_length:
+            raise ValueError(f"a prompt needs 1 to {self.max_length - 1} tokens, but has {len(tokens)}")
+        if min(tokens) < 0 or max(tokens) >= self.model.config.vocab_size:
+            raise ValueError(f"a prompt's tokens lie between 0 and {self.model.config.vocab_size - 1}")
+
+
+def choose(logits_BV: Tensor, samplings: Sequence[Sampling], uniforms: Sequence[float]) -> Tensor:
+    """One token a row (B,) int64: the likeliest at temperature 0, else by inverting the distribution at `uniforms`.
+
+    A row's result depends on that row alone.
+    """
+    chosen_B = logits_BV.argmax(-1)
+    for truncated in (False, True):
+        rows = [i for i, s in enumerate(samplings) if s.temperature > 0 and (s.top_k > 0 or s.top_p < 1) == truncated]
+        if not rows:
+            continue
+        some = [samplings[i] for i in rows]
+        scores_RV = logits_BV[rows].double()
+        scores_RV = scores_RV - scores_RV.amax(-1, keepdim=True)  # so that a tiny temperature cannot overflow
+        probs_RV = (scores_RV / _column([s.temperature for s in some], scores_RV)).softmax(-1)
+        tokens_RV = None
+        if truncated:
+            probs_RV, tokens_RV = probs_RV.sort(stable=True, dim=-1, descending=True)
+            probs_RV = _truncate(probs_RV, some)
+        cumulative_RV = probs_RV.cumsum(-1)
+        targets_R1 = _column([uniforms[i] for i in rows], cumulative_RV) * cumulative_RV[:, -1:]
+        places_R1 = torch.searchsorted(cumulative_RV, targets_R1, right=True).clamp(max=logits_BV.shape[1] - 1)
+        chosen_B[rows] = (places_R1 if tokens_RV is None else tokens_RV.gather(1, places_R1))[:, 0]
+    return chosen_B
+
+
+def _truncate(sorted_RV: Tensor, samplings: Sequence[Sampling]) -> Tensor:
+    """Probabilities, likeliest first, with those beyond top_k and then beyond top_p set to 0."""
+    V = sorted_RV.shape[1]
+    top_k_R1 = torch.tensor([s.top_k or V for s in samplings], device=sorted_RV.device)[:, None]
+    kept_RV = sorted_RV * (torch.arange(V, device=sorted_RV.device) < top_k_R1)
+    before_RV = kept_RV.cumsum(-1) - kept_RV
+    limit_R1 = _column([s.top_p for s in samplings], kept_RV) * kept_RV.sum(-1, keepdim=True)
+    return kept_RV * (before_RV < limit_R1)
+
+
+def _column(values: Sequence[float], like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None]
+
+
+def _ends_with(tokens: list[int], ending: tuple[int, ...]) -> bool:
+    return tuple(tokens[-len(ending) :]) == ending
+
+
+@contextmanager
+def _evaluating(model: Decoder) -> Iterator[None]:
+    """The model without dropout, and afterwards as it was."""
+    if not model.training:
+        yield
+        return
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train()
+
+
+def generate(
+    model: Decoder, prompts: Sequence[Sequence[int]], samplings: Sequence[Sampling] | Sampling, max_slots: int = 8
+) -> list[list[int]]:
+    """The completions of all prompts, in order; as many at once as there are slots."""
+    each = [samplings] * len(prompts) if isinstance(samplings, Sampling) else list(samplings)
+    longest = max((len(prompt) + s.max_new_tokens for prompt, s in zip(prompts, each, strict=True)), default=1)
+    engine = Engine(model, max(1, min(max_slots, len(prompts))), longest)
+    completions: list[list[int]] = [[] for _ in prompts]
+    waiting = list(enumerate(zip(prompts, each, strict=True)))[::-1]
+    owner: dict[int, int] = {}
+    while waiting or owner:
+        while waiting and engine.free_slots:
+            index, (prompt, sampling) = waiting.pop()
+            owner[engine.add(prompt, sampling)] = index
+        for slot, token, _, finished in engine.step():
+            completions[owner[slot]].append(token)
+            if finished:
+                del owner[slot]
+    return completions
+
+
+class Decodes(Protocol):
+    """What turns ids into text: a tokenizer."""
+
+    def decode(self, ids: list[int], /) -> str: ...
+
+
+class TextStream:
+    """Turns tokens into text as they come, a whole character at a time, up to a stop string.
+
+    Text that may turn out to begin a stop string is held back. Bytes that are no UTF-8 come out as U+FFFD.
+    """
+
+    UNFINISHED = 3  # an incomplete character shows as at most three U+FFFD
+    WINDOW = 24  # tokens decoded again with each new one; a tokenizer may join neighbours
+    LONGEST = 96  # as many where no character is complete, as when a model babbles bytes
+
+    def __init__(self, tokenizer: Decodes, stops: Sequence[str] = ()) -> None:
+        self._tokenizer = tokenizer
+        self._stops = [stop for stop in stops if stop]
+        self._ids: list[int] = []
+        self._shown = 0  # characters of the window's text already taken
+        self._held = ""
+        self.stopped = False
+
+    def feed(self, token: int) -> str:
+        """The text that this token completes; empty once `stopped`."""
+        if self.stopped:
+            return ""
+        self._ids.append(token)
+        text = self._tokenizer.decode(self._ids)
+        ready = text
+        while ready.endswith("\ufffd") and len(text) - len(ready) < self.UNFINISHED:
+            ready = ready[:-1]
+        fresh, self._shown = ready[self._shown :], max(self._shown, len(ready))
+        pending = len(text) - len(ready)
+        if len(self._ids) > (self.LONGEST if pending else self.WINDOW):
+            self._ids = self._ids[-self.WINDOW // 2 :]
+            self._shown = max(0, len(self._tokenizer.decode(self._ids)) - pending)
+        return self._release(fresh)
+
+    def finish(self) -> str:
+        """What was held back, once no more tokens come."""
+        if self.stopped:
+            return ""
+        text = self._release(self._tokenizer.decode(self._ids)[self._shown :]) if self._ids else ""
+        held, self._held, self._ids, self._shown = self._held, "", [], 0
+        return text if self.stopped else text + held
+
+    def _release(self, fresh: str) -> str:
+        text = self._held + fresh
+        ends = [at for stop in self._stops if (at := text.find(stop)) >= 0]
+        if ends:
+            self.stopped, self._held = True, ""
+            return text[: min(ends)]
+        held = max((_overlap(text, stop) for stop in self._stops), default=0)
+        self._held = text[len(text) - held :]
+        return text[: len(text) - held]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of text that begins stop."""
+    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)

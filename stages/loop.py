@@ -1,0 +1,264 @@
+"""The verbs that training loops share: schedule, watch for divergence, save, resume, honour requests."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from stages.optim import AdamW
+from stages.run import Run, Stopped
+from stages.store.checkpoints import (
+    LINEAGE,
+    Checkpoint,
+    Lineage,
+    latest_verified,
+    prune,
+    write_checkpoint,
+)
+from stages.store.errors import UserError, WorkFailed
+from stages.store.files import check_space, write_atomic
+from stages.tensors import save_tensors
+
+MAX_ROWS = 100_000
+"""A run logs at most about this many rows of metrics, so that attaching to it stays quick."""
+
+
+class Progress(msgspec.Struct, kw_only=True):
+    """Where training stands, beside weights, moments and random numbers. Saved in resume/progress.json."""
+
+    step: int = 0
+    tokens_seen: int = 0
+    lr: float
+    """The peak learning rate now in force."""
+    precision: str
+    smoothed: float | None = None
+    """Moving average of the loss, in nats."""
+    lowest: float | None = None
+    """The lowest value it has had."""
+
+
+def set_up_torch(run: Run, *, deterministic: bool) -> torch.device:
+    """Set what the run has recorded, and return the device that its place in the queue has given it.
+
+    Raises WorkFailed when that is a GPU that torch cannot use.
+    """
+    torch.set_num_threads(run.spec.threads)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first product is made
+    torch.use_deterministic_algorithms(deterministic)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if run.state.device not in ("", "cpu"):
+        raise WorkFailed(
+            "This machine has a GPU that torch cannot use.", "`workbench doctor` says why; or set device to cpu."
+        )
+    return torch.device("cpu")
+
+
+@contextlib.contextmanager
+def any_algorithms() -> Iterator[None]:
+    """Allow what has no deterministic form on a GPU (cumulative sums, say) while nothing is computed that trains."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def cosine_lr(step: int, *, peak: float, floor: float, warmup: int, total: int) -> float:
+    """Learning rate of the update after `step` updates: linear warm-up, then a cosine from `peak` to `floor`.
+
+    Source: Loshchilov and Hutter, SGDR (arXiv 1608.03983), eq. 5, without restarts.
+    """
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    share = min(1.0, (step - warmup) / max(1, total - warmup))
+    return floor + 0.5 * (peak - floor) * (1 + math.cos(math.pi * share))
+
+
+def log_interval(asked: int, total: int) -> int:
+    """Steps between rows of metrics: as asked, or more where a long run would write over MAX_ROWS."""
+    return max(asked, -(-total // MAX_ROWS))
+
+
+class Divergence:
+    """Notices a loss that is not finite at once, and one that has exploded within a few steps.
+
+    Exploded: the moving average (weight 0.1 on the newest loss) stands more than 2 nats above its lowest value.
+    """
+
+    WEIGHT, LIMIT = 0.1, 2.0
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def watch(self, step: int, loss: float, gradient_norm: float) -> None:
+        """Raise WorkFailed when training has gone wrong at `step`. Call it before the update is made."""
+        if not math.isfinite(loss):
+            raise self._failure(f"The loss became {loss} at step {step}.")
+        if not math.isfinite(gradient_norm):
+            raise self._failure(f"The gradient's norm became {gradient_norm} at step {step}.")
+        p = self._progress
+        p.smoothed = loss if p.smoothed is None else (1 - self.WEIGHT) * p.smoothed + self.WEIGHT * loss
+        p.lowest = p.smoothed if p.lowest is None else min(p.lowest, p.smoothed)
+        if p.smoothed > p.lowest + self.LIMIT:
+            raise self._failure(
+                f"The loss exploded at step {step}: its average rose from {p.lowest:.2f} to {p.smoothed:.2f}."
+            )
+
+    def watch_validation(self, step: int, nats: float) -> None:
+        """Raise WorkFailed when the model of `step` has no finite validation loss and must not be kept."""
+        if not math.isfinite(nats):
+            raise self._failure(f"The validation loss became {nats} at step {step}.")
+
+    def suspicious(self) -> bool:
+        """Whether the loss is on its way up, so that a checkpoint now might keep a broken model."""
+        p = self._progress
+        return p.smoothed is not None and p.lowest is not None and p.smoothed > p.lowest + self.LIMIT / 2
+
+    def _failure(self, sentence: str) -> WorkFailed:
+        return WorkFailed(sentence, "The last good checkpoint is kept. Resume from it with a lower learning rate.")
+
+
+def save_checkpoint(
+    run: Run,
+    progress: Progress,
+    optimizer: AdamW,
+    write_model: Callable[[Path], None],
+    metrics: dict[str, float],
+) -> Checkpoint:
+    """Write checkpoints/step-<n>: the model's folder (fp32 masters), lineage, and what resuming needs."""
+    check_space(run.dir.path, 14 * optimizer.master.numel())
+
+    def fill(folder: Path) -> None:
+        with optimizer.masters():
+            write_model(folder)
+        write_atomic(folder / LINEAGE, msgspec.json.format(_lineage(run, progress, metrics), indent=1), durable=False)
+        _write_resume(folder / "resume", progress, optimizer)
+
+    name = f"step-{progress.step}"
+    checkpoint = write_checkpoint(run.dir.checkpoints / name, fill)
+    run.set_status("running", last_checkpoint=name)
+    run.event("checkpoint", step=progress.step, name=name, **metrics)
+    prune(run.dir)
+    return checkpoint
+
+
+def find_resume(run: Run) -> Checkpoint | None:
+    """The newest whole checkpoint of this run, or None for a fresh start. Damaged ones are named and passed over.
+
+    Tells readers of the metrics from which step they begin anew.
+    """
+    checkpoint, refused = latest_verified(run.dir)
+    for sentence in refused:
+        run.warn(f"{sentence} Resuming from the one before it.")
+    run.state.last_checkpoint = checkpoint.name if checkpoint is not None else None
+    if checkpoint is not None or run.dir.metrics.exists():
+        step = checkpoint.step if checkpoint is not None else 0
+        run.rewind(step)
+        run.requests.rates = rates_set_since(run, step)
+        run.event("resumed", step=step)
+    return checkpoint
+
+
+def rates_set_since(run: Run, step: int) -> list[tuple[int, float]]:
+    """Learning rates that were set at `step` or later, by step. A newer wish overrules what stood at later steps."""
+    rates: list[tuple[int, float]] = []
+    for line in run.dir.events.read_bytes().splitlines():
+        event = msgspec.json.decode(line, type=dict[str, Any])
+        if event["event"] == "set":
+            rates = [rate for rate in rates if rate[0] < event["step"]] + [(event["step"], event["lr"])]
+    return [rate for rate in rates if rate[0] >= step]
+
+
+def read_progress(checkpoint: Checkpoint) -> Progress:
+    """Where the training that wrote this checkpoint stood."""
+    path = checkpoint.path / "resume" / "progress.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Progress)
+    except (OSError, msgspec.DecodeError) as error:
+        raise UserError(f"{checkpoint.path} cannot be resumed: {error}.", "Start a new run.") from error
+
+
+def load_resume(checkpoint: Checkpoint, optimizer: AdamW) -> None:
+    """Put moments and random numbers back. The weights are in the model already.
+
+    Call it last before training: nothing may draw random numbers in between.
+    """
+    folder = checkpoint.path / "resume"
+    try:
+        optimizer.load_state(load_file(folder / "optimizer.safetensors", device=str(optimizer.master.device)))
+        _restore_random(load_file(folder / "random.safetensors"))
+    except (OSError, SafetensorError, KeyError) as error:
+        raise UserError(f"{checkpoint.path} cannot be resumed: {error}.", "Start a new run.") from error
+
+
+def honour(run: Run, save: Callable[[], Any], progress: Progress) -> None:
+    """Do what the user has asked since the last step: change the rate, save, pause, stop."""
+    requests = run.requests
+    while requests.rates and requests.rates[0][0] <= progress.step:
+        progress.lr = requests.rates.pop(0)[1]
+    if "lr" in requests.values:
+        _set_lr(run, progress, requests.values.pop("lr"))
+    if requests.checkpoint or requests.ending:
+        requests.checkpoint = False
+        save()
+    if requests.ending:
+        raise Stopped(requests.ending)
+
+
+def _set_lr(run: Run, progress: Progress, lr: object) -> None:
+    """Change the peak learning rate; what is no such rate is refused by a warning, whoever wrote the request."""
+    if isinstance(lr, bool) or not isinstance(lr, int | float) or not 0 < lr <= 1:
+        run.warn(f"The learning rate cannot be set to {lr!r}; it stays {progress.lr:g}.")
+        return
+    before, progress.lr = progress.lr, float(lr)
+    run.requests.rates.clear()
+    run.event("set", lr=progress.lr, before=before, step=progress.step)
+
+
+def _lineage(run: Run, progress: Progress, metrics: dict[str, float]) -> bytes:
+    return msgspec.json.encode(
+        Lineage(
+            stage=run.spec.stage,
+            run=run.dir.id,
+            name=run.spec.name,
+            step=progress.step,
+            parents=run.spec.parents,
+            settings=run.spec.settings,
+            metrics=metrics,
+            tokens_seen=progress.tokens_seen,
+            created=time.time(),
+        )
+    )
+
+
+def _write_resume(folder: Path, progress: Progress, optimizer: AdamW) -> None:
+    folder.mkdir()
+    save_tensors(optimizer.state(), folder / "optimizer.safetensors")
+    save_tensors(_random_state(), folder / "random.safetensors")
+    write_atomic(folder / "progress.json", msgspec.json.encode(progress), durable=False)
+
+
+def _random_state() -> dict[str, torch.Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def _restore_random(state: dict[str, torch.Tensor]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

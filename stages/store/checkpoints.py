@@ -1,0 +1,211 @@
+"""Checkpoints: model folders that are complete and verified, or not listed at all."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from stages.store.errors import UserError
+from stages.store.files import delete_folder, disk_errors, publish_folder, sha256_file, temporary_beside, write_atomic
+from stages.store.rundir import Parent, RunDir, find_run
+from stages.store.workspace import Workspace
+
+MANIFEST = "manifest.json"
+LINEAGE = "workbench.json"
+
+
+class FileEntry(msgspec.Struct, frozen=True):
+    size: int
+    sha256: str
+
+
+class Lineage(msgspec.Struct, kw_only=True, frozen=True):
+    """workbench.json: where a checkpoint comes from and how good it is."""
+
+    stage: str
+    run: str
+    name: str
+    step: int
+    parents: dict[str, Parent] = {}
+    settings: dict[str, Any] = {}
+    metrics: dict[str, float] = {}
+    tokens_seen: int = 0
+    created: float = 0.0
+    schema: int = 1
+
+
+class Checkpoint(NamedTuple):
+    """A listed checkpoint: manifest and sizes agree."""
+
+    path: Path
+    step: int
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def lineage(self) -> Lineage | None:
+        """workbench.json, or None for a folder that others wrote."""
+        path = self.path / LINEAGE
+        if not path.exists():
+            return None
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=Lineage)
+        except (OSError, msgspec.DecodeError) as error:
+            raise UserError(f"{path} cannot be read: {error}.") from error
+
+    def digest(self) -> str:
+        """Names the checkpoint's content: the SHA-256 of its manifest."""
+        return sha256_file(self.path / MANIFEST)
+
+
+def write_checkpoint(final: Path, fill: Callable[[Path], None]) -> Checkpoint:
+    """Write a folder with `fill`, add its manifest, make it durable, and give it its name in one rename."""
+    temporary = temporary_beside(final)
+    try:
+        with disk_errors(final.parent):
+            temporary.mkdir(parents=True)
+            fill(temporary)
+            write_manifest(temporary)
+        publish_folder(temporary, final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return Checkpoint(final, _step(final))
+
+
+def write_manifest(folder: Path) -> None:
+    """Record size and SHA-256 of every file below `folder`."""
+    entries = {
+        path.relative_to(folder).as_posix(): FileEntry(path.stat().st_size, sha256_file(path))
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
+    write_atomic(folder / MANIFEST, msgspec.json.format(msgspec.json.encode({"files": entries}), indent=1))
+
+
+def list_checkpoints(run: RunDir) -> list[Checkpoint]:
+    """The run's checkpoints whose manifest and sizes agree, oldest first."""
+    if not run.checkpoints.is_dir():
+        return []
+    found = [Checkpoint(path, _step(path)) for path in run.checkpoints.glob("step-*") if _sizes_agree(path)]
+    return sorted(found, key=lambda checkpoint: checkpoint.step)
+
+
+def verify(checkpoint: Path) -> None:
+    """Check every digest; UserError naming the first file that differs. Folders that others wrote have no manifest."""
+    if not (checkpoint / MANIFEST).exists():
+        return
+    name = MANIFEST
+    try:
+        for name, entry in _entries(checkpoint).items():
+            path = checkpoint / name
+            if path.stat().st_size != entry.size or sha256_file(path) != entry.sha256:
+                raise _damaged(checkpoint, f"{name} is not what was written")
+    except FileNotFoundError as error:
+        raise _damaged(checkpoint, f"{name} is missing") from error
+    except (OSError, msgspec.DecodeError) as error:
+        raise _damaged(checkpoint, f"{name} cannot be read ({error})") from error
+
+
+def _damaged(checkpoint: Path, what: str) -> UserError:
+    return UserError(f"The checkpoint {checkpoint} is damaged: {what}.", "Use the checkpoint before it.")
+
+
+def latest_verified(run: RunDir) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint whose digests hold, and a sentence for each newer one that was refused."""
+    refused = []
+    for checkpoint in reversed(list_checkpoints(run)):
+        try:
+            verify(checkpoint.path)
+        except UserError as error:
+            refused.append(error.title)
+            continue
+        return checkpoint, refused
+    return None, refused
+
+
+def resolve_checkpoint(workspace: Workspace, text: str) -> Checkpoint:
+    """CKPT as people write it: a run's name (its last checkpoint), `run@step`, an imported model, or a folder."""
+    try:
+        folder = Path(text).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{text!r} is no checkpoint: there is no such user.") from error
+    if ("/" in text or text.startswith(("~", "."))) and folder.is_dir():
+        return Checkpoint(folder.absolute(), _step(folder))
+    if (workspace.models / text / "config.json").is_file():
+        return Checkpoint(workspace.models / text, 0)
+    name, _, step = text.partition("@")
+    run = find_run(workspace, name)
+    found = list_checkpoints(run)
+    if not found:
+        raise UserError(f"The run {name!r} has no checkpoint yet.", "Let it train until its first checkpoint.")
+    if not step:
+        return found[-1]
+    for checkpoint in found:
+        if str(checkpoint.step) == step:
+            return checkpoint
+    steps = ", ".join(str(checkpoint.step) for checkpoint in found)
+    raise UserError(f"The run {name!r} has no checkpoint at step {step}.", f"It has: {steps}.")
+
+
+def prune(run: RunDir, metric: str = "val/loss", keep_last: int = 2) -> list[Checkpoint]:
+    """Delete all but the last two verified checkpoints and the best by `metric` (lower is better); what was deleted.
+
+    Nothing is deleted before `keep_last` newer ones have been verified by digest.
+    """
+    found = list_checkpoints(run)
+    kept: set[int] = set()
+    for checkpoint in reversed(found):
+        if len(kept) == keep_last:
+            break
+        try:
+            verify(checkpoint.path)
+        except UserError:
+            continue
+        kept.add(checkpoint.step)
+    if len(kept) < keep_last:
+        return []
+    best = best_checkpoint(run, metric)
+    if best is not None:
+        kept.add(best.step)
+    doomed = [checkpoint for checkpoint in found if checkpoint.step not in kept and checkpoint.step < max(kept)]
+    for checkpoint in doomed:
+        delete_folder(checkpoint.path)
+    return doomed
+
+
+def best_checkpoint(run: RunDir, metric: str = "val/loss") -> Checkpoint | None:
+    """The checkpoint with the lowest `metric` in its lineage, or None when none can be read that records it."""
+    scored = []
+    for checkpoint in list_checkpoints(run):
+        with contextlib.suppress(UserError):
+            lineage = checkpoint.lineage()
+            if lineage is not None and metric in lineage.metrics:
+                scored.append((lineage.metrics[metric], -checkpoint.step, checkpoint))
+    return min(scored)[2] if scored else None
+
+
+def _entries(folder: Path) -> dict[str, FileEntry]:
+    class Manifest(msgspec.Struct):
+        files: dict[str, FileEntry]
+
+    return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest).files
+
+
+def _sizes_agree(folder: Path) -> bool:
+    try:
+        entries = _entries(folder)
+        return all((folder / name).stat().st_size == entry.size for name, entry in entries.items())
+    except (OSError, msgspec.DecodeError):
+        return False
+
+
+def _step(folder: Path) -> int:
+    prefix, _, number = folder.name.rpartition("-")
+    return int(number) if prefix == "step" and number.isdigit() else 0

@@ -1,0 +1,113 @@
+"""The catalogue of datasets: dataset.json beside canonical records in Parquet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from stages.store.building import recover_interrupted
+from stages.store.errors import UserError
+from stages.store.names import check_name, nearest
+from stages.store.workspace import Workspace
+
+Kind = Literal["text", "chat", "preference", "prompts", "labelled"]
+
+
+class Source(msgspec.Struct, frozen=True):
+    """One file that went into a dataset."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+class Filter(msgspec.Struct, frozen=True):
+    """What one filter did: how many records it removed or changed, and a few of them."""
+
+    name: str
+    sentence: str
+    """What it does, for people."""
+    removed: int = 0
+    changed: int = 0
+    examples: list[str] = []
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """A record that could not be used. `line` counts from 1; 0 when the file as a whole is meant."""
+
+    file: str
+    line: int
+    field: str
+    message: str
+
+
+class DatasetInfo(msgspec.Struct, kw_only=True, frozen=True):
+    """dataset.json."""
+
+    name: str
+    kind: Kind
+    digest: str
+    """SHA-256 over kind, split and canonical records, in order."""
+    records: dict[str, int]
+    """Records in each split: train, val."""
+    characters: dict[str, int] = {}
+    bytes: dict[str, int] = {}
+    """UTF-8 bytes of text in each split."""
+    sources: list[Source] = []
+    filters: list[Filter] = []
+    read: int = 0
+    """Records read before any filter."""
+    problems: list[Problem] = []
+    """The first hundred."""
+    problem_count: int = 0
+    split: str = ""
+    settings: dict[str, Any] = {}
+    run: str = ""
+    created: float = 0.0
+    schema: int = 1
+
+
+class Dataset(NamedTuple):
+    path: Path
+    info: DatasetInfo
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def shards(self, split: str) -> list[Path]:
+        """The Parquet files of a split, in order."""
+        return sorted((self.path / "records").glob(f"{split}-*.parquet"))
+
+
+def list_datasets(workspace: Workspace) -> list[Dataset]:
+    """All complete datasets by name."""
+    recover_interrupted(workspace.datasets)
+    if not workspace.datasets.is_dir():
+        return []
+    found = []
+    for path in sorted(workspace.datasets.iterdir()):
+        if not path.name.startswith(".") and (path / "dataset.json").is_file():
+            try:
+                found.append(_open(path))
+            except UserError:
+                continue
+    return found
+
+
+def find_dataset(workspace: Workspace, name: str) -> Dataset:
+    """The dataset of this name; UserError naming the nearest otherwise."""
+    recover_interrupted(workspace.datasets)
+    path = workspace.datasets / check_name(name, "name of a dataset")
+    if not (path / "dataset.json").is_file():
+        raise UserError(f"There is no dataset {name!r}.", nearest(name, (d.name for d in list_datasets(workspace))))
+    return _open(path)
+
+
+def _open(path: Path) -> Dataset:
+    try:
+        return Dataset(path, msgspec.json.decode((path / "dataset.json").read_bytes(), type=DatasetInfo))
+    except (OSError, msgspec.DecodeError) as error:
+        raise UserError(f"{path / 'dataset.json'} cannot be read: {error}.") from error

@@ -1,0 +1,169 @@
+"""What was made from what: parents and children by digest, and deletion that refuses while something is needed.
+
+A tokenizer names the dataset it was trained on; a run pins dataset, tokenizer and the checkpoint it started from.
+The run that built a dataset or a tokenizer is a record of the work: once it has ended it needs nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from stages.store.building import name_lock
+from stages.store.checkpoints import Checkpoint, list_checkpoints
+from stages.store.datasets import find_dataset
+from stages.store.errors import UserError
+from stages.store.files import delete_folder, disk_errors
+from stages.store.rundir import Parent, RunDir, RunSpec, find_run, list_runs
+from stages.store.specs import TRAINING
+from stages.store.tokenizers import find_tokenizer, list_tokenizers
+from stages.store.workspace import Workspace
+
+
+class Child(NamedTuple):
+    """Something that was made from another thing and needs it."""
+
+    kind: Literal["tokenizer", "run"]
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name!r}"
+
+
+class Ancestor(NamedTuple):
+    """A parent as it was pinned, and whether the workspace still holds that very content."""
+
+    role: str
+    name: str
+    digest: str
+    state: Literal["present", "changed", "gone"]
+
+
+def parents_of(workspace: Workspace, parents: dict[str, Parent]) -> list[Ancestor]:
+    """The parents that a run or checkpoint records, by role, each compared with what the workspace holds now."""
+    return [
+        Ancestor(role, parent.name, parent.digest, _compare(_digest_now(workspace, role, parent.name), parent.digest))
+        for role, parent in parents.items()
+    ]
+
+
+def children_of_dataset(workspace: Workspace, name: str) -> list[Child]:
+    """Tokenizers trained on the dataset, and runs that train on it."""
+    digest = find_dataset(workspace, name).info.digest
+    trained = [
+        Child("tokenizer", tokenizer.name)
+        for tokenizer in list_tokenizers(workspace)
+        if (tokenizer.info.dataset, tokenizer.info.dataset_digest) == (name, digest)
+    ]
+    return trained + _runs_that_pin(workspace, "dataset", Parent(name, digest))
+
+
+def children_of_tokenizer(workspace: Workspace, name: str) -> list[Child]:
+    """Runs whose model speaks in the tokenizer's tokens."""
+    return _runs_that_pin(workspace, "tokenizer", Parent(name, find_tokenizer(workspace, name).info.digest))
+
+
+def children_of_run(workspace: Workspace, run: RunDir) -> list[Child]:
+    """Runs that started from one of the run's checkpoints, pruned ones included."""
+    digests = {checkpoint.digest() for checkpoint in list_checkpoints(run)}
+    found = []
+    for other, spec in _specs(workspace):
+        parent = spec.parents.get("checkpoint")
+        if parent and other.id != run.id and (parent.digest in digests or run.path in Path(parent.name).parents):
+            found.append(Child("run", spec.name))
+    return found
+
+
+def delete_dataset(workspace: Workspace, name: str) -> None:
+    """Delete a dataset with its tokens. Raises UserError naming what needs it, or when it is being built."""
+    path = find_dataset(workspace, name).path
+    with _not_building(path, "dataset"):
+        _refuse_if_needed(f"The dataset {name!r}", children_of_dataset(workspace, name))
+        delete_folder(path)
+
+
+def delete_tokenizer(workspace: Workspace, name: str) -> None:
+    """Delete a tokenizer. Raises UserError naming the runs that need it, or when it is being built."""
+    path = find_tokenizer(workspace, name).path
+    with _not_building(path, "tokenizer"):
+        _refuse_if_needed(f"The tokenizer {name!r}", children_of_tokenizer(workspace, name))
+        delete_folder(path)
+
+
+def delete_run(workspace: Workspace, name: str) -> None:
+    """Delete a run with its checkpoints, by name or id. Raises UserError while it is at work or something needs it."""
+    run = find_run(workspace, name)
+    _refuse_if_needed(f"The run {name!r}", children_of_run(workspace, run))
+    descriptor = run.acquire()
+    try:
+        if descriptor is None or _at_work_elsewhere(run):
+            raise UserError(f"The run {name!r} is at work.", "Stop it first.")
+        delete_folder(run.path)
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _runs_that_pin(workspace: Workspace, role: str, wanted: Parent) -> list[Child]:
+    return [
+        Child("run", spec.name)
+        for run, spec in _specs(workspace)
+        if spec.parents.get(role) == wanted and (spec.stage in TRAINING or _at_work(run))
+    ]
+
+
+def _specs(workspace: Workspace) -> Iterator[tuple[RunDir, RunSpec]]:
+    for run in list_runs(workspace):
+        try:
+            yield run, run.spec()
+        except UserError:
+            continue
+
+
+def _at_work(run: RunDir) -> bool:
+    return run.alive() or _at_work_elsewhere(run)
+
+
+def _at_work_elsewhere(run: RunDir) -> bool:
+    """Whether a worker on another host has the run, as far as its heartbeat tells."""
+    try:
+        state = run.state()
+    except UserError:
+        return False
+    return state.host not in ("", socket.gethostname()) and run.status(state) in ("queued", "running")
+
+
+def _digest_now(workspace: Workspace, role: str, name: str) -> str | None:
+    try:
+        if role == "dataset":
+            return find_dataset(workspace, name).info.digest
+        if role == "tokenizer":
+            return find_tokenizer(workspace, name).info.digest
+        return Checkpoint(Path(name), 0).digest()
+    except (UserError, OSError):
+        return None
+
+
+def _compare(now: str | None, pinned: str) -> Literal["present", "changed", "gone"]:
+    if now is None:
+        return "gone"
+    return "present" if now == pinned else "changed"
+
+
+def _refuse_if_needed(what: str, children: list[Child]) -> None:
+    if children:
+        shown = [str(child) for child in children[:8]] + ([f"{len(children) - 8} more"] if len(children) > 8 else [])
+        raise UserError(f"{what} is needed by {', '.join(shown)}.", "Delete what needs it first, or keep it.")
+
+
+@contextmanager
+def _not_building(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock that builders of this name hold; UserError when one of them has it."""
+    with disk_errors(path.parent), name_lock(path.parent, path.name) as held:
+        if not held:
+            raise UserError(f"The {what} {path.name!r} is being built anew.", "Wait for it, or stop it.")
+        yield

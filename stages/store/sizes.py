@@ -1,0 +1,160 @@
+"""How many parameters, bytes and floating-point operations a decoder costs, by arithmetic alone.
+
+N parameters, C width, F feed-forward width, L layers, T tokens in view, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from stages.store.presets import ModelConfig
+
+BYTES = {"fp32": 4, "bf16": 2}
+
+
+class ParameterCount(NamedTuple):
+    """Parameters by part; `total` counts a tied output layer once."""
+
+    tokens: int
+    positions: int
+    attention: int
+    feed_forward: int
+    norms: int
+    head: int
+
+    @property
+    def total(self) -> int:
+        return sum(self)
+
+    @property
+    def in_products(self) -> int:
+        """Those that take part in a matrix product for every token: the layers, and the output layer once."""
+        return self.attention + self.feed_forward + (self.head or self.tokens)
+
+
+class TrainingMemory(NamedTuple):
+    """Bytes that a training step holds at its peak, by part. An estimate: allocators add to it."""
+
+    weights: int
+    gradients: int
+    optimiser: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        return sum(self)
+
+
+class InferenceMemory(NamedTuple):
+    """Bytes of weights and of the KV cache."""
+
+    weights: int
+    cache: int
+
+    @property
+    def total(self) -> int:
+        return sum(self)
+
+
+def parameter_count(config: ModelConfig) -> ParameterCount:
+    """The exact number of parameters of each part, all layers together."""
+    C, inner, L = config.width, config.inner_width, config.layers
+    bias = int(config.bias)
+    norms = 2 * L + (1 if config.norm == "pre" else 0)
+    return ParameterCount(
+        tokens=config.vocab_size * C,
+        positions=config.context * C,
+        attention=L * (4 * C * C + bias * 4 * C),
+        feed_forward=L * (2 * C * inner + bias * (inner + C)),
+        norms=norms * C * (1 + bias),
+        head=0 if config.tied else config.vocab_size * C,
+    )
+
+
+def training_memory(
+    config: ModelConfig,
+    micro_batch: int,
+    *,
+    context: int | None = None,
+    dtype: str = "bf16",
+    scores_kept: bool = True,
+) -> TrainingMemory:
+    """The estimated peak of a training step with AdamW, in bytes.
+
+    dtype: fp32, or bf16 with fp32 master weights and moments beside bf16 weights and gradients. In both, gradients
+    of micro-batches are added up in one more fp32 buffer. Activations are what autograd keeps for the backward pass of
+    `micro_batch` sequences: per token and layer 2 norm inputs, 2 norm outputs, queries, keys, values, the attention's
+    output (8 C) and the feed-forward layer before and after its non-linearity (2 F); the scores and weights of
+    attention (2 · heads · T each token) when `scores_kept`, which fused attention avoids; and the logits in the model's
+    dtype and twice in fp32.
+    """
+    T, size = min(context or config.context, config.context), BYTES[dtype]
+    total, tokens = parameter_count(config).total, micro_batch * T
+    per_layer = 8 * config.width + 2 * config.inner_width + (2 * config.heads * T if scores_kept else 0)
+    logits = config.vocab_size * (size + 2 * BYTES["fp32"])
+    moments, master = 2 * BYTES["fp32"], BYTES["fp32"] if dtype == "bf16" else 0
+    return TrainingMemory(
+        weights=total * size,
+        gradients=total * (size + BYTES["fp32"]),
+        optimiser=total * (moments + master),
+        activations=tokens * (config.layers * per_layer * size + 2 * config.width * size + logits),
+    )
+
+
+def inference_memory(
+    config: ModelConfig, sequences: int = 1, *, context: int | None = None, dtype: str = "bf16"
+) -> InferenceMemory:
+    """Bytes of the weights and of a KV cache for `sequences` sequences of `context` tokens."""
+    T, size = min(context or config.context, config.context), BYTES[dtype]
+    cache = 2 * config.layers * config.width * T * sequences * size
+    return InferenceMemory(weights=parameter_count(config).total * size, cache=cache)
+
+
+def flops_per_token(config: ModelConfig, context: int | None = None) -> int:
+    """Floating-point operations to train on one token: 6 N + 12 L C T (Chowdhery et al. 2022, PaLM, appendix B).
+
+    Forward is a third of it: 2 N for the products with N weights and 4 L C T for attention's two. N counts the weights
+    in matrix products, so the embedding look-ups cost nothing; by convention the causal mask's halving of attention is
+    not counted. T is the model's context when None.
+    """
+    T = min(context or config.context, config.context)
+    return 6 * parameter_count(config).in_products + 12 * config.layers * config.width * T
+
+
+def forward_flops_per_token(config: ModelConfig, context: int | None = None) -> int:
+    """Floating-point operations to run the model forward on one token; a third of `flops_per_token`."""
+    return flops_per_token(config, context) // 3
+
+
+PEAK_FLOPS: dict[str, float] = {
+    "B200": 2250e12,
+    "H200": 989.4e12,
+    "H100 NVL": 835e12,
+    "H100 PCIe": 756e12,
+    "H100": 989.4e12,
+    "A100": 312e12,
+    "A10G": 70e12,
+    "A10": 125e12,
+    "A40": 149.7e12,
+    "A6000": 154.8e12,
+    "L40S": 362.05e12,
+    "L40": 181.05e12,
+    "L4": 121e12,
+    "RTX 3090": 71.2e12,
+    "RTX 4090": 165.2e12,
+    "RTX 5090": 209.5e12,
+}
+"""Dense bf16 tensor-core FLOP/s with fp32 accumulation, from NVIDIA's data sheets and architecture papers, by a part of
+the device's name."""
+
+VARIANTS = {"LAPTOP", "MAX", "TI", "SUPER", "D", "MIG"}
+"""Words that mark another chip of the same number, or a part of one: their peak is not in the table."""
+
+
+def peak_flops(device_name: str) -> float | None:
+    """The dense bf16 peak of a GPU by the name its driver gives; None when it is not known, CPUs included."""
+    words = device_name.replace("-", " ").upper().split()
+    matches = [name for name in PEAK_FLOPS if set(name.upper().split()) <= set(words)]
+    if not matches or VARIANTS.intersection(words):
+        return None
+    return PEAK_FLOPS[max(matches, key=len)]

@@ -1,0 +1,24 @@
+"""One spec a stage: the single source of the form, the `--set` keys, the TOML table, the defaults and the help."""
+
+from __future__ import annotations
+
+import msgspec
+
+from stages.store.errors import UserError
+from stages.store.names import nearest
+from stages.store.specs.build import Build
+from stages.store.specs.pretrain import Pretrain
+from stages.store.specs.tokenizer import Tokenizer
+
+STAGES: dict[str, type[msgspec.Struct]] = {"build": Build, "tokenizer": Tokenizer, "pretrain": Pretrain}
+"""By stage: the name of the file in `stages/`, of the spec's file here, and of the table in workbench.toml."""
+
+TRAINING = ("pretrain",)
+"""Stages that train a model: `workbench train STAGE`. They take a place in the device queue."""
+
+
+def spec_of(stage: str) -> type[msgspec.Struct]:
+    """The spec of a stage; UserError naming the nearest otherwise."""
+    if stage not in STAGES:
+        raise UserError(f"There is no stage {stage!r}.", nearest(stage, STAGES))
+    return STAGES[stage]

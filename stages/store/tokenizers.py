@@ -1,0 +1,84 @@
+"""The catalogue of tokenizers: tokenizers/<name>/ with tokenizer.json and tokenizer.info.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from stages.store.building import recover_interrupted
+from stages.store.errors import UserError
+from stages.store.names import check_name, nearest
+from stages.store.workspace import Workspace
+
+INFO = "tokenizer.info.json"
+
+
+class TokenizerInfo(msgspec.Struct, kw_only=True, frozen=True):
+    """tokenizer.info.json: what the app shows of a tokenizer without loading it."""
+
+    name: str
+    type: str
+    """bpe, wordpiece, unigram or byte."""
+    vocab_size: int
+    digest: str
+    """SHA-256 of tokenizer.json."""
+    special: dict[str, int] = {}
+    """Special tokens by role: pad, eos, bos, unk …; pad is never eos."""
+    dataset: str = ""
+    dataset_digest: str = ""
+    bytes_per_token: float | None = None
+    """Over the validation split of the dataset it was trained on."""
+    round_trips: int = 0
+    """Documents that decode to exactly themselves, of `round_trip_checked`."""
+    round_trip_checked: int = 0
+    settings: dict[str, Any] = {}
+    run: str = ""
+    created: float = 0.0
+    schema: int = 1
+
+
+class Tokenizer(NamedTuple):
+    path: Path
+    info: TokenizerInfo
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def file(self) -> Path:
+        return self.path / "tokenizer.json"
+
+
+def list_tokenizers(workspace: Workspace) -> list[Tokenizer]:
+    """All complete tokenizers by name."""
+    recover_interrupted(workspace.tokenizers)
+    if not workspace.tokenizers.is_dir():
+        return []
+    found = []
+    for path in sorted(workspace.tokenizers.iterdir()):
+        if not path.name.startswith(".") and (path / INFO).is_file():
+            try:
+                found.append(_open(path))
+            except UserError:
+                continue
+    return found
+
+
+def find_tokenizer(workspace: Workspace, name: str) -> Tokenizer:
+    """The tokenizer of this name; UserError naming the nearest otherwise."""
+    recover_interrupted(workspace.tokenizers)
+    path = workspace.tokenizers / check_name(name, "name of a tokenizer")
+    if not (path / INFO).is_file():
+        known = [tokenizer.name for tokenizer in list_tokenizers(workspace)]
+        raise UserError(f"There is no tokenizer {name!r}.", nearest(name, known))
+    return _open(path)
+
+
+def _open(path: Path) -> Tokenizer:
+    try:
+        return Tokenizer(path, msgspec.json.decode((path / INFO).read_bytes(), type=TokenizerInfo))
+    except (OSError, msgspec.DecodeError) as error:
+        raise UserError(f"{path / INFO} cannot be read: {error}.") from error

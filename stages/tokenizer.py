@@ -1,0 +1,138 @@
+"""Training a tokenizer on a dataset, and measuring it on text that it was not trained on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import tokenizers
+
+from stages.data.records import read_texts
+from stages.data.tokenizer import (
+    FILE,
+    TextTokenizer,
+    cut_for_encoding,
+    save_tokenizer,
+    special_ids,
+    train_tokenizer,
+)
+from stages.run import Run
+from stages.store.building import building
+from stages.store.datasets import Dataset
+from stages.store.files import sha256_file, write_atomic
+from stages.store.specs.tokenizer import Tokenizer
+from stages.store.tokenizers import INFO, TokenizerInfo
+
+CHECKED_DOCUMENTS = 10_000
+"""Documents that are encoded and decoded again, at most."""
+
+POLL = 0.1
+"""Seconds between looks at requests while the library is at work."""
+
+
+def run(run: Run) -> dict[str, Any]:
+    """Train the tokenizer that has the run's name; what came out."""
+    settings = run.settings(Tokenizer)
+    dataset = run.dataset()
+    with building(run.workspace.tokenizers, run.spec.name, "tokenizer", replace=settings.replace) as folder:
+        sample = Sample(dataset, settings.sample_megabytes * 1_000_000)
+        trained = _train(run, sample, settings)
+        save_tokenizer(trained, folder)
+        tokenizer = TextTokenizer.load(folder)
+        run.progress(sample.total, sample.total, unit="bytes", phase="checking")
+        quality = measure(tokenizer, dataset)
+        info = TokenizerInfo(
+            name=run.spec.name,
+            type=settings.type,
+            vocab_size=tokenizer.vocab_size,
+            digest=sha256_file(folder / FILE),
+            special=special_ids(trained),
+            dataset=dataset.name,
+            dataset_digest=dataset.info.digest,
+            bytes_per_token=quality.bytes_per_token,
+            round_trips=quality.round_trips,
+            round_trip_checked=quality.checked,
+            settings=msgspec.to_builtins(settings),
+            run=run.dir.id,
+            created=time.time(),
+        )
+        _write_info(folder, info)
+    if settings.type == "bpe" and info.vocab_size < settings.vocab_size:
+        run.warn(f"The text gives {info.vocab_size:,} tokens, fewer than the {settings.vocab_size:,} asked for.")
+    return {
+        "tokenizer": info.name,
+        "vocab_size": info.vocab_size,
+        "bytes_per_token": info.bytes_per_token,
+        "round_trips": info.round_trips,
+        "round_trip_checked": info.round_trip_checked,
+    }
+
+
+class Sample:
+    """Training text of a dataset, at most `limit` bytes, taken evenly from all of it. Counts what was read."""
+
+    def __init__(self, dataset: Dataset, limit: int) -> None:
+        self._dataset, self._limit = dataset, limit
+        everything = dataset.info.bytes.get("train", 0)
+        self._every = -(-everything // limit) or 1
+        self.total = min(everything, limit)
+        self.done = 0
+
+    def __iter__(self) -> Iterator[str]:
+        pieces = (piece for text in read_texts(self._dataset, "train") for piece in cut_for_encoding(text))
+        for piece in islice(pieces, 0, None, self._every):
+            if self.done >= self._limit:
+                return
+            yield piece
+            self.done += len(piece.encode())
+
+
+class Quality(NamedTuple):
+    bytes_per_token: float | None
+    round_trips: int
+    checked: int
+
+
+def measure(tokenizer: TextTokenizer, dataset: Dataset) -> Quality:
+    """Bytes per token, and how many documents decode to themselves, on validation (on training when there is none)."""
+    split = "val" if dataset.info.records.get("val") else "train"
+    tokens = size = same = checked = 0
+    for text in islice(read_texts(dataset, split), CHECKED_DOCUMENTS):
+        ids = tokenizer.encode(text)
+        checked += 1
+        same += tokenizer.decode(ids) == text
+        tokens += len(ids)
+        size += len(text.encode())
+    return Quality(size / tokens if tokens else None, same, checked)
+
+
+def _train(run: Run, sample: Sample, settings: Tokenizer) -> tokenizers.Tokenizer:
+    """Train on a thread, so that the run answers while the library works. A thread that is left behind ends with us."""
+    outcome: list[tokenizers.Tokenizer | BaseException] = []
+
+    def work() -> None:
+        try:
+            outcome.append(
+                train_tokenizer(sample, settings.type, settings.vocab_size, split_digits=settings.split_digits)
+            )
+        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+            outcome.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        phase = "counting words" if sample.done < sample.total else "merging"
+        run.progress(sample.done, sample.total, unit="bytes", phase=phase)
+        thread.join(POLL)
+    if isinstance(outcome[0], BaseException):
+        raise outcome[0]
+    return outcome[0]
+
+
+def _write_info(folder: Path, info: TokenizerInfo) -> None:
+    write_atomic(folder / INFO, msgspec.json.format(msgspec.json.encode(info), indent=1))

@@ -1,0 +1,49 @@
+"""Splits: the tail is exactly the end, the hash keeps equal documents together."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages.data.records import TextRecord
+from stages.data.split import Split, by_document, cut_tail, place
+
+
+def test_settings_are_taken_apart() -> None:
+    assert Split.parse("documents:0.1") == ("documents", 0.1)
+    assert Split.parse("tail:.25") == ("tail", 0.25)
+    assert Split.parse("none") == ("none", 0.0)
+
+
+@given(st.lists(st.text(min_size=1, max_size=20), max_size=12), st.sampled_from([0.05, 0.1, 0.5, 0.9]))
+def test_the_tail_is_the_end_of_the_corpus_by_characters(texts: list[str], share: float) -> None:
+    whole = "".join(texts)
+    sided = list(cut_tail((TextRecord(text, "", {}) for text in texts), len(whole), share))
+    border = int(len(whole) * (1 - share))
+    assert "".join(record.text for side, record in sided if side == "train") == whole[:border]
+    assert "".join(record.text for side, record in sided if side == "val") == whole[border:]
+    assert len(sided) <= len(texts) + 1
+
+
+def sides(texts: list[str], share: float, seed: int) -> dict[str, str]:
+    return {record.text: side for side, record in by_document((TextRecord(t, "", {}) for t in texts), share, seed)}
+
+
+def test_the_hash_takes_about_its_share_and_depends_on_text_and_seed_alone() -> None:
+    texts = [f"document {n}" for n in range(10_000)]
+    chosen = sides(texts, 0.1, 0)
+    assert 850 < sum(side == "val" for side in chosen.values()) < 1_150
+    assert chosen == sides(texts[::-1], 0.1, 0)
+    assert chosen != sides(texts, 0.1, 1)
+    wider = sides(texts, 0.2, 0)
+    assert all(wider[text] == "val" for text, side in chosen.items() if side == "val")
+
+
+@given(st.lists(st.text(min_size=1, max_size=20), min_size=2, max_size=12, unique=True))
+def test_two_documents_are_enough_for_a_validation_part(texts: list[str]) -> None:
+    lowest = min(texts, key=lambda text: place(text, 0))
+    chosen = sides(texts, 1e-9, 0)
+    assert len(chosen) == len(texts)
+    assert [text for text, side in chosen.items() if side == "val"] == [lowest]
+
+
+def test_one_document_is_all_training() -> None:
+    assert sides(["alone"], 1e-9, 0) == {"alone": "train"}

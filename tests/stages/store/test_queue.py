@@ -1,0 +1,70 @@
+"""The device queue: order, width, and tickets of dead workers."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stages.store.queue import Ticket, waiting
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+
+
+def test_first_come_first_served() -> None:
+    first, second = Ticket("cpu", "a"), Ticket("cpu", "b")
+    assert first.ready()
+    assert not second.ready()
+    first.release()
+    assert second.ready()
+    second.release()
+
+
+def test_priority_goes_first() -> None:
+    running, ordinary, urgent = Ticket("cpu", "a", priority=9), Ticket("cpu", "b"), Ticket("cpu", "c", priority=5)
+    assert waiting("cpu") == ["a", "c", "b"]
+    running.release()
+    assert urgent.ready()
+    assert not ordinary.ready()
+    urgent.release()
+    ordinary.release()
+
+
+def test_an_urgent_ticket_does_not_push_out_the_one_at_work() -> None:
+    running, urgent = Ticket("cpu", "a"), None
+    assert running.ready()
+    urgent = Ticket("cpu", "b", priority=5)
+    assert urgent.ahead() == 0
+    assert not urgent.ready()
+    assert running.ready()
+    running.release()
+    assert urgent.ready()
+    urgent.release()
+
+
+def test_width_lets_several_in_and_devices_are_apart() -> None:
+    tickets = [Ticket("cpu", str(n), width=2) for n in range(3)]
+    assert [t.ready() for t in tickets] == [True, True, False]
+    other = Ticket("GPU-1", "x")
+    assert other.ready()
+    for ticket in (*tickets, other):
+        ticket.release()
+
+
+def test_the_ticket_of_a_dead_worker_does_not_block() -> None:
+    code = "from stages.store.queue import Ticket; t = Ticket('cpu', 'dead'); print('held', flush=True); input()"
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path.cwd()
+    )
+    assert child.stdout is not None
+    child.stdout.readline()
+    mine = Ticket("cpu", "mine")
+    assert not mine.ready()
+    child.kill()
+    child.wait()
+    assert mine.ready()
+    assert waiting("cpu") == ["mine"]
+    mine.release()

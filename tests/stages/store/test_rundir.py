@@ -1,0 +1,115 @@
+"""A run directory tells the truth about its run."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from stages.store.errors import UserError
+from stages.store.rundir import HEARTBEAT_OLD, STRAY_AGE, RunSpec, RunState, create_run, find_run, list_runs
+from stages.store.workspace import Workspace
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path / "ws").ensure()
+
+
+def spec(name: str) -> RunSpec:
+    return RunSpec(stage="pretrain", name=name, settings={"lr": 1e-3}, created=time.time())
+
+
+def test_what_was_asked_for_is_read_back(workspace: Workspace) -> None:
+    run = create_run(workspace, spec("one"))
+    assert run.spec().settings == {"lr": 1e-3}
+    assert run.state().status == "queued"
+    assert [r.id for r in list_runs(workspace)] == [run.id]
+    assert find_run(workspace, "one").path == run.path == find_run(workspace, run.id).path
+
+
+def test_a_run_whose_worker_is_gone_is_lost(workspace: Workspace) -> None:
+    run = create_run(workspace, spec("one"))
+    state = run.state()
+    state.status = "running"
+    run.write_state(state)
+    descriptor = run.acquire()
+    assert descriptor is not None
+    assert run.status() == "running"
+    os.close(descriptor)
+    assert run.status() == "lost"
+
+
+def test_the_lock_passes_to_a_child_and_ends_with_it(workspace: Workspace) -> None:
+    run = create_run(workspace, spec("one"))
+    descriptor = run.acquire()
+    assert descriptor is not None
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[descriptor])
+    os.close(descriptor)
+    assert run.alive()
+    assert run.acquire() is None
+    child.kill()
+    child.wait()
+    assert not run.alive()
+
+
+def test_on_another_host_an_old_heartbeat_means_lost(workspace: Workspace) -> None:
+    run = create_run(workspace, spec("one"))
+    now = time.time()
+    run.write_state(RunState(status="running", host="elsewhere", heartbeat=now))
+    assert run.status() == "running"
+    run.write_state(RunState(status="running", host="elsewhere", heartbeat=now - HEARTBEAT_OLD - 1))
+    assert run.status() == "lost"
+
+
+def test_an_ended_run_is_what_it_says(workspace: Workspace) -> None:
+    run = create_run(workspace, spec("one"))
+    run.write_state(RunState(status="finished"))
+    assert run.status() == "finished"
+
+
+def test_the_lock_of_a_run_that_cannot_be_written_is_still_seen(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = create_run(workspace, spec("one"))
+    descriptor, real = run.acquire(), os.open
+    assert descriptor is not None
+
+    def read_only(path: Path, flags: int, *mode: int) -> int:
+        if flags & os.O_RDWR:
+            raise PermissionError(path)
+        return real(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", read_only)
+    assert run.alive()
+    os.close(descriptor)
+    assert not run.alive()
+
+
+def test_what_a_killed_launch_left_is_cleared_away_in_time(workspace: Workspace) -> None:
+    old, fresh = workspace.runs / ".tmp-old", workspace.runs / ".tmp-fresh"
+    for stray in (old, fresh):
+        (stray / "checkpoints").mkdir(parents=True)
+    long_ago = time.time() - STRAY_AGE - 1
+    os.utime(old, (long_ago, long_ago))
+    create_run(workspace, spec("one"))
+    assert not old.exists()
+    assert fresh.exists()
+
+
+def test_an_unknown_run_names_the_nearest(workspace: Workspace) -> None:
+    create_run(workspace, spec("shakespeare"))
+    with pytest.raises(UserError, match="Did you mean 'shakespeare'"):
+        find_run(workspace, "shakespear")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"stage": 3}', b"\xff\xfe", b"[" * 100_000])
+def test_a_damaged_spec_is_one_sentence(workspace: Workspace, content: bytes) -> None:
+    run = create_run(workspace, spec("one"))
+    (run.path / "spec.json").write_bytes(content)
+    with pytest.raises(UserError):
+        run.spec()
+    with pytest.raises(UserError):
+        find_run(workspace, "one")
