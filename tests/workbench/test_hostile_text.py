@@ -1,0 +1,371 @@
+"""Hostile text through every screen that shows foreign text: nothing of it reaches the terminal as anything but text.
+
+A place is a line of PLACES: `prepare` puts the payloads where they come from, `visit` goes where they show. All that
+the app would write to its terminal meanwhile is kept and searched.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+from textual._compositor import CompositorUpdate
+from textual.pilot import Pilot
+from textual.screen import Screen
+from textual.widget import Widget
+from textual.widgets import OptionList
+
+import workbench.app
+from stages.store.datasets import Filter, Problem, Source
+from stages.store.errors import UserError
+from stages.store.rundir import Parent, RunDir, RunError, RunSpec, RunState
+from stages.store.specs import STAGES
+from stages.store.strict import fields
+from stages.store.workspace import Workspace
+from tests.workbench.conftest import CREATED, add_checkpoint, add_dataset, add_run, add_tokenizer, settled, wait_for
+from tests.workbench.payloads import in_file_name, in_json, payloads
+from workbench import chat_client
+from workbench.app import WorkbenchApp
+from workbench.screens.chat import ChatScreen
+from workbench.screens.checkpoints import CheckpointScreen
+from workbench.screens.data import Report
+from workbench.screens.home import HomeScreen
+from workbench.screens.question import Ask, Question
+from workbench.settings import Settings
+from workbench.widgets.log_tail import LogTail
+from workbench.widgets.prompt import Prompt
+from workbench.widgets.run_list import RunList
+from workbench.widgets.transcript import Transcript
+
+PAYLOADS = payloads()
+READABLE = [payload for payload in PAYLOADS if in_json(payload)]
+SHORT = [text for text in PAYLOADS if len(text) < 150]
+NAMES = sorted({name for payload in PAYLOADS if (name := in_file_name(payload))})
+
+OWN_SEQUENCE = re.compile(
+    r"\x1b\[(?!(?:[0-9;]*;)?53[;m])[0-9;]*m|\x1b\[(?!1337)\d{1,4};\d{1,3}H|\x1b\]22;[a-z]*\x07|\x1b\]52;c;[\w+/=]*\x07"
+)
+"""What the app itself sends: styles other than 53, the cursor to a place, the pointer's shape, the clipboard."""
+ACTS = re.compile(
+    r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    r"\U000e0000-\U000e007f]"
+)
+"""Characters that act on a terminal or hide in it. A newline is the app's own: it ends a row."""
+MARKER = re.compile(r"p\d{3}")
+
+
+class WatchedApp(WorkbenchApp):
+    """The app, keeping what it would write to its terminal."""
+
+    CSS_PATH = Path(workbench.app.__file__).with_name("app.tcss")
+
+    def __init__(self, workspace: Workspace) -> None:
+        super().__init__(Settings(), workspace)
+        self.acting: list[str] = []
+        self.seen: set[str] = set()
+        self.frames = 0
+
+    def _display(self, screen: Screen[Any], renderable: Any) -> None:
+        if isinstance(renderable, CompositorUpdate):
+            self.keep(renderable.render_segments(self.console))
+        super()._display(screen, renderable)
+
+    def watch_driver(self) -> None:
+        """Keep also what goes to the terminal past the compositor: the clipboard, titles, bells."""
+        assert self._driver is not None
+        self._driver.write = self.keep
+
+    def keep(self, written: str) -> None:
+        self.frames += 1
+        text = OWN_SEQUENCE.sub("", written)
+        self.seen.update(MARKER.findall(text))
+        if found := ACTS.search(text):
+            self.acting.append(ascii(text[max(0, found.start() - 40) : found.end() + 40]))
+
+
+class Place(NamedTuple):
+    """Somewhere that foreign text shows."""
+
+    name: str
+    prepare: Callable[[Workspace], object]
+    visit: Callable[[Pilot[Any]], Awaitable[object]]
+    expected: Sequence[str] = READABLE
+    """Payloads whose marker must have been on the screen."""
+    size: tuple[int, int] = (160, 100)
+
+
+def nothing(workspace: Workspace) -> None:
+    pass
+
+
+def chunks(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def on_screen(pilot: Pilot[Any], items: Sequence[str]) -> Callable[[], bool]:
+    """Whether the markers of `items` have been shown."""
+    wanted = {item[:4] for item in items}
+    return lambda: wanted <= pilot.app.seen
+
+
+async def page_through(pilot: Pilot[Any], kind: type[Widget]) -> None:
+    """Show all that a scrolling widget has, a page at a time."""
+    widget = pilot.app.screen.query_one(kind)
+    for y in range(0, widget.virtual_size.height, max(1, widget.size.height - 4)):
+        widget.scroll_to(y=y, animate=False)
+        await pilot.pause()
+
+
+async def visit_home(pilot: Pilot[Any]) -> None:
+    """Recent runs, the lineage, a failed step: 20 runs at a time, since Home shows so many."""
+    app, screen = pilot.app, pilot.app.screen
+    assert isinstance(app, WatchedApp) and isinstance(screen, HomeScreen)
+    for chunk in chunks(READABLE, 20):
+        for folder in (app.workspace.runs, app.workspace.datasets, app.workspace.tokenizers):
+            shutil.rmtree(folder)
+            folder.mkdir()
+        name, other = in_file_name(chunk[0]), in_file_name(chunk[1])
+        add_dataset(app.workspace, name)
+        add_tokenizer(app.workspace, other, dataset=name)
+        parents = {"dataset": Parent(name, "d1" * 32), "tokenizer": Parent(other, "70" * 32)}
+        for number, text in enumerate(chunk):
+            error = RunError("Error", text, text)
+            add_run(app.workspace, "pretrain", text, "failed", created=CREATED + number, parents=parents, error=error)
+        screen.look()
+        await wait_for(pilot, on_screen(pilot, chunk))
+
+
+def prepare_data(workspace: Workspace) -> None:
+    """A dataset whose report quotes everything, names on disk, tokenizers that say where they come from."""
+    add_dataset(workspace, "all", filters=[Filter(text, text, 1, 1, [text, text]) for text in READABLE[:200]])
+    path = workspace.datasets / "all" / "dataset.json"
+    info = json.loads(path.read_bytes())
+    info["problems"] = [msgspec.to_builtins(Problem(text, 1, text, text)) for text in READABLE[200:300]]
+    info["problem_count"] = 1_000
+    info["sources"] = [msgspec.to_builtins(Source(text, 1, text)) for text in READABLE[300:350]]
+    info["split"] = info["digest"] = READABLE[350]
+    path.write_text(json.dumps(info))
+    for name in NAMES[::5]:
+        add_dataset(workspace, name, digest=name)
+        add_tokenizer(workspace, name, dataset=name, type=name, special={name: 1})
+
+
+async def visit_data(pilot: Pilot[Any]) -> None:
+    app = pilot.app
+    await pilot.press("D")
+    await settled(pilot)
+    await wait_for(pilot, on_screen(pilot, NAMES[::5]))
+    app.screen.choose("dataset", "all")
+    await wait_for(pilot, on_screen(pilot, READABLE[:20]))
+    await page_through(pilot, Report)
+    for name in NAMES[::50]:
+        app.screen.choose("tokenizer", name)
+        await settled(pilot)
+
+
+def prepare_runs(workspace: Workspace) -> None:
+    for number, text in enumerate(READABLE):
+        error = RunError(text, text, text)
+        run = add_run(workspace, "pretrain", text, "failed", created=CREATED + number, error=error)
+        run.write_state(
+            RunState(status=("failed", "running")[number % 2], phase=text, unit=text, device=text, error=error)
+        )
+
+
+async def visit_runs(pilot: Pilot[Any]) -> None:
+    await pilot.press("R")
+    await wait_for(pilot, on_screen(pilot, READABLE[-20:]))
+    await page_through(pilot, RunList)
+    for _ in range(12):
+        await pilot.press("j")
+
+
+def prepare_run(workspace: Workspace) -> None:
+    """One run that says everything: name, log, samples, metrics, settings, parents, error."""
+    half = READABLE[::2]
+    run = add_run(workspace, "pretrain", READABLE[26])
+    spec = RunSpec(
+        stage="pretrain",
+        name=READABLE[26],
+        settings={text: text for text in half},
+        parents={text: Parent(text, text) for text in half[:50]},
+        versions={text: text for text in half[:50]},
+        host=half[26],
+        created=CREATED,
+    )
+    (run.path / "spec.json").write_bytes(msgspec.json.encode(spec))
+    error = RunError(*half[27:30])
+    run.write_state(
+        RunState(status="failed", phase=half[30], device=half[31], error=error, result={half[32]: half[33]})
+    )
+    run.log.write_bytes("\n".join(PAYLOADS).encode("utf-8", "surrogatepass") + b"\n\xff\xfe\xc3(\n")
+    rows = [{"step": number, "prompt": text, "text": text} for number, text in enumerate(PAYLOADS[-30:])]
+    run.samples.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"step": PAYLOADS[27], "prompt": 1}]))
+    metrics = [{"step": number, "train/loss": 1.0, **dict.fromkeys(READABLE[:40], 1.0)} for number in range(3)]
+    run.metrics.write_text("".join(json.dumps(row) + "\n" for row in metrics))
+    run.events.write_text("".join(json.dumps({"event": text, "message": text}) + "\n" for text in READABLE))
+
+
+async def visit_run(pilot: Pilot[Any]) -> None:
+    app = pilot.app
+    assert isinstance(app, WatchedApp)
+    (run,) = [RunDir(path) for path in app.workspace.runs.iterdir()]
+    app.open_run(run)
+    await wait_for(pilot, on_screen(pilot, READABLE[-20:]))
+    await page_through(pilot, LogTail)
+    for _ in range(3):
+        await pilot.press("v")
+        await settled(pilot)
+    for key in ["tab", "right_square_bracket", "right_square_bracket", "y"]:
+        await pilot.press(key)
+    await settled(pilot)
+
+
+async def visit_chat(pilot: Pilot[Any]) -> None:
+    """A prompt of all payloads and its completion, errors that quote them, and the field itself."""
+    app = pilot.app
+    app.open_chat("talker")
+    await wait_for(pilot, lambda: isinstance(app.screen, ChatScreen) and app.screen._client.alive)
+    prompt, transcript = app.screen.query_one(Prompt), app.screen.query_one(Transcript)
+    prompt.insert("\n".join(READABLE))
+    await pilot.press("enter")
+    await wait_for(pilot, lambda: "tokens/s" in transcript.plain)
+    for text in PAYLOADS:
+        transcript.write(f"{text}\n", "error")
+    await page_through(pilot, Transcript)
+    for chunk in chunks(PAYLOADS, 6):
+        prompt.load_text("\n".join(chunk))
+        app.screen._show_model(chunk[0])
+        await pilot.pause()
+
+
+def prepare_checkpoints(workspace: Workspace) -> None:
+    for number, text in enumerate(READABLE):
+        run = add_run(workspace, "pretrain", text, created=CREATED + number)
+        add_checkpoint(run, number)
+    for name in NAMES[:50]:
+        (workspace.models / name).mkdir()
+        (workspace.models / name / "config.json").touch()
+
+
+async def visit_checkpoints(pilot: Pilot[Any]) -> None:
+    await pilot.press("C")
+    await wait_for(pilot, lambda: isinstance(pilot.app.screen, CheckpointScreen))
+    await settled(pilot)
+    await page_through(pilot, OptionList)
+
+
+async def visit_toasts(pilot: Pilot[Any]) -> None:
+    app = pilot.app
+    for chunk in chunks([text[:60] for text in PAYLOADS], 50):
+        for some in chunks(chunk, 5):
+            app.notify("\n".join(some), title="\n".join(some), timeout=60)
+        app.show_error(UserError(chunk[0], chunk[1]))
+        await wait_for(pilot, on_screen(pilot, chunk))
+        app.clear_notifications()
+        await pilot.pause()
+
+
+def refuse(text: str) -> None:
+    raise UserError(f"{text} will not do.", text)
+
+
+async def visit_questions(pilot: Pilot[Any]) -> None:
+    """The small dialogs: yes or no, one line, and what is said about a wrong line."""
+    for chunk in chunks(SHORT, 130):
+        first, second, everything = "\n".join(chunk[:65]), "\n".join(chunk[65:]), "\n".join(chunk)
+        for dialog in (Question(first, second, yes=chunk[0]), Ask(first, second, everything, refuse)):
+            pilot.app.seen -= {text[:4] for text in chunk}
+            await pilot.app.push_screen(dialog)
+            await wait_for(pilot, on_screen(pilot, chunk))
+            await pilot.press("tab", "enter", "escape")
+            await settled(pilot)
+
+
+def prepare_forms(workspace: Workspace) -> None:
+    for name in NAMES[:60]:
+        add_dataset(workspace, name)
+        add_tokenizer(workspace, name)
+
+
+async def visit_forms(pilot: Pilot[Any]) -> None:
+    """Forms, every field filled with another payload, and the mistakes that quote them."""
+    for stage in cycle(STAGES):
+        names = [field.name for field in fields(STAGES[stage]) if field.kind not in ("choice", "bool")]
+        left = [text for text in PAYLOADS[::8] if text[:4] not in pilot.app.seen][: len(names)]
+        if not left:
+            break
+        pilot.app.start_run(stage, dict(zip(names, left, strict=False)) | {"name": left[0], "dataset": left[0]})
+        await wait_for(pilot, on_screen(pilot, left))
+        await pilot.press("enter")
+        await settled(pilot)
+        await pilot.press("escape")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, HomeScreen))
+
+
+PLACES = [
+    Place("home", nothing, visit_home),
+    Place("data", prepare_data, visit_data, READABLE[:351], size=(160, 300)),
+    Place("runs", prepare_runs, visit_runs),
+    Place("run", prepare_run, visit_run),
+    Place("chat", nothing, visit_chat, PAYLOADS),
+    Place("checkpoints", prepare_checkpoints, visit_checkpoints),
+    Place("toasts", nothing, visit_toasts, PAYLOADS, size=(160, 300)),
+    Place("questions", nothing, visit_questions, SHORT, size=(160, 300)),
+    Place("forms", prepare_forms, visit_forms, PAYLOADS[::8], size=(200, 120)),
+]
+
+
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.name)
+async def test_hostile_text_is_shown_and_does_nothing(
+    place: Place, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if place.name == "chat":
+        talk_without_a_model(workspace, monkeypatch)
+    place.prepare(workspace)
+    app = WatchedApp(workspace)
+    async with app.run_test(size=place.size, notifications=True) as pilot:
+        app.watch_driver()
+        await settled(pilot)
+        await place.visit(pilot)
+    assert not app.acting, f"{len(app.acting)} of {app.frames} frames, the first: {app.acting[0]}"
+    missing = {text[:4] for text in place.expected} - app.seen
+    assert not missing, f"never shown: {sorted(missing)}"
+
+
+def talk_without_a_model(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run `talker` whose chat process says back what it hears."""
+    run = add_run(workspace, "pretrain", "talker")
+    add_checkpoint(run, 10)
+    script = Path(__file__).parent / "fake_chat.py"
+    monkeypatch.setattr(
+        chat_client, "_command", lambda folder, device, idle: [sys.executable, "-S", str(script), str(folder)]
+    )
+
+
+def test_there_are_500_payloads_and_the_search_finds_what_it_should() -> None:
+    """The negative control: raw payloads are found, and what the app sends itself is not."""
+    assert len(PAYLOADS) >= 500 and len({text[:4] for text in PAYLOADS}) == len(PAYLOADS)
+    for raw in (
+        "\x1b[53m",
+        "\x1b[5;53;1m",
+        "\x1b[1337;1337H",
+        "\x9b2J",
+        "\x1b]8;;x\x1b\\",
+        "\x07",
+        "\u202e",
+        "\x1b[2J",
+    ):
+        assert ACTS.search(OWN_SEQUENCE.sub("", raw)), ascii(raw)
+    assert not ACTS.search(
+        OWN_SEQUENCE.sub("", "\x1b[1;38;2;1;2;53mtext\x1b[0m\x1b[12;40Hmore\n".replace(";53m", ";54m"))
+    )

@@ -1,0 +1,140 @@
+"""What is done, running and next, derived from what is in a workspace."""
+
+from __future__ import annotations
+
+from stages.store.rundir import Parent, RunError
+from stages.store.workspace import Workspace
+from tests.workbench.conftest import (
+    CREATED,
+    DATASET_DIGEST,
+    TOKENIZER_DIGEST,
+    add_checkpoint,
+    add_dataset,
+    add_run,
+    add_tokenizer,
+)
+from workbench.life import Life, lives
+from workbench.survey import Survey
+
+PARENTS = {"dataset": Parent("world", DATASET_DIGEST), "tokenizer": Parent("world-bpe", TOKENIZER_DIGEST)}
+
+
+def life(workspace: Workspace) -> Life:
+    return lives(Survey(workspace).look())[0]
+
+
+def states(workspace: Workspace) -> dict[str, str]:
+    return {step.key: step.state for step in life(workspace).steps}
+
+
+def test_nothing_there_begins_with_data(workspace: Workspace) -> None:
+    found = life(workspace)
+    assert found.next.key == "data" and found.next.stage == "build"
+    assert states(workspace)["tokenizer"] == "later" and states(workspace)["chat"] == "later"
+
+
+def test_later_stages_are_said_to_be_absent(workspace: Workspace) -> None:
+    absent = [step for step in life(workspace).steps if step.state == "absent"]
+    assert [step.key for step in absent] == ["sft", "rank", "reward", "policy"]
+    assert all(step.detail == "not yet" and not step.stage for step in absent)
+
+
+def test_dataset_leads_to_its_tokenizer(workspace: Workspace) -> None:
+    add_dataset(workspace, "world")
+    step = life(workspace).next
+    assert (step.key, step.values) == ("tokenizer", {"dataset": "world", "name": "world-bpe"})
+
+
+def test_tokenizer_of_another_dataset_does_not_count(workspace: Workspace) -> None:
+    add_dataset(workspace, "world")
+    add_tokenizer(workspace, "other", dataset="other", dataset_digest="ff" * 32)
+    assert life(workspace).next.key == "tokenizer"
+
+
+def test_dataset_and_tokenizer_lead_to_pretraining(workspace: Workspace) -> None:
+    add_dataset(workspace, "world")
+    add_tokenizer(workspace, "world-bpe", dataset="world")
+    step = life(workspace).next
+    assert step.key == "pretrain"
+    assert step.values == {"dataset": "world", "tokenizer": "world-bpe", "name": "world-tiny"}
+
+
+def test_name_of_the_next_model_is_free(workspace: Workspace) -> None:
+    add_dataset(workspace, "world")
+    add_tokenizer(workspace, "world-bpe", dataset="world")
+    add_run(workspace, "pretrain", "world-tiny")
+    assert life(workspace).step("pretrain").values["name"] == "world-tiny-2"
+
+
+def test_finished_model_with_a_checkpoint_leads_to_chat(populated: Workspace) -> None:
+    found = life(populated)
+    assert found.names == ["world", "world-bpe", "world-tiny"]
+    assert [step.state for step in found.steps[:3]] == ["done"] * 3
+    assert found.next.key == "chat" and found.next.name == "world-tiny"
+
+
+def test_run_without_a_worker_is_lost_not_running(workspace: Workspace) -> None:
+    add_dataset(workspace, "world")
+    add_run(workspace, "tokenizer", "world-bpe", "running", parents={"dataset": PARENTS["dataset"]})
+    step = life(workspace).step("tokenizer")
+    assert step.state == "failed" and step.detail.startswith("lost")
+
+
+def test_failed_step_says_why(workspace: Workspace) -> None:
+    error = RunError("UserError", "Nothing was left after cleaning.", "Lower min_characters.")
+    add_run(workspace, "build", "mine", "failed", error=error)
+    step = life(workspace).next
+    assert (step.key, step.state, step.detail) == ("data", "failed", error.message)
+
+
+def test_cancelled_build_leaves_no_trace_in_the_life(workspace: Workspace) -> None:
+    add_run(workspace, "build", "mine", "stopped")
+    assert life(workspace).next.state == "next"
+
+
+def test_failed_build_of_a_dataset_that_was_built_since_does_not_count(workspace: Workspace) -> None:
+    add_run(workspace, "build", "world", "failed", created=CREATED - 10)
+    add_dataset(workspace, "world")
+    assert len(lives(Survey(workspace).look())) == 1
+    assert life(workspace).step("data").state == "done"
+
+
+def test_lineage_with_the_latest_activity_comes_first(workspace: Workspace) -> None:
+    add_dataset(workspace, "old", digest=DATASET_DIGEST, created=CREATED - 100)
+    add_dataset(workspace, "new", digest="d2" * 32, created=CREATED - 50)
+    assert life(workspace).names == ["new"]
+    add_tokenizer(workspace, "old-bpe", dataset="old", created=CREATED)
+    assert life(workspace).names == ["old", "old-bpe"]
+
+
+def test_stopped_model_with_a_checkpoint_can_be_talked_to(workspace: Workspace) -> None:
+    add_dataset(workspace, "world")
+    add_tokenizer(workspace, "world-bpe", dataset="world")
+    run = add_run(workspace, "pretrain", "world-tiny", "stopped", parents=PARENTS, step=500, created=CREATED + 1)
+    assert life(workspace).next.key == "pretrain"
+    add_checkpoint(run, 500)
+    assert life(workspace).next.key == "chat"
+
+
+def test_paused_model_is_what_wants_attention(workspace: Workspace) -> None:
+    add_dataset(workspace, "world")
+    add_tokenizer(workspace, "world-bpe", dataset="world")
+    add_run(workspace, "pretrain", "world-tiny", "paused", parents=PARENTS, step=500, created=CREATED + 1)
+    step = life(workspace).next
+    assert (step.state, step.detail) == ("paused", "paused at 25%")
+
+
+def test_unreadable_run_is_left_out(populated: Workspace) -> None:
+    broken = next(populated.runs.iterdir())
+    (broken / "spec.json").write_text("{")
+    assert len(Survey(populated).look().runs) == 4
+
+
+def test_survey_sees_a_changed_state(workspace: Workspace) -> None:
+    run = add_run(workspace, "build", "mine", "failed")
+    survey = Survey(workspace)
+    assert survey.look().runs[0].status == "failed"
+    state = run.state()
+    state.status = "stopped"
+    run.write_state(state)
+    assert survey.look().runs[0].status == "stopped"

@@ -1,0 +1,42 @@
+"""Where a run stands, in the words of the command line and of the lists."""
+
+from __future__ import annotations
+
+import pytest
+
+from stages.store.rundir import RunState, Status
+from workbench.progress import amount, portion, speed, standing, summary
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"), [(0, "0 bytes"), (999, "999 bytes"), (16_930, "16.9 kB"), (2_000_000, "2.0 MB")]
+)
+def test_bytes_are_scaled_for_people(count: int, shown: str) -> None:
+    assert amount(count, "bytes") == shown
+
+
+def test_both_parts_of_a_portion_have_one_scale() -> None:
+    assert portion(5_000, 2_000_000, "bytes") == "0.0/2.0 MB"
+    assert portion(240, 2_000, "steps") == "240/2,000 steps"
+
+
+def test_speeds_have_about_three_digits() -> None:
+    assert [speed(value, "steps") for value in (2.784, 41.26, 1234.5)] == [
+        "2.78 steps/s",
+        "41.3 steps/s",
+        "1,234 steps/s",
+    ]
+    assert speed(3_210_000.0, "bytes") == "3.2 MB/s"
+
+
+def test_encoding_of_a_training_run_reads_as_such() -> None:
+    state = RunState(status="running", step=40, total=100, unit="bytes", phase="encoding", rate=20_000.0, eta=3.0)
+    assert summary(state, "running") == "running  40/100 bytes  40%  20.0 kB/s  0:03 to go  encoding"
+    assert standing(state, "running") == "encoding 40%  0:03"
+
+
+@pytest.mark.parametrize(
+    ("status", "shown"), [("running", "starting"), ("queued", "queued"), ("lost", "lost"), ("finished", "finished")]
+)
+def test_a_run_without_figures_still_says_how_it_stands(status: Status, shown: str) -> None:
+    assert standing(RunState(status="running"), status) == shown

@@ -1,0 +1,362 @@
+"""Runs, a run and the start form: what they show, how they follow a worker, and what keys ask of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import Static
+
+from stages.store.rundir import RunDir, RunError, RunState
+from stages.store.workspace import Workspace
+from tests.workbench.conftest import CREATED, SIZES, add_metrics, add_run, screen_text, settled, wait_for
+from workbench.app import WorkbenchApp
+from workbench.screens.question import Ask, Question
+from workbench.screens.run import RunScreen
+from workbench.screens.runs import RunsScreen
+from workbench.screens.start import StartScreen
+from workbench.widgets.form import SpecForm
+from workbench.widgets.loss_plot import LossPlot
+from workbench.widgets.run_list import RunList
+
+MakeApp = Callable[..., WorkbenchApp]
+Snapshot = Callable[[Pilot[None], str], Awaitable[None]]
+
+
+def find(workspace: Workspace, name: str) -> RunDir:
+    return next(run for run in (RunDir(path) for path in workspace.runs.iterdir()) if run.spec().name == name)
+
+
+def append(path: Path, *rows: object) -> None:
+    with path.open("ab") as file:
+        file.writelines(msgspec.json.encode(row) + b"\n" for row in rows)
+
+
+def requests(run: RunDir) -> list[str]:
+    return [path.name.partition("-")[2] for path in sorted(run.control.glob("*.json"))]
+
+
+async def open_runs(pilot: Pilot[None]) -> RunsScreen:
+    pilot.app.go("runs")  # type: ignore[attr-defined]  # a WorkbenchApp
+    await wait_for(pilot, lambda: isinstance(pilot.app.screen, RunsScreen) and pilot.app.screen.query("RunList"))
+    await settled(pilot)
+    assert isinstance(pilot.app.screen, RunsScreen)
+    return pilot.app.screen
+
+
+async def open_run(pilot: Pilot[None], run: RunDir) -> RunScreen:
+    pilot.app.open_run(run)  # type: ignore[attr-defined]  # a WorkbenchApp
+    await wait_for(pilot, lambda: isinstance(pilot.app.screen, RunScreen) and pilot.app.screen.run_in_view())
+    await settled(pilot)
+    assert isinstance(pilot.app.screen, RunScreen)
+    return pilot.app.screen
+
+
+@pytest.fixture
+def at_work(populated: Workspace) -> RunDir:
+    """A run whose lock this process holds, as its worker would."""
+    run = add_run(
+        populated, "pretrain", "at-work", "running", created=CREATED + 60, step=500, last_checkpoint="step-250"
+    )
+    add_metrics(run, 50)
+    descriptor = run.acquire()
+    assert descriptor is not None
+    return run
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_runs_look_like_this(
+    populated: Workspace, make_app: MakeApp, snapshot: Snapshot, size: tuple[int, int]
+) -> None:
+    async with make_app().run_test(size=size) as pilot:
+        await open_runs(pilot)
+        await wait_for(pilot, lambda: "◆" in screen_text(pilot.app))
+        await snapshot(pilot, f"runs-{size[0]}x{size[1]}")
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_no_runs_look_like_this(make_app: MakeApp, snapshot: Snapshot, size: tuple[int, int]) -> None:
+    async with make_app().run_test(size=size) as pilot:
+        await open_runs(pilot)
+        await snapshot(pilot, f"runs-empty-{size[0]}x{size[1]}")
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_run_looks_like_this(
+    populated: Workspace, make_app: MakeApp, snapshot: Snapshot, size: tuple[int, int]
+) -> None:
+    run = find(populated, "world-tiny")
+    append(
+        run.samples,
+        {"step": 1000, "prompt": "The sky ", "text": "is blue."},
+        {"step": 2000, "prompt": "Two ", "text": "and two."},
+    )
+    async with make_app().run_test(size=size) as pilot:
+        await open_run(pilot, run)
+        await snapshot(pilot, f"run-{size[0]}x{size[1]}")
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_failed_run_shows_its_error_and_what_to_do(
+    populated: Workspace, make_app: MakeApp, snapshot: Snapshot, size: tuple[int, int]
+) -> None:
+    run = find(populated, "too-hot")
+    run.log.write_text("step 211\nstep 212: the loss is not finite\n")
+    async with make_app().run_test(size=size) as pilot:
+        await open_run(pilot, run)
+        await snapshot(pilot, f"run-failed-{size[0]}x{size[1]}")
+        shown = screen_text(pilot.app)
+        assert "The loss is not finite at step 212." in shown
+        assert "Lower lr, or raise warmup." in shown
+        assert "step 212: the loss is not finite" in shown
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_the_start_form_looks_like_this(
+    populated: Workspace, make_app: MakeApp, snapshot: Snapshot, size: tuple[int, int]
+) -> None:
+    async with make_app().run_test(size=size) as pilot:
+        await open_runs(pilot)
+        await pilot.press("n")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, StartScreen))
+        await settled(pilot)
+        await snapshot(pilot, f"start-{size[0]}x{size[1]}")
+
+
+async def test_a_lost_run_is_called_lost_and_r_starts_a_worker_on_it(
+    populated: Workspace, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+    monkeypatch.setattr("workbench.runs.start", lambda run, *, cpu_width: started.append(run.spec().name))
+    run = find(populated, "cut-off")
+    run.log.write_text("step 699\nKilled\n")
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        screen = await open_run(pilot, run)
+        shown = screen_text(pilot.app)
+        assert "lost" in shown
+        assert "r resumes it" in shown
+        assert "Killed" in shown
+        await pilot.press("r")
+        await wait_for(pilot, lambda: started == ["cut-off"])
+        assert screen.run_in_view()
+
+
+async def test_a_run_is_followed_and_a_rewind_is_shown_right(at_work: RunDir, make_app: MakeApp) -> None:
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        screen = await open_run(pilot, at_work)
+        append(at_work.metrics, {"step": 510, "train/loss": 1.2345})
+        append(at_work.samples, {"step": 510, "prompt": "A dog ", "text": "barks."})
+        with at_work.log.open("a") as log:
+            log.write("a line of the log\n")
+        at_work.write_state(RunState(status="running", step=510, total=2_000, rate=41.0, eta=36.0))
+        await wait_for(pilot, lambda: "1.234" in screen_text(pilot.app))
+        await wait_for(pilot, lambda: "A dog barks." in screen_text(pilot.app))
+        await wait_for(pilot, lambda: "510/2,000 steps" in screen_text(pilot.app))
+        await pilot.press("v")
+        await wait_for(pilot, lambda: "a line of the log" in screen_text(pilot.app))
+        append(at_work.metrics, {"rewind_to": 250}, {"step": 260, "train/loss": 7.5})
+        append(at_work.samples, {"rewind_to": 250})
+        await wait_for(pilot, lambda: "7.5" in screen_text(pilot.app))
+        watch = screen._watch
+        assert watch is not None
+        assert max(bucket.last for bucket in watch.curves.buckets("train/loss")) == 260
+        await wait_for(pilot, lambda: not watch.samples)
+
+
+async def test_metrics_log_axis_and_smoothing_follow_their_keys(populated: Workspace, make_app: MakeApp) -> None:
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        screen = await open_run(pilot, find(populated, "world-tiny"))
+        assert screen.group is not None
+        assert screen.group.title == "loss"
+        await pilot.press("right_square_bracket")
+        assert screen.group.title == "bits_per_byte"
+        await pilot.press("left_square_bracket", "left_square_bracket")
+        assert screen.group.title == "tokens_per_s"
+        await pilot.press("right_square_bracket", "y", "plus", "plus")
+        await pilot.pause()
+        assert "log · smoothed 0.9" in screen_text(pilot.app)
+        await pilot.press("y", "minus", "minus", "minus")
+        await pilot.pause()
+        assert "smoothed" not in screen_text(pilot.app)
+
+
+async def test_controls_reach_the_worker(at_work: RunDir, make_app: MakeApp) -> None:
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        await open_run(pilot, at_work)
+        await pilot.press("p")
+        await wait_for(pilot, lambda: requests(at_work) == ["pause.json"])
+        await pilot.press("w")
+        await wait_for(pilot, lambda: "checkpoint.json" in requests(at_work))
+        await pilot.press("s")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, Question))
+        await pilot.press("n")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, RunScreen))
+        assert "stop.json" not in requests(at_work)
+        await pilot.press("s")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, Question))
+        await pilot.press("y")
+        await wait_for(pilot, lambda: "stop.json" in requests(at_work))
+
+
+async def test_a_learning_rate_is_asked_for_checked_and_sent(at_work: RunDir, make_app: MakeApp) -> None:
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        await open_run(pilot, at_work)
+        await pilot.press("l")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, Ask))
+        await pilot.press(*"7", "enter")
+        await pilot.pause()
+        assert isinstance(pilot.app.screen, Ask)
+        assert "to 1" in str(pilot.app.screen.query_one("#answer", Static).visual)
+        await pilot.press("backspace", *"3e-4", "enter")
+        await wait_for(pilot, lambda: "set.json" in requests(at_work))
+        sent = next(at_work.control.glob("*-set.json"))
+        assert msgspec.json.decode(sent.read_bytes()) == {"lr": 3e-4}
+
+
+async def test_deleting_asks_first_and_then_the_run_is_gone(populated: Workspace, make_app: MakeApp) -> None:
+    run = find(populated, "too-hot")
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        screen = await open_runs(pilot)
+        screen.query_one(RunList).select(run.id)
+        await pilot.press("d")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, Question))
+        assert run.path.exists()
+        await pilot.press("y")
+        await wait_for(pilot, lambda: not run.path.exists())
+        await wait_for(pilot, lambda: "too-hot" not in screen_text(pilot.app).split("Deleted")[0])
+
+
+async def test_only_keys_that_can_act_are_named(populated: Workspace, make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        screen = await open_runs(pilot)
+        screen.query_one(RunList).select(find(populated, "cut-off").id)
+        await settled(pilot)
+        bar = screen_text(app).rstrip("\n").split("\n")[-1]
+        assert "r Resume" in bar and "p Pause" not in bar and "s Stop" not in bar
+        await pilot.press("s")
+        await wait_for(pilot, lambda: "nothing to stop" in screen_text(app))
+
+
+async def test_a_run_at_work_is_not_deleted(at_work: RunDir, make_app: MakeApp) -> None:
+    async with make_app().run_test(size=(120, 40), notifications=True) as pilot:
+        screen = await open_runs(pilot)
+        screen.query_one(RunList).select(at_work.id)
+        await pilot.press("d")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, Question))
+        await pilot.press("y")
+        await wait_for(pilot, lambda: "Stop it first." in screen_text(pilot.app))
+        assert at_work.path.exists()
+
+
+async def test_the_cursor_stays_on_its_run_when_others_come(populated: Workspace, make_app: MakeApp) -> None:
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        screen = await open_runs(pilot)
+        await pilot.press("j")
+        runs = screen.query_one(RunList)
+        assert runs.entry is not None
+        held = runs.entry.spec.name
+        add_run(populated, "pretrain", "newcomer", created=CREATED + 500)
+        await wait_for(pilot, lambda: "newcomer" in screen_text(pilot.app))
+        assert runs.entry.spec.name == held
+        await pilot.press("g")
+        assert runs.entry.spec.name == "newcomer"
+        await pilot.press("G", "enter")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, RunScreen))
+
+
+async def test_the_form_shows_cost_keeps_mistakes_and_launches(
+    populated: Workspace, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched: dict[str, object] = {}
+
+    def launch(workspace: Workspace, stage: str, name: str, settings: dict[str, object], **extra: object) -> RunDir:
+        launched.update(stage=stage, name=name, settings=settings, **extra)
+        return find(populated, "world-tiny")
+
+    monkeypatch.setattr("workbench.runs.launch", launch)
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        await open_runs(pilot)
+        await pilot.press("n")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, StartScreen))
+        await settled(pilot)
+        form = pilot.app.screen.query_one(SpecForm)
+        assert (form.rows["name"].text, form.rows["dataset"].text, form.rows["tokenizer"].text) == (
+            "world-tiny-2",
+            "world",
+            "world-bpe",
+        )
+        form.rows["preset"].text = "gpt2-small"
+        await wait_for(pilot, lambda: "GB" in str(pilot.app.screen.query_one("#cost", Static).visual))
+        form.rows["name"].text = "too-hot"
+        form.rows["preset"].text = "tiny"
+        await pilot.press("ctrl+r")
+        await wait_for(pilot, lambda: "There is already a run" in screen_text(pilot.app))
+        form.rows["name"].text = "mine"
+        form.rows["width"].text = "100"
+        form.rows["heads"].text = "3"
+        await pilot.press("ctrl+r")
+        await wait_for(pilot, lambda: "cannot be built" in screen_text(pilot.app))
+        assert not launched
+        form.rows["width"].text = ""
+        form.rows["heads"].text = ""
+        await pilot.press("ctrl+r")
+        await wait_for(pilot, lambda: launched)
+        assert (launched["stage"], launched["name"]) == ("pretrain", "mine")
+        assert (launched["dataset"], launched["tokenizer"]) == ("world", "world-bpe")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, RunScreen))
+
+
+async def test_a_tick_repaints_only_what_changed(
+    at_work: RunDir, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        screen = await open_run(pilot, at_work)
+        plot = screen.query_one(LossPlot)
+        painted: list[int] = []
+        refresh = plot.refresh
+        monkeypatch.setattr(
+            plot,
+            "refresh",
+            lambda *regions, **how: (painted.append(sum(r.area for r in regions)), refresh(*regions, **how)),
+        )
+        screen._draw()
+        assert not painted
+        append(at_work.metrics, {"step": 505, "train/loss": 1.7})
+        await wait_for(pilot, lambda: painted)
+        assert 0 < painted[0] < plot.size.area // 4
+
+
+@pytest.mark.parametrize("size", [(40, 12), (59, 15), (60, 16), (300, 100)])
+async def test_no_size_of_window_breaks_the_screens(at_work: RunDir, make_app: MakeApp, size: tuple[int, int]) -> None:
+    async with make_app().run_test(size=size) as pilot:
+        await open_runs(pilot)
+        await pilot.press("n")
+        await pilot.pause()
+        await pilot.press("escape")
+        screen = await open_run(pilot, at_work)
+        for theme in ("light", "dark"):
+            pilot.app.theme = theme
+            await pilot.pause()
+        assert screen.run_in_view()
+
+
+async def test_an_error_with_control_characters_cannot_reach_the_terminal(
+    workspace: Workspace, make_app: MakeApp
+) -> None:
+    error = RunError("WorkFailed", "bad\x1b[31m [red]file[/]", "hint \x9b2J")
+    run = add_run(workspace, "pretrain", "hostile", "failed", error=error)
+    append(run.metrics, {"step": 1, "ev\x1b]52;il": 1.0, "[@click=app.quit]x[/]": 2.0})
+    append(run.samples, {"step": 1, "prompt": "\x1b[2J", "text": "[bold]\x07 ok"})
+    run.log.write_bytes(b"log \x1b[2J [/nope]\n")
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        await open_run(pilot, run)
+        for _ in range(3):
+            shown = screen_text(pilot.app)
+            assert not any((ord(char) < 32 and char != "\n") or 0x7F <= ord(char) < 0xA0 for char in shown)
+            await pilot.press("v", "right_square_bracket")
+            await settled(pilot)
+        assert "[red]file[/]" in shown

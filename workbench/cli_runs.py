@@ -1,0 +1,314 @@
+"""`workbench runs`: the list of all runs, and what can be asked of one of them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import click
+import msgspec
+
+from stages.store import strict
+from stages.store.checkpoints import list_checkpoints
+from stages.store.errors import UserError
+from stages.store.lineage import delete_run, parents_of
+from stages.store.rundir import RunDir, RunSpec, find_run, list_runs
+from stages.store.specs import STAGES, TRAINING
+from workbench import progress
+from workbench import runs as steering
+from workbench.cli_common import (
+    House,
+    confirm,
+    detach_option,
+    json_option,
+    pass_house,
+    say,
+    say_facts,
+    say_json,
+    say_table,
+)
+from workbench.cli_train import say_trained
+from workbench.display import displayable
+
+TAIL = 65_536
+"""Bytes at the end of metrics.jsonl in which the last figures are looked for."""
+RESUMABLE = ("paused", "stopped", "failed", "lost")
+POLL = 0.1
+"""Seconds between looks at a file or a run."""
+
+
+@click.group(invoke_without_command=True)
+@json_option
+@click.pass_context
+def runs(ctx: click.Context, as_json: bool) -> None:
+    """List all runs, or act on one (RUN is a run's name or id)."""
+    if ctx.invoked_subcommand is not None:
+        return
+    _list(ctx.ensure_object(House), as_json)
+
+
+def _list(house: House, as_json: bool) -> None:
+    columns = ("name", "kind", "status", "step", "total", "unit", "loss", "rate", "left", "started")
+    say_table(
+        [row for run in list_runs(house.workspace) for row in _rows(run)],
+        {key: key for key in columns},
+        as_json=as_json,
+        empty="There is no run yet. `workbench --help` shows how a first life goes.",
+    )
+
+
+@runs.command("show")
+@click.argument("name", metavar="RUN")
+@json_option
+@pass_house
+def show(house: House, name: str, as_json: bool) -> None:
+    """Show a run: where it stands, what it was made from, its settings and checkpoints."""
+    run = find_run(house.workspace, name)
+    spec, state = run.spec(), run.state()
+    if as_json:
+        say_json(
+            {
+                **_row(run),
+                "spec": spec,
+                "state": state,
+                "parents": {a.role: a._asdict() for a in parents_of(house.workspace, spec.parents)},
+                "checkpoints": [{"step": c.step, "path": str(c.path)} for c in list_checkpoints(run)],
+                "metrics": last_figures(run),
+            }
+        )
+        return
+    say_facts(
+        {
+            "name": spec.name,
+            "id": run.id,
+            "stage": spec.stage,
+            "status": progress.summary(state, run.status(state)),
+            "error": f"{state.error.message} {state.error.hint}" if state.error else "",
+            "next": _next(run, run.status(state)),
+            "made from": ", ".join(f"{a.role} {a.name} ({a.state})" for a in parents_of(house.workspace, spec.parents)),
+            "settings": ", ".join(_changed(spec)) or "the defaults",
+            "figures": ", ".join(f"{key} {_figure(value)}" for key, value in last_figures(run).items()),
+            "checkpoints": ", ".join(str(checkpoint.step) for checkpoint in list_checkpoints(run)),
+            "result": ", ".join(f"{key} {_result(value)}" for key, value in state.result.items()),
+            "started": _clock(state.started),
+            "ended": _clock(state.ended),
+            "threads": str(spec.threads),
+            "folder": str(run.path),
+        }
+    )
+
+
+def _next(run: RunDir, status: str) -> str:
+    """What can be done about a run that has not come to its end."""
+    handle = progress.handle_of(run)
+    log = f"`workbench runs logs {handle}` shows its log, " if status in ("failed", "lost") else ""
+    why = "its worker died without a word; " if status == "lost" else ""
+    resume = f"`workbench runs resume {handle}` goes on with it"
+    return f"{why}{log}{resume}" if status in RESUMABLE else ""
+
+
+@runs.command("list")
+@json_option
+@click.pass_context
+def list_all(ctx: click.Context, as_json: bool) -> None:
+    """List all runs, as `workbench runs` alone does."""
+    _list(ctx.ensure_object(House), as_json)
+
+
+@runs.command("logs")
+@click.argument("name", metavar="RUN")
+@click.option("--follow", "-f", is_flag=True, help="Go on until the run ends.")
+@pass_house
+def logs(house: House, name: str, follow: bool) -> None:
+    """Print what a run's worker has written."""
+    run = find_run(house.workspace, name)
+    with run.log.open("rb") as file:
+        while True:
+            alive = run.alive()
+            _put(file.read())
+            if not (follow and alive):
+                return
+            time.sleep(POLL)
+
+
+@runs.command("attach")
+@click.argument("name", metavar="RUN")
+@pass_house
+def attach(house: House, name: str) -> None:
+    """Wait for a run and show its progress, as if it had just been started."""
+    _wait(find_run(house.workspace, name))
+
+
+@runs.command("stop")
+@click.argument("name", metavar="RUN")
+@detach_option
+@pass_house
+def stop(house: House, name: str, detach: bool) -> None:
+    """Save a checkpoint and end a run."""
+    run = find_run(house.workspace, name)
+    steering.stop(run)
+    _await_rest(run, detach)
+
+
+@runs.command("pause")
+@click.argument("name", metavar="RUN")
+@detach_option
+@pass_house
+def pause(house: House, name: str, detach: bool) -> None:
+    """Save a checkpoint and give the device up; `resume` goes on from there."""
+    run = find_run(house.workspace, name)
+    steering.pause(run)
+    _await_rest(run, detach)
+
+
+@runs.command("resume")
+@click.argument("name", metavar="RUN")
+@detach_option
+@pass_house
+def resume(house: House, name: str, detach: bool) -> None:
+    """Go on with a run that was paused, stopped or lost, or that failed, from its last checkpoint."""
+    run = find_run(house.workspace, name)
+    if run.status() == "finished":
+        raise UserError(f"The run {name!r} is finished.", "Start another one to train for longer.")
+    steering.start(run, cpu_width=house.settings.queue.cpu_width)
+    if detach:
+        say(f"{name} is at work again. {progress.how_to_return(run)}")
+    else:
+        _wait(run)
+
+
+@runs.command("checkpoint")
+@click.argument("name", metavar="RUN")
+@pass_house
+def checkpoint(house: House, name: str) -> None:
+    """Ask a running run to save a checkpoint at its next step."""
+    steering.checkpoint_now(find_run(house.workspace, name))
+    say(f"{name} saves a checkpoint at its next step.")
+
+
+@runs.command("set")
+@click.argument("name", metavar="RUN")
+@click.argument("pair", metavar="lr=VALUE")
+@pass_house
+def set_(house: House, name: str, pair: str) -> None:
+    """Change the peak learning rate of a running run; the schedule keeps its shape."""
+    run = find_run(house.workspace, name)
+    key, _, text = pair.partition("=")
+    if key.strip() != "lr":
+        raise UserError(f"{key!r} of a running run cannot be changed.", "lr can: lr=0.0003.")
+    value = steering.parse_lr(run, text)
+    steering.set_lr(run, value)
+    say(f"{name} goes on with a peak learning rate of {value:g}.")
+
+
+@runs.command("delete")
+@click.argument("name", metavar="RUN")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@pass_house
+def delete(house: House, name: str, yes: bool) -> None:
+    """Delete a run with its checkpoints, unless it is at work or something needs it."""
+    run = find_run(house.workspace, name)
+    confirm(f"Delete the run {name!r} with {len(list_checkpoints(run))} checkpoints?", yes)
+    delete_run(house.workspace, name)
+    say(f"Deleted the run {name}.")
+
+
+def last_figures(run: RunDir) -> dict[str, float]:
+    """The newest value of every metric, as far as the end of the file tells."""
+    if not run.metrics.exists():
+        return {}
+    with run.metrics.open("rb") as file:
+        file.seek(max(0, run.metrics.stat().st_size - TAIL))
+        lines = file.read().split(b"\n")
+    rows: list[dict[str, float]] = []
+    for line in lines:
+        try:
+            row = msgspec.json.decode(line, type=dict[str, float])
+        except msgspec.DecodeError:
+            continue  # the first line of the tail is cut, the last may be half written
+        if "rewind_to" in row:
+            rows = [kept for kept in rows if kept.get("step", 0) <= row["rewind_to"]]
+        else:
+            rows.append(row)
+    found = {key: value for row in rows for key, value in row.items()}
+    return {key: value for key, value in found.items() if key not in ("step", "time")}
+
+
+def _rows(run: RunDir) -> list[dict[str, Any]]:
+    try:
+        return [_row(run)]
+    except UserError as error:
+        return [{"name": run.id, "kind": "?", "status": "unreadable", "id": run.id, "error": str(error)}]
+
+
+def _row(run: RunDir) -> dict[str, Any]:
+    spec, state = run.spec(), run.state()
+    status = run.status(state)
+    running = status == "running"
+    return {
+        "name": spec.name,
+        "kind": spec.stage,
+        "status": status,
+        "step": state.step,
+        "total": state.total,
+        "unit": state.unit,
+        "loss": last_figures(run).get("train/loss") if spec.stage in TRAINING else None,
+        "rate": state.rate if running else None,
+        "left": progress.duration(state.eta) if running and state.eta is not None else None,
+        "started": _clock(state.started or spec.created),
+        "eta": state.eta if running else None,
+        "id": run.id,
+        "created": spec.created,
+        "last_checkpoint": state.last_checkpoint,
+        "error": str(state.error.message) if state.error else None,
+    }
+
+
+def _changed(spec: RunSpec) -> list[str]:
+    if spec.stage not in STAGES:
+        return [f"{key} = {value}" for key, value in spec.settings.items()]
+    defaults = {field.name: field.default for field in strict.fields(STAGES[spec.stage])}
+    return [f"{key} = {value}" for key, value in spec.settings.items() if value != defaults.get(key)]
+
+
+def _wait(run: RunDir) -> None:
+    """Wait for the end and tell how it turned out."""
+    state = progress.wait(run)
+    if run.spec().stage in TRAINING:
+        say_trained(run)
+    else:
+        say(f"{run.spec().name} {state.status}.")
+
+
+def _await_rest(run: RunDir, detach: bool) -> None:
+    """Wait until the worker has acted on a request to end, and say as what it ended."""
+    name = run.spec().name
+    if detach:
+        say(f"{name} was asked to.")
+        return
+    while run.alive():
+        time.sleep(POLL)
+    state = run.state()
+    say(f"{name}: {progress.summary(state, run.status(state))}")
+
+
+def _put(data: bytes) -> None:
+    """Log bytes as they are to a file or a pipe; to a terminal with control characters made visible."""
+    if sys.stdout.isatty():
+        click.echo(displayable(data.decode("utf-8", "backslashreplace"), tabs=8), nl=False)
+    else:
+        sys.stdout.buffer.write(data)
+        sys.stdout.flush()
+
+
+def _result(value: Any) -> str:
+    return _figure(value) if isinstance(value, int | float) else str(value)
+
+
+def _figure(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}" if abs(value) >= 1_000 else f"{value:.4g}"
+
+
+def _clock(seconds: float | None) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else ""

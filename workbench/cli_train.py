@@ -1,0 +1,75 @@
+"""`workbench train STAGE`: one command for every stage that trains a model."""
+
+from __future__ import annotations
+
+import click
+
+from stages.store.checkpoints import list_checkpoints
+from stages.store.datasets import find_dataset
+from stages.store.errors import UserError
+from stages.store.rundir import RunDir
+from stages.store.specs import TRAINING, spec_of
+from workbench.cli_common import (
+    House,
+    SpecCommand,
+    detach_option,
+    pass_house,
+    run_stage,
+    say,
+    set_option,
+    stage_settings,
+)
+from workbench.estimate import estimate
+from workbench.runs import run_names, unique_name
+
+
+@click.group()
+def train() -> None:
+    """Train a model: one command a stage."""
+
+
+@click.option("--data", "dataset", required=True, metavar="NAME", help="Dataset to train on.")
+@click.option("--tokenizer", required=True, metavar="NAME", help="Tokenizer of the new model.")
+@click.option("--preset", help="Shape of the model; see `workbench models`.")
+@click.option("--name", help="Name of the run; left out: made of dataset and preset.")
+@set_option
+@detach_option
+@pass_house
+def _train(
+    house: House,
+    dataset: str,
+    tokenizer: str,
+    preset: str | None,
+    name: str | None,
+    pairs: tuple[str, ...],
+    detach: bool,
+) -> None:
+    stage = click.get_current_context().command.name or ""
+    settings = stage_settings(house, stage, pairs, preset=preset)
+    find_dataset(house.workspace, dataset)
+    found = estimate(house.workspace, settings, dataset, tokenizer)
+    chosen = name or unique_name(run_names(house.workspace), f"{dataset[:40]}-{settings.get('preset', 'tiny')}")
+    epochs = f", {found.epochs:,.1f} epochs" if found.epochs else ""
+    memory = f"about {found.memory / 1e6:,.0f} MB of memory"
+    say(f"{chosen}: {found.parameters:,} parameters, {found.tokens:,} tokens to see{epochs}, {memory}.")
+    run = run_stage(house, stage, chosen, settings, dataset=dataset, tokenizer=tokenizer, detach=detach)
+    if not detach:
+        say_trained(run)
+
+
+for stage in TRAINING:
+    spec = spec_of(stage)
+    train.add_command(click.command(stage, cls=SpecCommand, spec=spec, help=(spec.__doc__ or "").strip())(_train))
+
+
+def say_trained(run: RunDir) -> None:
+    """How a run that has ended well, or was stopped, turned out, and what to do next."""
+    state, name = run.state(), run.spec().name
+    found = list_checkpoints(run)
+    if state.status == "finished" and not found:
+        raise UserError(f"The run {name!r} finished without a checkpoint.", f"See {run.log}.", exit_code=1)
+    figures = found[-1].lineage() if found else None
+    metrics = ", ".join(f"{key} {value:.4f}" for key, value in (figures.metrics if figures else {}).items())
+    say(f"{name} {state.status} at step {state.step:,}{': ' + metrics if metrics else ''}.")
+    if found:
+        say(f"Checkpoint {found[-1].path}. `workbench chat {name}` talks to it.")

@@ -1,0 +1,54 @@
+"""The palette: every binding that is active where one is, as `noun: verb`, and the themes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+from textual.command import DiscoveryHit, Hit, Hits, Provider
+from textual.content import Content
+
+from workbench.themes import NAMES, textual_name
+
+_HIDDEN = ("list.", "scroll.", "app.palette", "app.interrupt")
+"""Bindings that make no sense by name: moving a cursor, opening the palette."""
+
+
+class Command(NamedTuple):
+    title: str
+    help: str
+    run: Callable[[], Any]
+
+
+class Commands(Provider):
+    """Commands made from the bindings, so that the palette can do everything the keys can."""
+
+    async def discover(self) -> Hits:
+        for command in self._commands():
+            yield DiscoveryHit(Content(command.title), command.run, help=command.help)
+
+    async def search(self, query: str) -> Hits:
+        matcher = self.matcher(query)
+        for command in self._commands():
+            score = matcher.match(command.title)
+            if score > 0:
+                yield Hit(score, matcher.highlight(command.title), command.run, help=command.help)
+
+    def _commands(self) -> Iterator[Command]:
+        app, seen = self.app, set()
+        for active in self.screen.active_bindings.values():
+            binding = active.binding
+            if not binding.id or binding.id in seen or binding.id.startswith(_HIDDEN) or not active.enabled:
+                continue
+            seen.add(binding.id)
+            run = partial(app.run_action, binding.action, active.node)
+            yield Command(_title(binding.id, binding.description), binding.tooltip, run)
+        for name in NAMES:
+            yield Command(f"theme: {name}", "Change the colours.", partial(setattr, app, "theme", textual_name(name)))
+
+
+def _title(id_: str, description: str) -> str:
+    noun = id_.partition(".")[0]
+    verb = description.lower()
+    return f"go: {verb}" if id_ in ("app.home", "app.data", "app.runs", "app.chat") else f"{noun}: {verb}"

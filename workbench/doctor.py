@@ -1,0 +1,241 @@
+"""Looking the installation over: each finding says what is there, whether it is well, and what to do if not."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from stages.store.errors import UserError
+from stages.store.files import free_bytes
+from stages.store.workspace import Workspace, find_workspace, installation_root, state_folder
+from workbench.settings import Settings, load_settings
+
+PACKAGES = ("workbench", "stages", "kernels", "assets")
+SUPPORTED = ((3, 11), (3, 13))
+"""The oldest and the newest Python that the pinned packages are tried with."""
+LITTLE_SPACE = 1_000_000_000
+"""Bytes of free disk below which a warning is due."""
+SMALLEST = (60, 16)
+"""Columns and rows below which the app asks for a larger window."""
+PATIENCE = 300.0
+"""Seconds that the child which imports torch may take."""
+
+Status = Literal["ok", "warning", "broken"]
+
+
+class Finding(NamedTuple):
+    """One line of the report. `hint` says what to do about a warning or a broken thing."""
+
+    kind: str
+    name: str
+    status: Status
+    value: str
+    hint: str = ""
+
+
+def examine() -> Iterator[Finding]:
+    """All findings, the quick ones first; torch is looked at in a child process."""
+    yield python()
+    yield from packages()
+    settings, finding = settings_files()
+    yield finding
+    yield from terminal()
+    yield from places(settings)
+    yield from machine(ask_machine())
+
+
+def python() -> Finding:
+    """The interpreter's version and place."""
+    value = f"{platform.python_version()} at {sys.executable}"
+    oldest, newest = (".".join(map(str, version)) for version in SUPPORTED)
+    if sys.version_info[:2] < SUPPORTED[0]:
+        return Finding("software", "python", "broken", value, f"Python {oldest} or newer is needed.")
+    if sys.version_info[:2] > SUPPORTED[1]:
+        return Finding("software", "python", "warning", value, f"Tried with {oldest} to {newest}.")
+    return Finding("software", "python", "ok", value)
+
+
+def packages(path: list[str] | None = None, root: Path | None = None) -> Iterator[Finding]:
+    """Whether each of our packages is ours, and whether others of the same names stand on `path` (sys.path)."""
+    root = root or installation_root()
+    for name in PACKAGES:
+        first = _first_spec(name, path)
+        if first is not None and first != root / name:
+            hint = f"Remove it, or install Workbench in a virtual environment of its own; ours is {root / name}."
+            yield Finding("packages", name, "broken", f"{first} shadows ours", hint)
+            continue
+        others = [place for place in foreign_places(name, sys.path if path is None else path) if place != root / name]
+        if others:
+            hint = "Another package uses the name; a virtual environment of its own keeps them apart."
+            yield Finding("packages", name, "warning", f"ours, but also {', '.join(map(str, others))}", hint)
+        else:
+            yield Finding("packages", name, "ok", str(root / name))
+
+
+def foreign_places(name: str, path: list[str]) -> list[Path]:
+    """Where on `path` a package or module of this name could be imported from."""
+    found = []
+    for entry in dict.fromkeys(path):
+        folder = Path(entry or ".").absolute()
+        if (folder / name / "__init__.py").is_file():
+            found.append((folder / name).resolve())
+        elif (folder / f"{name}.py").is_file():
+            found.append((folder / f"{name}.py").resolve())
+    return found
+
+
+def settings_files() -> tuple[Settings, Finding]:
+    """The settings in force, or the defaults when a file is wrong."""
+    try:
+        settings = load_settings()
+        if settings.keys:
+            from workbench.keys import check_keymap
+
+            check_keymap(settings.keys)
+    except UserError as error:
+        return Settings(), Finding("settings", "files", "broken", error.title, error.hint)
+    value = ", ".join(map(str, settings.files)) or "none; the defaults hold"
+    return settings, Finding("settings", "files", "ok", value)
+
+
+def terminal() -> Iterator[Finding]:
+    """Size, colours and encoding of the terminal."""
+    if not sys.stdout.isatty():
+        yield Finding("terminal", "size", "ok", "not a terminal: the output goes to a file or pipe")
+        return
+    columns, rows = shutil.get_terminal_size()
+    small = columns < SMALLEST[0] or rows < SMALLEST[1]
+    hint = f"The app needs {SMALLEST[0]} columns and {SMALLEST[1]} rows." if small else ""
+    yield Finding("terminal", "size", "warning" if small else "ok", f"{columns}×{rows}", hint)
+    yield _colours()
+    encoding = sys.stdout.encoding or "unknown"
+    utf8 = encoding.lower().replace("-", "") == "utf8"
+    hint = "" if utf8 else "Set LANG to a UTF-8 locale, such as C.UTF-8."
+    yield Finding("terminal", "encoding", "ok" if utf8 else "warning", encoding, hint)
+
+
+def places(settings: Settings) -> Iterator[Finding]:
+    """The workspace and the state folder: where they are, whether they can be written, what is free."""
+    workspace: Workspace = find_workspace(settings.paths.workspace)
+    yield _place("workspace", workspace.root, "Set WORKBENCH_HOME or [paths] workspace to a folder you can write.")
+    yield _place(
+        "state", state_folder(), "The device queue stands there. Set XDG_STATE_HOME to a folder you can write."
+    )
+
+
+def ask_machine() -> dict[str, Any]:
+    """What stages.machine finds out in a process of its own."""
+    root = str(installation_root())
+    environment = {**os.environ, "PYTHONPATH": root, "PYTHONSAFEPATH": "1"}
+    command = [sys.executable, "-P", "-m", "stages.machine"]
+    try:
+        done = subprocess.run(command, env=environment, cwd=root, capture_output=True, timeout=PATIENCE, check=True)
+        return msgspec.json.decode(done.stdout, type=dict[str, Any])
+    except subprocess.CalledProcessError as error:
+        last = error.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or [f"exit code {error.returncode}"]
+        return {"error": last[0]}
+    except (subprocess.TimeoutExpired, msgspec.DecodeError) as error:
+        return {"error": str(error)}
+
+
+def machine(facts: dict[str, Any]) -> Iterator[Finding]:
+    """Findings from the facts of stages.machine."""
+    if "error" in facts:
+        yield Finding("machine", "probe", "broken", facts["error"], "`make run` installs what is missing.")
+        return
+    yield _torch(facts["torch"], facts["gpus"])
+    yield _triton(facts["triton"])
+    yield Finding("machine", "cpu", "ok", f"{facts['cores']} cores, {_size(facts['memory']['available'])} memory free")
+    yield from _gpus(facts["gpus"])
+    if "error" not in facts["precision"]:
+        value = f"auto is {facts['precision']['name']}: {facts['precision']['why']}"
+        yield Finding("machine", "precision", "ok", value)
+    yield from _attention(facts["attention"])
+
+
+def _torch(torch: dict[str, Any], gpus: dict[str, Any]) -> Finding:
+    if "error" in torch:
+        return Finding("software", "torch", "broken", torch["error"], "`make run` installs the pinned version.")
+    if gpus.get("devices") and not torch["gpu"]:
+        hint = 'Install a torch build for CUDA that this driver supports, or set device = "cpu" under [pretrain].'
+        return Finding("software", "torch", "broken", f"{torch['version']} cannot use the GPU of this machine", hint)
+    return Finding("software", "torch", "ok", f"{torch['version']}, {torch['threads']} threads")
+
+
+def _triton(triton: dict[str, Any]) -> Finding:
+    if "error" in triton:
+        return Finding("software", "triton", "ok", "not installed; attention goes through PyTorch")
+    return Finding("software", "triton", "ok", triton["version"])
+
+
+def _gpus(gpus: dict[str, Any]) -> Iterator[Finding]:
+    if "error" in gpus:
+        yield Finding("machine", "gpu", "warning", gpus["error"], "The NVIDIA driver does not answer as it should.")
+    elif not gpus["devices"]:
+        yield Finding(
+            "machine", "gpu", "ok", f"none ({gpus.get('why') or 'the driver lists none'}); work runs on the CPU"
+        )
+    for gpu in gpus.get("devices", ()):
+        value = f"{gpu['name']}, {_size(gpu['free'])} of {_size(gpu['total'])} free, driver {gpus['driver']}"
+        yield Finding("machine", "gpu", "ok", value)
+
+
+def _attention(attention: dict[str, Any]) -> Iterator[Finding]:
+    if "error" in attention:
+        yield Finding("attention", "probe", "broken", attention["error"], "Nothing can be trained like this.")
+        return
+    for row in attention["rows"]:
+        name = f"{row['call']}, {row['device']} {row['dtype']}"
+        yield Finding("attention", name, "ok", f"{row['backend']}: {row['why']}")
+    for test in attention["tests"]:
+        name = f"self-test, {test['device']} {test['dtype']}"
+        value = f"differs from the reference by {test['difference']:.1e}"
+        hint = "" if test["passed"] else "Set WORKBENCH_ATTENTION=reference and report this."
+        yield Finding("attention", name, "ok" if test["passed"] else "broken", value, hint)
+
+
+def _first_spec(name: str, path: list[str] | None) -> Path | None:
+    """The folder or file that `import name` takes: from `path`, or as this process does it."""
+    spec = importlib.machinery.PathFinder.find_spec(name, path) if path is not None else importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        return None
+    origin = Path(spec.origin).resolve()
+    return origin.parent if origin.name == "__init__.py" else origin
+
+
+def _colours() -> Finding:
+    term = os.environ.get("TERM", "")
+    if os.environ.get("NO_COLOR"):
+        return Finding("terminal", "colours", "ok", "none: NO_COLOR is set")
+    if os.environ.get("COLORTERM", "").lower() in ("truecolor", "24bit"):
+        return Finding("terminal", "colours", "ok", f"16 million ({term})")
+    if "256color" in term:
+        return Finding("terminal", "colours", "ok", f"256 ({term}); COLORTERM=truecolor allows all")
+    return Finding(
+        "terminal", "colours", "warning", f"16 or fewer ({term or 'TERM is not set'})", 'theme = "ansi" fits.'
+    )
+
+
+def _place(name: str, path: Path, hint: str) -> Finding:
+    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        return Finding("workspace", name, "broken", f"{path} cannot be written", hint)
+    free = free_bytes(path)
+    value = f"{path}{'' if path.exists() else ' (not made yet)'}, {_size(free)} free"
+    if free < LITTLE_SPACE:
+        return Finding("workspace", name, "warning", value, "Free some space: checkpoints need it.")
+    return Finding("workspace", name, "ok", value)
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:,.1f} GiB"

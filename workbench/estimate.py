@@ -1,0 +1,69 @@
+"""What a training run will cost, before it is started: by arithmetic, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from stages.store import strict
+from stages.store.datasets import find_dataset, list_datasets
+from stages.store.presets import ModelConfig
+from stages.store.shape import model_config
+from stages.store.sizes import flops_per_token, parameter_count, training_memory
+from stages.store.specs.pretrain import Pretrain
+from stages.store.tokenizers import find_tokenizer, list_tokenizers
+from stages.store.workspace import Workspace
+
+VOCABULARY = 4_096
+"""Entries that are assumed while no tokenizer is chosen."""
+
+
+class Estimate(NamedTuple):
+    """A run by its figures."""
+
+    model: ModelConfig
+    parameters: int
+    memory: int
+    """Bytes at the peak of a step, with fp32 masters and bf16 where precision may choose it."""
+    tokens: int
+    """Tokens that the run will see."""
+    flops: float
+    """Floating-point operations of the whole run."""
+    epochs: float | None
+    """How often it sees the training text, as far as that can be told."""
+
+
+def estimate(workspace: Workspace, values: Mapping[str, Any], dataset: str, tokenizer: str) -> Estimate:
+    """The figures of a pre-training run with these settings; UserError naming what stands in the way."""
+    settings = strict.parse(Pretrain, values, "pretrain settings")
+    entry = find_tokenizer(workspace, tokenizer) if tokenizer else None
+    model = model_config(settings, entry.info.vocab_size if entry else VOCABULARY)
+    micro_batch = min(settings.micro_batch or settings.batch_size, settings.batch_size)
+    memory = training_memory(model, micro_batch, dtype="fp32" if settings.precision == "fp32" else "bf16")
+    tokens = settings.steps * settings.batch_size * model.context
+    available = None
+    if dataset and entry is not None and entry.info.bytes_per_token:
+        size = find_dataset(workspace, dataset).info.bytes.get("train", 0)
+        available = size / entry.info.bytes_per_token
+    return Estimate(
+        model=model,
+        parameters=parameter_count(model).total,
+        memory=memory.total,
+        tokens=tokens,
+        flops=float(flops_per_token(model)) * tokens,
+        epochs=tokens / available if available else None,
+    )
+
+
+def default_parents(workspace: Workspace, values: Mapping[str, Any]) -> tuple[str, str]:
+    """Dataset and tokenizer to begin with: as given, else the newest tokenizer with the text it was trained on."""
+    datasets = {found.name: found for found in list_datasets(workspace) if found.info.kind == "text"}
+    tokenizers = {found.name: found for found in list_tokenizers(workspace)}
+    dataset, tokenizer = str(values.get("dataset") or ""), str(values.get("tokenizer") or "")
+    by_age = sorted(tokenizers.values(), key=lambda found: found.info.created, reverse=True)
+    if not tokenizer and by_age:
+        tokenizer = next((found.name for found in by_age if found.info.dataset == dataset), by_age[0].name)
+    if not dataset and tokenizer in tokenizers and tokenizers[tokenizer].info.dataset in datasets:
+        dataset = tokenizers[tokenizer].info.dataset
+    newest = max(datasets.values(), key=lambda found: found.info.created, default=None)
+    return dataset or (newest.name if newest else ""), tokenizer

@@ -1,0 +1,211 @@
+"""The model's life: data → tokenizer → pre-train → SFT → rank → reward → policy → chat, derived from the workspace.
+
+Nothing is stored: a lineage is the dataset, the tokenizer trained on it, the runs trained with both, and the
+checkpoints of the latest of these. What is next follows from what is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from stages.store.checkpoints import list_checkpoints
+from stages.store.datasets import Dataset
+from stages.store.tokenizers import Tokenizer
+from workbench.progress import amount, duration, speed
+from workbench.survey import Inventory, RunFacts
+
+STARTER = "starter:world"
+"""The source of the starter life."""
+
+State = Literal["done", "running", "paused", "next", "failed", "stopped", "later", "absent"]
+"""`later` waits for the steps before it, `absent` does not exist in this version."""
+
+ABSENT = (("sft", "SFT"), ("rank", "rank"), ("reward", "reward"), ("policy", "policy"))
+"""Steps that are not in this version yet."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a life: where it stands, and what opens it."""
+
+    key: str
+    """data, tokenizer, pretrain, sft, rank, reward, policy or chat."""
+    title: str
+    state: State
+    name: str = ""
+    """What the step made or is making. Foreign text."""
+    detail: str = ""
+    """Figures, progress, or why it failed; parts are separated by `, `. Foreign text."""
+    run: RunFacts | None = None
+    stage: str = ""
+    """The stage that a start form opens with `values`."""
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Life:
+    """The steps of one lineage, in order."""
+
+    steps: tuple[Step, ...]
+    starter: bool = False
+    """Whether it is the life of the starter world, which the app may take further on its own."""
+
+    def step(self, key: str) -> Step:
+        return next(step for step in self.steps if step.key == key)
+
+    @property
+    def names(self) -> list[str]:
+        """What the lineage is made of, in order: dataset, tokenizer, model."""
+        return [step.name for step in self.steps[:3] if step.name]
+
+    @property
+    def next(self) -> Step:
+        """The step that wants attention: the one at work, the one that failed, or the first not done."""
+        order: tuple[State, ...] = ("failed", "paused", "running", "next", "stopped")
+        return next((step for state in order for step in self.steps if step.state == state), self.steps[0])
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """One dataset (or the run that is to build it), and what came of it."""
+
+    dataset: Dataset | None
+    build: RunFacts | None
+    tokenizer: Tokenizer | None = None
+    training_tokenizer: RunFacts | None = None
+    model: RunFacts | None = None
+
+    @property
+    def time(self) -> float:
+        """When something last began or ended in it, in seconds since the epoch."""
+        times = [facts.spec.created for facts in (self.build, self.training_tokenizer, self.model) if facts]
+        times += [found.info.created for found in (self.dataset, self.tokenizer) if found]
+        return max(times, default=0.0)
+
+
+def lives(inventory: Inventory) -> list[Life]:
+    """The lives in a workspace, the latest first; one empty life when there is nothing."""
+    lineages = [_of_dataset(inventory, dataset) for dataset in inventory.datasets if dataset.info.kind == "text"]
+    built = {lineage.dataset.name: lineage.dataset.info.created for lineage in lineages if lineage.dataset}
+    for facts in inventory.runs:
+        unfinished = facts.spec.stage == "build" and facts.status not in ("finished", "stopped")
+        if unfinished and built.get(facts.name, 0.0) < facts.spec.created:
+            built[facts.name] = facts.spec.created
+            lineages.append(Lineage(None, facts))
+    ordered = sorted(lineages, key=lambda lineage: lineage.time, reverse=True)
+    return [_life(lineage, inventory) for lineage in ordered] or [_life(Lineage(None, None), inventory)]
+
+
+def _of_dataset(inventory: Inventory, dataset: Dataset) -> Lineage:
+    """The latest tokenizer trained on `dataset`, and the latest model trained with both."""
+    digest = dataset.info.digest
+    used = [facts for facts in inventory.runs if facts.digest("dataset") == digest]
+    models = [facts for facts in used if facts.spec.stage == "pretrain"]
+    model = next((facts for facts in models if facts.status in ("queued", "running", "paused")), None)
+    model = model or (models[0] if models else None)
+    trained = [found for found in inventory.tokenizers if found.info.dataset_digest == digest]
+    tokenizer = max(trained, key=lambda found: found.info.created, default=None)
+    if model and (tokenizer is None or not tokenizer.info.created > model.spec.created):
+        wanted = model.digest("tokenizer")
+        tokenizer = next((found for found in inventory.tokenizers if found.info.digest == wanted), tokenizer)
+    elif tokenizer:
+        model = next((facts for facts in models if facts.digest("tokenizer") == tokenizer.info.digest), None)
+    training = [facts for facts in used if facts.spec.stage == "tokenizer"]
+    return Lineage(dataset, None, tokenizer, training[0] if training else None, model)
+
+
+def _life(lineage: Lineage, inventory: Inventory) -> Life:
+    checkpoint = bool(lineage.model and list_checkpoints(lineage.model.run))
+    made = [_data(lineage), _tokenizer(lineage), _pretrain(lineage, inventory)]
+    absent = [Step(key, title, "absent", detail="not yet") for key, title in ABSENT]
+    return Life((*made, *absent, _chat(lineage, checkpoint)), _is_starter(lineage))
+
+
+def _data(lineage: Lineage) -> Step:
+    if lineage.dataset is not None:
+        info = lineage.dataset.info
+        detail = f"{sum(info.records.values()):,} docs, {amount(sum(info.bytes.values()), 'bytes')}"
+        return Step("data", "data", "done", lineage.dataset.name, detail, stage="build")
+    if lineage.build is not None:
+        return _at_work("data", "data", lineage.build)
+    return Step("data", "data", "next", stage="build", values={"sources": [STARTER], "name": "world"})
+
+
+def _tokenizer(lineage: Lineage) -> Step:
+    step = ("tokenizer", "tokenizer")
+    if lineage.tokenizer is not None:
+        info = lineage.tokenizer.info
+        detail = f"{info.type}, {info.vocab_size:,} tokens"
+        return Step(*step, "done", lineage.tokenizer.name, detail, stage="tokenizer", values=_on(lineage))
+    facts = lineage.training_tokenizer
+    if facts is not None and facts.status not in ("finished", "stopped"):
+        return _at_work(*step, facts)
+    if lineage.dataset is None:
+        return Step(*step, "later", stage="tokenizer")
+    values = {**_on(lineage), "name": f"{lineage.dataset.name}-bpe"}
+    return Step(*step, "next", stage="tokenizer", values=values)
+
+
+def _pretrain(lineage: Lineage, inventory: Inventory) -> Step:
+    step = ("pretrain", "pre-train")
+    if lineage.model is not None:
+        facts = lineage.model
+        if facts.status == "finished":
+            return Step(*step, "done", facts.name, _outcome(facts), facts, "pretrain", _on(lineage))
+        return _at_work(*step, facts)
+    if lineage.tokenizer is None or lineage.dataset is None:
+        return Step(*step, "later", stage="pretrain")
+    taken = {facts.name for facts in inventory.runs if facts.spec.stage == "pretrain"}
+    name, number = f"{lineage.dataset.name}-tiny", 1
+    while name in taken:
+        number += 1
+        name = f"{lineage.dataset.name}-tiny-{number}"
+    return Step(*step, "next", stage="pretrain", values={**_on(lineage), "name": name})
+
+
+def _chat(lineage: Lineage, checkpoint: bool) -> Step:
+    if lineage.model is None or not checkpoint:
+        return Step("chat", "chat", "later", detail="needs a model")
+    return Step("chat", "chat", "next", lineage.model.name, "ready", lineage.model)
+
+
+def _at_work(key: str, title: str, facts: RunFacts) -> Step:
+    states: dict[str, State] = {"queued": "running", "running": "running", "paused": "paused", "stopped": "stopped"}
+    return Step(key, title, states.get(facts.status, "failed"), facts.name, _progress(facts), facts, facts.spec.stage)
+
+
+def _progress(facts: RunFacts) -> str:
+    state = facts.state
+    if facts.status == "lost":
+        return "lost: its worker is gone"
+    if facts.status == "failed":
+        return state.error.message if state.error else "failed"
+    share = f"{facts.share:.0%}" if facts.share is not None else ""
+    if facts.status in ("stopped", "paused"):
+        return " ".join(filter(None, (facts.status, "at" if share else "", share)))
+    if facts.status == "queued":
+        return state.phase or "waits for the device"
+    left = f"{duration(state.eta)} left" if state.eta is not None else ""
+    parts = [state.phase, share, left, speed(state.rate, state.unit) if state.rate else ""]
+    return ", ".join(filter(None, parts)) or "starting"
+
+
+def _outcome(facts: RunFacts) -> str:
+    loss = facts.state.result.get("val/loss")
+    ended = f"{facts.state.step:,} steps"
+    return f"{ended}, loss {loss:.2f}" if isinstance(loss, int | float) else ended
+
+
+def _on(lineage: Lineage) -> dict[str, Any]:
+    """The parents that a start form is filled with."""
+    values = {"dataset": lineage.dataset.name} if lineage.dataset else {}
+    return values | ({"tokenizer": lineage.tokenizer.name} if lineage.tokenizer else {})
+
+
+def _is_starter(lineage: Lineage) -> bool:
+    settings = (
+        lineage.dataset.info.settings if lineage.dataset else lineage.build.spec.settings if lineage.build else {}
+    )
+    return settings.get("sources") == [STARTER]

@@ -1,0 +1,211 @@
+"""Waiting for a run on the command line: a line that is redrawn on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import TextIO
+
+import msgspec
+
+from stages.store.errors import UserError
+from stages.store.rundir import RunDir, RunState, Status, find_run
+from stages.store.workspace import Workspace
+from workbench.display import displayable_line, shortened
+
+POLL = 0.1
+"""Seconds between looks at the run."""
+PLAIN_INTERVAL = 10.0
+"""Seconds between plain lines."""
+SCALES = ("bytes", "kB", "MB", "GB")
+"""Powers of a thousand bytes."""
+ENDED = ("finished", "stopped", "failed", "paused", "lost")
+
+
+class Detached(KeyboardInterrupt):
+    """The wait was interrupted; the run goes on."""
+
+
+def wait(run: RunDir, stream: TextIO | None = None) -> RunState:
+    """Show progress on `stream` (stderr) until the run ends; its last state.
+
+    A run that failed or was lost raises UserError with its own sentence and hint. ctrl+c ends the wait, not the run.
+    """
+    out = stream or sys.stderr
+    name = run.spec().name
+    view: _Line | _Lines = _Line(out) if out.isatty() else _Lines(out)
+    warnings = _Warnings(run.events)
+    try:
+        state, status = _follow(run, view, warnings)
+    except KeyboardInterrupt as interrupt:
+        view.close()
+        print(f"Detached: {displayable_line(name)} goes on. {how_to_return(run)}", file=out)
+        raise Detached from interrupt
+    view.close()
+    return _outcome(run, name, state, status)
+
+
+def how_to_return(run: RunDir) -> str:
+    """The commands that find a detached run again."""
+    handle = handle_of(run)
+    return f"`workbench runs attach {handle}` waits for it, `workbench runs stop {handle}` ends it."
+
+
+def handle_of(run: RunDir) -> str:
+    """What to call a run on the command line: its name, or its id when that name means another run."""
+    name = run.spec().name
+    return name if find_run(Workspace(run.path.parent.parent), name).id == run.id else run.id
+
+
+def summary(state: RunState, status: Status) -> str:
+    """Where a run stands, in one line: `running  240/2,000 steps  12 %  41 steps/s  0:43 to go`."""
+    parts: list[str] = [status]
+    if state.total:
+        parts += [portion(state.step, state.total, state.unit)]
+        parts += [f"{min(1.0, state.step / state.total):.0%}"]
+    if status == "running" and state.rate:
+        parts.append(speed(state.rate, state.unit))
+    if status == "running" and state.eta is not None:
+        parts.append(f"{duration(state.eta)} to go")
+    if state.phase and status in ("queued", "running"):
+        parts.append(state.phase)
+    return "  ".join(parts)
+
+
+def standing(state: RunState, status: Status) -> str:
+    """Where a run stands, for a column: `12%  6:20`, `encoding 40%`, `paused 22%`."""
+    share = f"{min(1.0, state.step / state.total):.0%}" if state.total else ""
+    if status == "running":
+        left = f" {duration(state.eta):>5}" if state.eta is not None and share else ""
+        return " ".join(filter(None, (displayable_line(state.phase), f"{share}{left}"))) or "starting"
+    return f"{status} {share}" if share and status in ("paused", "lost", "stopped", "failed") else status
+
+
+def amount(number: float, unit: str) -> str:
+    """A count with its unit, for people: `2,000 steps`, `17.3 kB`."""
+    if unit != "bytes":
+        return f"{number:,.0f} {unit}"
+    scale = _scale(number)
+    return f"{_digits(number, scale)} {SCALES[scale]}"
+
+
+def portion(done: int, total: int, unit: str) -> str:
+    """So much of so many: `240/2,000 steps`, `3.2/17.3 MB`."""
+    if unit != "bytes":
+        return f"{done:,}/{total:,} {unit}"
+    scale = _scale(total)
+    return f"{_digits(done, scale)}/{_digits(total, scale)} {SCALES[scale]}"
+
+
+def speed(value: float, unit: str) -> str:
+    """Units a second, with about three digits: `41 steps/s`, `3.2 MB/s`."""
+    if unit == "bytes":
+        return f"{amount(value, unit)}/s"
+    return f"{f'{value:,.0f}' if value >= 100 else f'{value:.3g}'} {unit}/s"
+
+
+def _scale(number: float) -> int:
+    return next((scale for scale in (3, 2, 1) if number >= 1000**scale), 0)
+
+
+def _digits(number: float, scale: int) -> str:
+    return f"{number / 1000**scale:,.1f}" if scale else f"{number:,.0f}"
+
+
+def duration(seconds: float) -> str:
+    """`0:43`, `12:05` or `3:07:00`."""
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _follow(run: RunDir, view: _Line | _Lines, warnings: _Warnings) -> tuple[RunState, Status]:
+    while True:
+        state = run.state()
+        status = run.status(state)
+        for sentence in warnings.new():
+            view.note(f"warning: {sentence}")
+        view.show(summary(state, status), key=f"{status} {state.phase}")
+        if status in ENDED and not run.alive():
+            return state, status
+        time.sleep(POLL)
+
+
+def _outcome(run: RunDir, name: str, state: RunState, status: Status) -> RunState:
+    if status == "failed":
+        error = state.error
+        message, hint = (error.message, error.hint) if error else ("It failed and left no reason.", f"See {run.log}.")
+        raise UserError(message, hint, exit_code=2 if error and error.kind == "UserError" else 1)
+    if status == "lost":
+        handle = handle_of(run)
+        raise UserError(
+            f"The run {name!r} was lost: its worker died without a word.",
+            f"`workbench runs logs {handle}` shows its log, `workbench runs resume {handle}` goes on with it.",
+            exit_code=1,
+        )
+    return state
+
+
+class _Line:
+    """One line of a terminal, redrawn in place."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._shown = ""
+
+    def show(self, text: str, *, key: str) -> None:
+        if text != self._shown:
+            width = shutil.get_terminal_size().columns - 1
+            self._out.write(f"\r{shortened(text, width)}\x1b[K")
+            self._out.flush()
+            self._shown = text
+
+    def note(self, text: str) -> None:
+        self._out.write(f"\r\x1b[K{displayable_line(text)}\n")
+        self._shown = ""
+
+    def close(self) -> None:
+        if self._shown:
+            self._out.write("\n")
+            self._out.flush()
+
+
+class _Lines:
+    """A line when something changed (`key`), and otherwise every ten seconds."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._key = ""
+        self._last = 0.0
+
+    def show(self, text: str, *, key: str) -> None:
+        now = time.monotonic()
+        if key != self._key or now - self._last >= PLAIN_INTERVAL:
+            self.note(text)
+            self._key, self._last = key, now
+
+    def note(self, text: str) -> None:
+        print(displayable_line(text), file=self._out, flush=True)
+
+    def close(self) -> None:
+        """Nothing is left open."""
+
+
+class _Warnings:
+    """Warnings among a run's events, each told once, from now on."""
+
+    def __init__(self, events: Path) -> None:
+        self._events = events
+        self._position = events.stat().st_size if events.exists() else 0
+
+    def new(self) -> list[str]:
+        if not self._events.exists():
+            return []
+        with self._events.open("rb") as file:
+            file.seek(self._position)
+            complete = file.read().rpartition(b"\n")[0]
+        self._position += len(complete) + 1 if complete else 0
+        rows = [msgspec.json.decode(line) for line in complete.split(b"\n") if line]
+        return [str(row.get("message", "")) for row in rows if row.get("event") == "warning"]

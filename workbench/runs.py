@@ -1,0 +1,200 @@
+"""Launching, resuming and steering runs. The work itself happens in detached workers."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from stages.store import strict
+from stages.store.checkpoints import resolve_checkpoint
+from stages.store.datasets import find_dataset
+from stages.store.errors import UserError
+from stages.store.names import check_name
+from stages.store.rundir import Parent, RunDir, RunSpec, create_run, list_runs
+from stages.store.specs import TRAINING, spec_of
+from stages.store.tokenizers import find_tokenizer
+from stages.store.workspace import Workspace, installation_root
+
+RECORDED = ("workbench", "torch", "triton", "numpy", "tokenizers", "safetensors", "pyarrow")
+"""Packages whose versions go into spec.json."""
+
+
+def launch(
+    workspace: Workspace,
+    stage: str,
+    name: str,
+    settings: Mapping[str, Any],
+    *,
+    dataset: str | None = None,
+    tokenizer: str | None = None,
+    checkpoint: str | None = None,
+    cpu_width: int = 1,
+) -> RunDir:
+    """Start a detached worker on a new run and return at once.
+
+    `name` is the name of what the run makes: the dataset, the tokenizer, or the trained model. `dataset`, `tokenizer`
+    and `checkpoint` are names as people write them; they are pinned by digest. Raises UserError
+    for a setting that the stage's spec refuses, an unknown parent, or a name that another run has.
+    """
+    workspace.ensure()
+    spec = strict.parse(spec_of(stage), settings, f"{stage} settings")
+    check_name(name, "name of a run")
+    if stage in TRAINING and name in run_names(workspace):
+        raise UserError(f"There is already a run {name!r}.", "Choose another name, or delete that run.")
+    resolved = msgspec.to_builtins(spec)
+    run = create_run(
+        workspace,
+        RunSpec(
+            stage=stage,
+            name=name,
+            settings=resolved,
+            parents=_pin(workspace, dataset, tokenizer, checkpoint),
+            seed=int(resolved.get("seed") or 0),
+            threads=int(resolved.get("threads") or usable_cores()),
+            versions=_versions(),
+            host=socket.gethostname(),
+            git_commit=_git_commit(),
+            created=time.time(),
+        ),
+    )
+    start(run, cpu_width=cpu_width)
+    return run
+
+
+def start(run: RunDir, *, cpu_width: int = 1) -> None:
+    """Start a worker on a run that has none: a new one, or one that was paused, stopped, failed or lost."""
+    descriptor = run.acquire()
+    if descriptor is None:
+        raise UserError(f"The run {run.spec().name!r} is at work already.")
+    root = str(installation_root())
+    environment = {
+        **os.environ,
+        "PYTHONPATH": root,
+        "PYTHONSAFEPATH": "1",
+        "WORKBENCH_LOCK_FD": str(descriptor),
+        "WORKBENCH_CPU_WIDTH": str(cpu_width),
+    }
+    try:
+        for request in run.control.glob("*.json"):
+            request.unlink()  # what was asked of a worker that is gone
+        state = run.state()
+        state.status, state.error, state.heartbeat, state.host = "queued", None, time.time(), socket.gethostname()
+        run.write_state(state)
+        with run.log.open("ab") as log:
+            subprocess.Popen(
+                [sys.executable, "-P", "-m", "stages", str(run.path)],
+                cwd=root,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=[descriptor],
+            )
+    finally:
+        os.close(descriptor)
+
+
+def stop(run: RunDir) -> None:
+    """Ask the worker to save a checkpoint and end."""
+    _request(run, "stop")
+
+
+def pause(run: RunDir) -> None:
+    """Ask the worker to save a checkpoint and give the device up; `start` goes on from there."""
+    _request(run, "pause")
+
+
+def checkpoint_now(run: RunDir) -> None:
+    """Ask the worker to save a checkpoint at its next step."""
+    _request(run, "checkpoint")
+
+
+def set_lr(run: RunDir, lr: float) -> None:
+    """Change the peak learning rate from the next step on; the schedule keeps its shape."""
+    _request(run, "set", {"lr": parse_lr(run, str(lr))})
+
+
+def parse_lr(run: RunDir, text: str) -> float:
+    """The learning rate that `text` means; UserError where the run's stage would refuse it."""
+    value = strict.parse_text(spec_of(run.spec().stage), "lr", text, "lr")
+    if value is None:
+        raise UserError("A running run needs a learning rate.", "Give a number such as 0.0003.")
+    return float(value)
+
+
+def run_names(workspace: Workspace) -> set[str]:
+    """Names of all readable training runs."""
+    names = set()
+    for run in list_runs(workspace):
+        try:
+            spec = run.spec()
+        except UserError:
+            continue
+        if spec.stage in TRAINING:
+            names.add(spec.name)
+    return names
+
+
+def unique_name(taken: Iterable[str], stem: str) -> str:
+    """`stem`, or `stem-2`, `stem-3` … when it is taken."""
+    used = set(taken)
+    number = 1
+    while (name := stem if number == 1 else f"{stem}-{number}") in used:
+        number += 1
+    return name
+
+
+def usable_cores() -> int:
+    """Physical cores this process may run on: a second thread on a core does not speed matrix products up."""
+    import psutil
+
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(allowed, psutil.cpu_count(logical=False) or allowed)
+
+
+def _request(run: RunDir, verb: str, values: dict[str, Any] | None = None) -> None:
+    if not run.alive():
+        raise UserError(f"The run {run.spec().name!r} is not at work.", f"It is {run.status()}.")
+    run.request(verb, values)
+
+
+def _pin(workspace: Workspace, dataset: str | None, tokenizer: str | None, checkpoint: str | None) -> dict[str, Parent]:
+    parents = {}
+    if dataset is not None:
+        parents["dataset"] = Parent(dataset, find_dataset(workspace, dataset).info.digest)
+    if tokenizer is not None:
+        parents["tokenizer"] = Parent(tokenizer, find_tokenizer(workspace, tokenizer).info.digest)
+    if checkpoint is not None:
+        found = resolve_checkpoint(workspace, checkpoint)
+        parents["checkpoint"] = Parent(str(found.path), found.digest())
+    return parents
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in RECORDED:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _git_commit() -> str | None:
+    """The commit of the installation, when it is a checkout."""
+    head = installation_root() / ".git" / "HEAD"
+    try:
+        text = head.read_text().strip()
+        return (head.parent / text[5:]).read_text().strip() if text.startswith("ref: ") else text
+    except OSError:
+        return None

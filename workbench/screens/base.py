@@ -1,0 +1,186 @@
+"""What every screen shares: the bar of places, the bar of keys, polling that stops when nobody looks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.content import Content
+from textual.events import Key
+from textual.screen import ModalScreen, Screen, ScreenResultType
+from textual.style import Style
+from textual.timer import Timer
+from textual.widget import Widget
+
+from workbench.display import line, looks_same
+
+if TYPE_CHECKING:
+    from workbench.app import WorkbenchApp
+
+PLACES = (("home", "Home"), ("data", "Data"), ("runs", "Runs"), ("chat", "Chat"))
+"""The modes of the app, in order, with the names by which the bar shows them."""
+
+WIDTHS = [(0, "-tiny"), (60, "-narrow"), (100, "-wide"), (160, "-very-wide")]
+HEIGHTS = [(0, "-flat"), (16, "-low"), (32, "-tall")]
+"""Classes a screen wears by its size: `-tiny` or `-flat` means too small to work in."""
+
+
+class PlaceBar(Widget):
+    """One line: the places with the keys that lead there, the current one marked, and at the right where one is.
+
+    The keys are left out while a text field takes letters for itself.
+    """
+
+    def __init__(self, place: str) -> None:
+        super().__init__()
+        self.set_reactive(PlaceBar.auto_links, False)  # or links are all drawn in one colour
+        self.place = place
+        self._trail = Content()
+
+    def on_mount(self) -> None:
+        self.screen.bindings_updated_signal.subscribe(self, lambda _: self.refresh())
+
+    def show_trail(self, trail: Content) -> None:
+        """Say at the right end where one is: names of a lineage, of a run, a path."""
+        if not looks_same(trail, self._trail):
+            self._trail = trail
+            self.refresh()
+
+    def render(self) -> Content:
+        keys = {active.binding.id: active.binding for active in self.screen.active_bindings.values()}
+        parts = (self._place(place, label, keys.get(f"app.{place}")) for place, label in PLACES)
+        places = Content.assemble(" ", *parts)
+        room = max(0, self.size.width - places.cell_length - 1)
+        trail = self._trail.truncate(room, ellipsis=True)
+        return Content.assemble(places, " " * (room - trail.cell_length), trail)
+
+    def _place(self, place: str, label: str, binding: Binding | None) -> Content:
+        here = place == self.place
+        text = Content.styled(label, "bold $primary" if here else "")
+        if binding is not None:
+            text = Content.assemble((self.app.get_key_display(binding), "bold $accent"), " ", text)
+        text = text.stylize(Style.from_meta({"@click": f"app.go('{place}')"}))
+        return Content.assemble(("▌", "$primary") if here else " ", text, " ")
+
+
+class KeyBar(Widget):
+    """One line: the keys that act where one is. A click on one does what it does.
+
+    Where there is no room for all, those of the app stay (the help among them, which names the rest).
+    One widget that draws itself: Textual's Footer makes two a key, anew whenever the focus moves.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.set_reactive(KeyBar.auto_links, False)
+
+    def on_mount(self) -> None:
+        self.screen.bindings_updated_signal.subscribe(self, lambda _: self.refresh())
+
+    def render(self) -> Content:
+        screen = cast("WorkbenchScreen[Any]", self.screen)
+        here: dict[str, Content] = {}
+        everywhere: dict[str, Content] = {}
+        for active in screen.active_bindings.values():
+            binding = active.binding
+            keys = everywhere if active.node is self.app else here
+            offered = active.enabled and not (active.node is screen and not screen.offers(binding.action))
+            if binding.show and offered and binding.action not in keys:
+                text = Content.assemble((self.app.get_key_display(binding), "bold $accent"), f" {binding.description}")
+                click = Style.from_meta({"@click": f"screen.press({binding.key!r})"})
+                keys[binding.action] = text.stylize(click)
+        shown, kept = list(here.values()), list(everywhere.values())
+        while shown and 1 + sum(part.cell_length + 2 for part in shown + kept) - 2 > self.size.width:
+            shown.pop()
+        return Content.assemble(" ", Content("  ").join(shown + kept))
+
+
+class WorkbenchScreen(Screen[ScreenResultType]):
+    """A screen of the app: size classes, the app by its type, and polling of what is on screen only."""
+
+    HORIZONTAL_BREAKPOINTS = WIDTHS
+    VERTICAL_BREAKPOINTS = HEIGHTS
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._polls: list[tuple[Timer, Callable[[], object]]] = []
+
+    @property
+    def workbench(self) -> WorkbenchApp:
+        return cast("WorkbenchApp", self.app)
+
+    @property
+    def too_small(self) -> bool:
+        return self.has_class("-tiny") or self.has_class("-flat")
+
+    def render(self) -> Content:
+        """What shows when the style sheet hides all else because the window is too small."""
+        if not self.too_small:
+            return Content()
+        size = self.app.size
+        return Content(f"Enlarge the window: {size.width}×{size.height}, not 60×16.")
+
+    def offers(self, action: str) -> bool:
+        """Whether the bar of keys is to name `action` just now. The key acts either way, if only to say why not."""
+        return True
+
+    def action_press(self, key: str) -> None:
+        """Do what a key does: for clicks on the bar of keys."""
+        self.app.simulate_key(key)
+
+    def poll(self, seconds: float, callback: Callable[[], object]) -> Timer:
+        """Call `callback` now and every `seconds` while this screen is the one on top.
+
+        The callback must be quick; what reads files belongs in a thread worker that it starts.
+        """
+        timer = self.set_interval(seconds, callback, pause=not self.is_current)
+        self._polls.append((timer, callback))
+        if self.is_current:
+            self.call_later(callback)
+        return timer
+
+    def on_screen_suspend(self) -> None:
+        for timer, _ in self._polls:
+            timer.pause()
+
+    def on_screen_resume(self) -> None:
+        for timer, callback in self._polls:
+            timer.resume()
+            self.call_later(callback)
+
+
+class PlaceScreen(WorkbenchScreen[None]):
+    """A screen in one of the places. Subclasses set PLACE and yield their widgets from `compose_body`."""
+
+    PLACE: ClassVar[str] = ""
+
+    def compose(self) -> ComposeResult:
+        yield PlaceBar(self.PLACE)
+        yield from self.compose_body()
+        yield KeyBar()
+
+    def compose_body(self) -> ComposeResult:
+        """The widgets between the bar and the footer."""
+        yield from ()
+
+    def show_trail(self, *names: str) -> None:
+        """Say at the right end of the bar where one is; `names` are foreign text."""
+        parts: list[Content] = []
+        for name in names:
+            parts += [Content.styled(" › ", "$text-muted")] if parts else []
+            parts.append(line(name, "$text-muted"))
+        self.query_one(PlaceBar).show_trail(Content.assemble(*parts, " "))
+
+
+class Dialog(ModalScreen[ScreenResultType]):
+    """A question or a note over the screen. Escape closes it with None."""
+
+    HORIZONTAL_BREAKPOINTS = WIDTHS
+    VERTICAL_BREAKPOINTS = HEIGHTS
+    AUTO_FOCUS = "Button, OptionList, Input, VerticalScroll"
+
+    def key_escape(self, event: Key) -> None:
+        event.stop()
+        self.dismiss(None)

@@ -1,0 +1,121 @@
+"""The question which checkpoint to chat with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.content import Content
+from textual.widgets import OptionList, Static
+from textual.widgets.option_list import Option
+
+from stages.store.checkpoints import Checkpoint, list_checkpoints
+from stages.store.errors import UserError
+from stages.store.rundir import list_runs
+from stages.store.workspace import Workspace
+from workbench.display import line, shortened
+from workbench.keys import LIST_KEYS, bind
+from workbench.messages import CheckpointChosen
+from workbench.screens.base import Dialog
+
+if TYPE_CHECKING:
+    from workbench.app import WorkbenchApp
+
+NAME_WIDTH = 40
+NONE_YET = "There is no checkpoint yet. Train a model first: H shows the next step on Home."
+
+
+class Choice(NamedTuple):
+    """One checkpoint to choose. `text` is what `resolve_checkpoint` takes."""
+
+    text: str
+    name: str
+    note: str
+
+
+def checkpoint_choices(workspace: Workspace) -> list[Choice]:
+    """Checkpoints of the runs, the newest run and step first, then imported models. Reads files."""
+    choices = []
+    for run in list_runs(workspace):
+        try:
+            name = run.spec().name
+        except UserError:
+            continue
+        for checkpoint in reversed(list_checkpoints(run)):
+            choices.append(Choice(f"{run.id}@{checkpoint.step}", f"{name}@{checkpoint.step}", _note(checkpoint)))
+    if workspace.models.is_dir():
+        models = sorted(path.name for path in workspace.models.iterdir() if (path / "config.json").is_file())
+        choices += [Choice(name, name, "imported") for name in models if not name.startswith(".")]
+    return choices
+
+
+class CheckpointList(OptionList):
+    """The choices, with hjkl."""
+
+    BINDINGS = [*LIST_KEYS]
+
+
+class CheckpointScreen(Dialog[str]):
+    """Lists what there is; dismissed with the choice, or None."""
+
+    CSS_PATH = "checkpoints.tcss"
+    BINDINGS = [bind("checkpoints.home", "H", "home", "Home", "Leave it, and see on Home what the next step is.")]
+
+    def __init__(self, workspace: Workspace) -> None:
+        super().__init__()
+        self._workspace = workspace
+        self._choices: list[Choice] = []
+
+    def compose(self) -> ComposeResult:
+        with Vertical() as box:
+            box.border_title = "Chat with"
+            yield CheckpointList()
+            yield Static(NONE_YET, classes="muted", id="empty")
+            box.border_subtitle = "enter chooses · esc closes"
+
+    def on_mount(self) -> None:
+        self._look()
+
+    def action_home(self) -> None:
+        app = cast("WorkbenchApp", self.app)
+        self.dismiss(None)
+        app.go("home")
+
+    @on(CheckpointChosen)
+    def _chosen_elsewhere(self, event: CheckpointChosen) -> None:
+        self.dismiss(event.checkpoint)
+
+    @on(OptionList.OptionSelected)
+    def _chosen(self, event: OptionList.OptionSelected) -> None:
+        self.dismiss(self._choices[event.option_index].text)
+
+    @work(thread=True, exclusive=True, group="look")
+    def _look(self) -> None:
+        choices = checkpoint_choices(self._workspace)
+        self.app.call_from_thread(self._show, choices)
+
+    def _show(self, choices: list[Choice]) -> None:
+        self._choices = choices
+        found = self.query_one(CheckpointList)
+        found.clear_options()
+        found.add_options([Option(_row(choice)) for choice in choices])
+        found.display = bool(choices)
+        self.query_one("#empty", Static).display = not choices
+        if choices:
+            found.highlighted = 0
+
+
+def _row(choice: Choice) -> Content:
+    name = shortened(choice.name, NAME_WIDTH)
+    return Content.assemble(line(name), " " * max(2, NAME_WIDTH + 2 - len(name)), line(choice.note, "$text-muted"))
+
+
+def _note(checkpoint: Checkpoint) -> str:
+    try:
+        lineage = checkpoint.lineage()
+    except UserError:
+        return "its lineage cannot be read"
+    loss = lineage.metrics.get("val/loss") if lineage else None
+    return f"val/loss {loss:.3f}" if loss is not None else ""

@@ -1,0 +1,99 @@
+"""The start form of a run: what a spec says, a name, and the parents; a run launched from it or a mistake shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.content import Content
+from textual.widgets import Static
+
+from stages.store.errors import UserError
+from stages.store.names import check_name
+from stages.store.rundir import RunDir
+from stages.store.specs import spec_of
+from stages.store.strict import Field
+from workbench.display import content
+from workbench.keys import bind
+from workbench.screens.base import PlaceScreen
+from workbench.widgets.form import SpecForm
+
+
+class LaunchScreen(PlaceScreen):
+    """Subclasses say which stage, which fields stand before the spec's, and where to go when it is launched."""
+
+    PLACE = "data"
+    STAGE: ClassVar[str] = ""
+    HEADING: ClassVar[str] = ""
+    HIDDEN: ClassVar[tuple[str, ...]] = ()
+    CSS_PATH = ["launch.tcss", "../widgets/form.tcss"]
+    AUTO_FOCUS = "LineInput"
+    BINDINGS = [
+        bind("start.launch", "ctrl+r", "launch", "Start", "Start it with these settings (also enter in a text field)."),
+        bind("start.back", "escape", "back", "Back", "Leave the form; nothing is started."),
+    ]
+
+    def __init__(self, values: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        self.given = dict(values or {})
+
+    def compose_body(self) -> ComposeResult:
+        yield Static(Content(self.HEADING), classes="heading", id="title")
+        extra = self.extra_fields()
+        values = {**self.workbench.settings.stage(self.STAGE), **self.given}
+        yield SpecForm(spec_of(self.STAGE), values, extra=extra, hidden=self.HIDDEN)
+        yield Static(id="trouble", classes="error")
+
+    def extra_fields(self) -> list[Field]:
+        """Fields that are not in the spec: the name, the parents. May fill `given` with their first values."""
+        raise NotImplementedError
+
+    def check(self, settings: dict[str, Any], extra: dict[str, Any]) -> tuple[str, UserError] | None:
+        """A mistake that the spec cannot know, with the field it stands at. May put values right."""
+        try:
+            check_name(extra["name"], "name")
+        except UserError as error:
+            return "name", error
+        return None
+
+    def launched(self, run: RunDir) -> None:
+        """Called on the screen's thread when the run has been launched; the form is gone by then."""
+
+    @on(SpecForm.Submitted)
+    def action_launch(self) -> None:
+        """Read the form; launch, or show what is wrong."""
+        form = self.query_one(SpecForm)
+        values = form.read()
+        if values is None:
+            return
+        settings, extra = form.split(values)
+        mistake = self.check(settings, extra)
+        if mistake is not None:
+            form.blame(*mistake)
+            return
+        self.query_one("#trouble", Static).update(Content())
+        self._launch(settings, extra)
+
+    def action_back(self) -> None:
+        self.dismiss()
+
+    @work(thread=True, exclusive=True, group="launch")
+    def _launch(self, settings: dict[str, Any], extra: dict[str, Any]) -> None:
+        from workbench.runs import launch
+
+        width = self.workbench.settings.queue.cpu_width
+        try:
+            run = launch(self.workbench.workspace, self.STAGE, extra.pop("name"), settings, cpu_width=width, **extra)
+        except UserError as error:
+            self.app.call_from_thread(self._refused, error)
+        else:
+            self.app.call_from_thread(self._leave, run)
+
+    def _refused(self, error: UserError) -> None:
+        self.query_one("#trouble", Static).update(content(str(error)))
+
+    def _leave(self, run: RunDir) -> None:
+        self.dismiss()
+        self.launched(run)

@@ -1,0 +1,71 @@
+"""Small questions over the screen: yes or no, and one line of text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.widgets import Input, Static
+
+from stages.store.errors import UserError
+from workbench.display import content
+from workbench.keys import bind
+from workbench.screens.base import Dialog
+from workbench.widgets.fields import LineInput
+
+
+class Question(Dialog[bool]):
+    """Asks `title` and says what a yes would do. Dismissed with True for yes; no and escape change nothing."""
+
+    CSS_PATH = "question.tcss"
+    AUTO_FOCUS = ""
+    BINDINGS = [
+        bind("question.yes", "y,enter", "answer(True)", "Yes", "Do it."),
+        bind("question.no", "n,q", "answer(False)", "No", "Leave all as it is."),
+    ]
+
+    def __init__(self, title: str, detail: str = "", *, yes: str = "yes") -> None:
+        super().__init__()
+        self._title, self._detail, self._yes = title, detail, yes
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="question"):
+            yield Static(content(self._title), classes="heading")
+            if self._detail:
+                yield Static(content(self._detail))
+            yield Static(content(f"y  {self._yes}     n  no"), classes="muted")
+
+    def action_answer(self, yes: bool) -> None:
+        self.dismiss(yes)
+
+
+class Ask(Dialog[str]):
+    """Asks for one line. `check` raises UserError for a text that will not do; its sentence is shown below."""
+
+    CSS_PATH = "question.tcss"
+    AUTO_FOCUS = "Input"
+
+    def __init__(self, title: str, detail: str, value: str, check: Callable[[str], object]) -> None:
+        super().__init__()
+        self._title, self._detail, self._value, self._check = title, detail, value, check
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="question"):
+            yield Static(content(self._title), classes="heading")
+            yield Static(content(self._detail))
+            yield LineInput(self._value)
+            yield Static(content("enter sets it     esc leaves it"), id="answer", classes="muted")
+
+    @on(Input.Submitted)
+    def _submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        try:
+            self._check(event.value)
+        except UserError as error:
+            answer = self.query_one("#answer", Static)
+            answer.update(content(str(error)))
+            answer.set_class(True, "error")
+            return
+        self.dismiss(event.value)

@@ -1,0 +1,219 @@
+"""One run: its curves as they grow, samples as they come, the log, the settings, and the controls."""
+
+from __future__ import annotations
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.events import Click
+from textual.message import Message
+from textual.style import Style
+from textual.widgets import ContentSwitcher, Static
+
+from stages.store.errors import UserError
+from stages.store.rundir import RunDir
+from workbench.display import line
+from workbench.keys import bind
+from workbench.picture import figure, groups
+from workbench.screens.base import PlaceScreen
+from workbench.screens.plotting import PLOT_KEYS, Plotting
+from workbench.screens.runs import last_step, state_of
+from workbench.screens.steering import RunSteered, Steering
+from workbench.themes import STATUS_STYLES
+from workbench.watch import Entry, Watch
+from workbench.widgets.log_tail import LogTail
+from workbench.widgets.loss_plot import LossPlot
+from workbench.widgets.run_facts import RunFacts
+from workbench.widgets.samples import SHOWN, Samples
+
+PANES = ("samples", "log", "settings")
+
+
+class RunScreen(Plotting, Steering, PlaceScreen):
+    """Watches `run` four times a second while it is on screen; the run does not notice."""
+
+    PLACE = "runs"
+    CSS_PATH = "run.tcss"
+    BINDINGS = [
+        bind("run.back", "escape", "back", "Back", "To the list of runs."),
+        bind("run.pause", "p", "pause", "Pause", "Pause the run, or resume it."),
+        bind("run.resume", "r", "resume", "Resume", "Go on from the last checkpoint."),
+        bind("run.stop", "s", "stop", "Stop", "Save a checkpoint and end the run."),
+        bind("run.checkpoint", "w", "checkpoint", "Checkpoint", "Save a checkpoint now.", show=False),
+        bind("run.lr", "l", "learning_rate", "Learning rate", "Change the learning rate of the run.", show=False),
+        bind("run.chat", "c", "chat", "Chat", "Chat with the last checkpoint."),
+        bind("run.pane", "v", "pane(1)", "View", "Samples, log or settings."),
+        *PLOT_KEYS,
+    ]
+
+    class CaughtUp(Message):
+        """A thread has read what was new on disk."""
+
+    class Gone(Message):
+        """The run's folder can no longer be read."""
+
+        def __init__(self, error: UserError) -> None:
+            super().__init__()
+            self.error = error
+
+    def __init__(self, run: RunDir) -> None:
+        super().__init__()
+        self._run = run
+        self._watch: Watch | None = None
+        self._drawn: tuple[object, ...] = ()
+        self._samples_drawn = -1
+        self._told: Entry | None = None
+
+    def compose_body(self) -> ComposeResult:
+        yield Static(id="run-state")
+        with Horizontal(id="run-body"):
+            with Vertical(id="run-plot", classes="pane"):
+                yield LossPlot()
+                yield Static(id="run-metrics")
+            with Vertical(id="run-panes", classes="pane"), ContentSwitcher(initial="samples"):
+                yield Samples(id="samples")
+                yield LogTail(id="log")
+                yield RunFacts(id="settings")
+
+    def on_mount(self) -> None:
+        self._name_pane("samples")
+        self.poll(0.25, self._catch_up)
+
+    def run_in_view(self) -> Entry | None:
+        return self._watch.entry if self._watch else None
+
+    def plot_changed(self) -> None:
+        self._drawn = ()
+        self._draw()
+
+    def action_back(self) -> None:
+        self.dismiss(None)
+
+    def action_pane(self, by: int) -> None:
+        """Show the next of samples, log and settings."""
+        switcher = self.query_one(ContentSwitcher)
+        self._show_pane(PANES[(PANES.index(str(switcher.current)) + by) % len(PANES)])
+
+    @on(CaughtUp)
+    @on(RunSteered)
+    def _caught_up(self) -> None:
+        watch = self._watch
+        if watch is None:
+            return
+        entry = watch.entry
+        if self._told is None:
+            self._arrive(entry)
+        if entry != self._told:
+            self._tell(entry)
+        self._draw()
+        if watch.samples_version != self._samples_drawn:
+            self._samples_drawn = watch.samples_version
+            self.query_one(Samples).show(watch.recent_samples(SHOWN))
+        cleared, text = watch.take_log()
+        log = self.query_one(LogTail)
+        if cleared:
+            log.clear()
+        log.add(text)
+
+    @on(Gone)
+    def _gone(self, event: Gone) -> None:
+        self.workbench.show_error(event.error)
+        self.dismiss(None)
+
+    def on_click(self, event: Click) -> None:
+        chosen, pane = event.style.meta.get("group"), event.style.meta.get("pane")
+        if isinstance(chosen, str):
+            self.chosen = chosen
+            self.plot_changed()
+        elif pane in PANES:
+            self._show_pane(pane)
+
+    def _catch_up(self) -> None:
+        if not any(worker.group == "catch-up" and worker.is_running for worker in self.workers):
+            self._read()
+
+    @work(thread=True, group="catch-up")
+    def _read(self) -> None:
+        try:
+            if self._watch is None:
+                self._watch = Watch(self._run)
+            self._watch.catch_up()
+        except UserError as error:
+            self.post_message(self.Gone(error))
+            return
+        self.post_message(self.CaughtUp())
+
+    def _arrive(self, entry: Entry) -> None:
+        """The first look: say what run this is, and show first what matters most about it."""
+        self.show_trail("runs", entry.spec.name)
+        self.query_one(RunFacts).show(entry)
+        if entry.status in ("failed", "lost") or entry.spec.stage in ("build", "tokenizer"):
+            self._show_pane("log")
+
+    def _tell(self, entry: Entry) -> None:
+        before, self._told = self._told, entry
+        state = self.query_one("#run-state", Static)
+        state.update(self._state(entry))
+        if before is None or (before.status, before.state.result, before.state.last_checkpoint) != (
+            entry.status,
+            entry.state.result,
+            entry.state.last_checkpoint,
+        ):
+            self.query_one(RunFacts).show(entry)
+            self.refresh_bindings()
+
+    def _state(self, entry: Entry) -> Content:
+        bar = _bar(entry, 24 if self.size.width >= 100 else 10)
+        facts = " · ".join(part for part in (entry.spec.stage, entry.state.device) if part)
+        return (
+            Content.assemble(bar, state_of(entry))
+            if not facts
+            else Content.assemble(bar, state_of(entry), line(f"   {facts}", "$text-muted") if entry.live else "")
+        )
+
+    def _draw(self) -> None:
+        watch = self._watch
+        if watch is None:
+            return
+        now = (watch.curves.version, watch.state.total, watch.status)
+        if now == self._drawn:
+            return
+        self._drawn = now
+        picture = self.picture_of(watch.curves, end=last_step(watch.state))
+        picture.empty = "no curve yet" if watch.entry.live else "this run logged no curve"
+        self.query_one(LossPlot).show(picture)
+        self.query_one("#run-metrics", Static).update(self._metrics(watch), layout=False)
+
+    def _metrics(self, watch: Watch) -> Content:
+        """The newest value of every group but the one that is plotted, which stands out by its name alone."""
+        chosen = self.group
+        parts: list[Content] = []
+        for group in groups(watch.curves.metrics()):
+            latest = watch.curves.latest(group.metrics[0])
+            style = "bold $primary reverse" if group == chosen else "$text-muted"
+            name = line(f" {group.title} ", style)
+            value = Content(f" {figure(latest[1])}  " if latest else "  ")
+            parts.append((name + value).stylize_before(Style.from_meta({"group": group.title})))
+        return Content.assemble(*parts)
+
+    def _show_pane(self, pane: str) -> None:
+        self.query_one(ContentSwitcher).current = pane
+        self._name_pane(pane)
+        self.query_one(f"#{pane}").focus()
+
+    def _name_pane(self, pane: str) -> None:
+        names = [Content.styled(name, "bold $primary" if name == pane else "$text-muted") for name in PANES]
+        self.query_one("#run-panes").border_title = Content(" · ").join(names)
+
+
+def _bar(entry: Entry, width: int) -> Content:
+    """How much is done, drawn; nothing when it is not known."""
+    share = entry.share
+    if share is None:
+        return Content()
+    done = round(share * width)
+    style = STATUS_STYLES[entry.status]
+    return Content.assemble(
+        Content.styled("━" * done, style), Content.styled("─" * (width - done), "$text-muted"), "  "
+    )

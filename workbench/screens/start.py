@@ -1,0 +1,139 @@
+"""The form that starts a training run, with what the run will cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.css.query import NoMatches
+from textual.widgets import Static
+
+from stages.store.datasets import list_datasets
+from stages.store.errors import UserError
+from stages.store.presets import list_presets, read_preset
+from stages.store.rundir import RunDir
+from stages.store.specs import spec_of
+from stages.store.strict import Field
+from stages.store.tokenizers import list_tokenizers
+from workbench.display import content
+from workbench.estimate import Estimate, default_parents, estimate
+from workbench.keys import bind
+from workbench.picture import figure
+from workbench.runs import run_names, unique_name
+from workbench.screens.launch import LaunchScreen
+from workbench.widgets.form import SpecForm, choice_field, text_field
+
+TITLES = {"pretrain": "Pre-train a model"}
+
+
+class StartScreen(LaunchScreen):
+    """Every setting of `stage`, the dataset and the tokenizer; `values` fill the fields they name."""
+
+    PLACE = "runs"
+    CSS_PATH = ["launch.tcss", "../widgets/form.tcss", "start.tcss"]
+    BINDINGS = [bind("start.estimate", "f2", "explain", "Presets", "What the presets are.", show=False)]
+
+    def __init__(self, stage: str, values: Mapping[str, Any] | None = None) -> None:
+        super().__init__(values)
+        self.STAGE = stage  # type: ignore[misc]  # one screen serves every training stage
+        self.HEADING = TITLES.get(stage, f"Start {stage}")  # type: ignore[misc]  # as above
+
+    def compose_body(self) -> ComposeResult:
+        yield Static(Content(self.HEADING), classes="heading", id="title")
+        values = {**self.workbench.settings.stage(self.STAGE), **self.given}
+        extra = self.extra_fields()
+        with Horizontal(id="start-body"):
+            yield SpecForm(spec_of(self.STAGE), {**values, **self.given}, extra=extra, hidden=self.HIDDEN)
+            with Vertical(id="start-cost", classes="pane"):
+                yield Static(id="cost")
+        yield Static(id="trouble", classes="error")
+
+    def extra_fields(self) -> list[Field]:
+        workspace = self.workbench.workspace
+        datasets = [found.name for found in list_datasets(workspace) if found.info.kind == "text"]
+        tokenizers = [found.name for found in list_tokenizers(workspace)]
+        self.given["dataset"], self.given["tokenizer"] = default_parents(workspace, self.given)
+        preset = self.given.get("preset") or self.workbench.settings.stage(self.STAGE).get("preset") or "tiny"
+        stem = f"{self.given['dataset'][:40]}-{preset}" if self.given["dataset"] else str(preset)
+        self.given["name"] = unique_name(run_names(workspace), str(self.given.get("name") or stem))
+        return [
+            text_field("name", "Name of the run."),
+            choice_field("dataset", datasets, "Text it learns from."),
+            choice_field("tokenizer", tokenizers, "How text becomes tokens."),
+        ]
+
+    def on_mount(self) -> None:
+        self.query_one("#start-cost").border_title = "what it costs"
+        self._show_cost()
+
+    def check(self, settings: dict[str, Any], extra: dict[str, Any]) -> tuple[str, UserError] | None:
+        mistake = super().check(settings, extra)
+        if mistake is not None:
+            return mistake
+        if extra["name"] in run_names(self.workbench.workspace):
+            return "name", UserError(f"There is already a run {extra['name']!r}.", "Choose another name.")
+        for role, advice in (("dataset", "Build one first."), ("tokenizer", "Train one first.")):
+            if not extra[role]:
+                return role, UserError(f"There is no {role} yet.", advice)
+        try:
+            estimate(self.workbench.workspace, settings, extra["dataset"], extra["tokenizer"])
+        except UserError as error:
+            return ("heads" if "heads" in error.title else "preset"), error
+        return None
+
+    def launched(self, run: RunDir) -> None:
+        self.workbench.open_run(run)
+
+    def action_explain(self) -> None:
+        """Say in a toast what each preset is."""
+        presets = [(name, read_preset(name)) for name in list_presets()]
+        self.notify("\n".join(f"{name}: {preset.title}" for name, preset in presets), title="Presets", timeout=15)
+
+    @on(SpecForm.Changed)
+    def _changed(self) -> None:
+        self._show_cost()
+
+    def _show_cost(self) -> None:
+        try:
+            form, cost = self.query_one(SpecForm), self.query_one("#cost", Static)
+        except NoMatches:
+            return  # a field told of its first value while the screen was still being made
+        settings, extra = form.split(form.peek())
+        try:
+            figures = estimate(self.workbench.workspace, settings, extra["dataset"], extra["tokenizer"])
+        except UserError as error:
+            cost.update(content(str(error), "$text-muted"))
+            return
+        wide = self.size.width >= 100
+        cost.update((Content("\n") if wide else Content("   ")).join(_lines(figures, wide=wide)))
+
+    def on_resize(self) -> None:
+        self._show_cost()
+
+
+def _lines(figures: Estimate, *, wide: bool) -> list[Content]:
+    model = figures.model
+    facts = [
+        ("parameters", f"{figures.parameters:,}"),
+        ("shape", f"{model.layers} layers · {model.heads} heads · {model.width} wide"),
+        ("context", f"{model.context:,} tokens"),
+        ("vocabulary", f"{model.vocab_size:,} tokens"),
+        ("memory", f"about {_size(figures.memory)}"),
+        ("will see", f"{figure(figures.tokens)} tokens"),
+        ("that is", f"{figures.epochs:,.1f} × the text" if figures.epochs is not None else "—"),
+        ("work", f"{figures.flops:.1e} FLOP"),
+    ]
+    if not wide:
+        facts = [fact for fact in facts if fact[0] in ("parameters", "memory", "will see", "that is")]
+    return [
+        Content.assemble(Content.styled(f"{name:<11}" if wide else f"{name} ", "$text-muted"), Content(value))
+        for name, value in facts
+    ]
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

@@ -1,0 +1,155 @@
+"""Steering a run from a screen: every request in a thread, every refusal as a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from textual import work
+from textual.message import Message
+
+from stages.store.errors import UserError
+from stages.store.rundir import RunDir
+from stages.store.specs import TRAINING
+from workbench import runs
+from workbench.screens.question import Ask, Question
+from workbench.watch import Entry
+
+if TYPE_CHECKING:
+    from workbench.screens.base import WorkbenchScreen
+
+    Base = WorkbenchScreen[None]
+else:
+    Base = object
+
+
+class RunSteered(Message):
+    """A request reached a run; its state is about to change."""
+
+
+RESUMABLE = ("paused", "stopped", "failed", "lost")
+
+
+class Steering(Base):
+    """Pause, resume, stop and the rest, for screens that have a run in view. Mixed into screens."""
+
+    def run_in_view(self) -> Entry | None:
+        """The run that keys act on. For screens to fill in."""
+        return None
+
+    def offers(self, action: str) -> bool:
+        """Name only what the run in view can do as it stands."""
+        entry = self.run_in_view()
+        if action not in ("pause", "resume", "stop", "delete", "chat", "log_axis"):
+            return True
+        if entry is None:
+            return False
+        if action in ("pause", "stop"):
+            return entry.status in ("queued", "running") or (action == "stop" and entry.live)
+        if action == "resume":
+            return entry.status in RESUMABLE
+        return entry.state.last_checkpoint is not None if action == "chat" else True
+
+    def action_pause(self) -> None:
+        """Pause a run at work; start one that is paused again."""
+        if entry := self.run_in_view():
+            if entry.live:
+                self._ask_worker(entry, runs.pause, "Pausing")
+            else:
+                self.action_resume()
+
+    def action_resume(self) -> None:
+        """Go on from the last checkpoint."""
+        if entry := self.run_in_view():
+            if entry.status in RESUMABLE:
+                width = self.workbench.settings.queue.cpu_width
+                self._ask_worker(entry, lambda run: runs.start(run, cpu_width=width), "Resuming")
+            else:
+                self.notify(f"{entry.spec.name} is {entry.status}; there is nothing to resume.")
+
+    def action_stop(self) -> None:
+        """Ask the worker to save a checkpoint and end, after a question."""
+        entry = self.run_in_view()
+        if entry is None:
+            return
+        if not entry.live:
+            self.notify(f"{entry.spec.name} is {entry.status}; there is nothing to stop.")
+            return
+        detail = (
+            "It saves a checkpoint first and can be resumed."
+            if entry.spec.stage in TRAINING
+            else ("What it has made so far is dropped.")
+        )
+        question = Question(f"Stop {entry.spec.name}?", detail, yes="stop it")
+        self.app.push_screen(question, self._if_yes(entry, runs.stop, "Stopping"))
+
+    def action_checkpoint(self) -> None:
+        """Ask for a checkpoint at the next step."""
+        if entry := self.run_in_view():
+            self._ask_worker(entry, runs.checkpoint_now, "A checkpoint is coming:")
+
+    def action_learning_rate(self) -> None:
+        """Ask for a new peak learning rate and send it."""
+        entry = self.run_in_view()
+        if entry is None:
+            return
+        if entry.spec.stage not in TRAINING or not entry.live:
+            self.notify("Only a training run at work has a learning rate to change.")
+            return
+        ask = Ask(
+            f"Learning rate of {entry.spec.name}",
+            "The new peak, from the next step on; the schedule keeps its shape.",
+            str(entry.spec.settings.get("lr") or ""),
+            lambda text: runs.parse_lr(entry.run, text),
+        )
+        self.app.push_screen(ask, lambda text: self._set_lr(entry, text))
+
+    def action_delete(self) -> None:
+        """Delete the run and its checkpoints, after a question."""
+        entry = self.run_in_view()
+        if entry is None:
+            return
+        question = Question(
+            f"Delete the run {entry.spec.name}?",
+            "Its metrics, samples, log and checkpoints are gone for good. What it built stays.",
+            yes="delete it",
+        )
+        self.app.push_screen(question, self._if_yes(entry, self._delete, "Deleted"))
+
+    def action_chat(self) -> None:
+        """Chat with the run's last checkpoint."""
+        if entry := self.run_in_view():
+            if entry.state.last_checkpoint is None:
+                self.notify(f"{entry.spec.name} has no checkpoint to chat with yet.")
+            else:
+                self.workbench.open_chat(entry.run.id)
+
+    def _if_yes(self, entry: Entry, request: Callable[[RunDir], object], said: str) -> Callable[[bool | None], None]:
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self._ask_worker(entry, request, said)
+
+        return answered
+
+    def _set_lr(self, entry: Entry, text: str | None) -> None:
+        if text is not None:
+            value = runs.parse_lr(entry.run, text)
+            self._ask_worker(entry, lambda run: runs.set_lr(run, value), f"Learning rate {value:g} for")
+
+    def _delete(self, run: RunDir) -> None:
+        from stages.store.lineage import delete_run
+        from stages.store.rundir import find_run
+
+        workspace, name = self.workbench.workspace, run.spec().name
+        newest = find_run(workspace, name).id == run.id
+        delete_run(workspace, name if newest else run.id)
+
+    @work(thread=True, group="steer")
+    def _ask_worker(self, entry: Entry, request: Callable[[RunDir], object], said: str) -> None:
+        try:
+            request(entry.run)
+        except UserError as error:
+            self.app.call_from_thread(self.workbench.show_error, error)
+            return
+        self.app.call_from_thread(self.notify, f"{said} {entry.spec.name}.")
+        self.post_message(RunSteered())

@@ -1,0 +1,90 @@
+"""Writes workbench.toml, the complete and commented example, from the specs: `make settings`.
+
+Every key stands there with its default (or a sample, where there is none) behind a `#`, so that the file changes
+nothing: it is the nearest one for whoever starts in the root of a checkout, and must not hide the user's own.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from stages.store import strict
+from stages.store.specs import STAGES
+from workbench.settings import TABLES
+
+WIDTH = 118
+HEAD = """\
+Settings of Workbench: every key with its default. Remove the # in front of a key to change it, here or in a
+workbench.toml of your own: the nearest one from the current folder upward comes first, then the one in the user's
+configuration folder (`workbench doctor` names the files that apply). Options of the command line and fields of a form
+come before both. A mistake in such a file is refused with the key, what was expected and the nearest known name.
+"""
+KEYS = """\
+Keys by the id of what they do, several separated by commas; `?` in the app shows the keys of where you are.
+"""
+SAMPLES = {
+    "paths.workspace": "~/workbench",
+    "build.sources": ["notes", "letters/1999.txt"],
+    "build.max_characters": 100_000,
+    "chat.seed": 0,
+    "pretrain.lr": 0.003,
+    "pretrain.layers": 4,
+    "pretrain.heads": 4,
+    "pretrain.width": 128,
+    "pretrain.context": 64,
+    "pretrain.micro_batch": 4,
+    "pretrain.threads": 2,
+}
+"""What stands in the comment of a key that has no default."""
+
+
+def example() -> str:
+    """The whole file."""
+    lines = [f"# {line}" for line in HEAD.splitlines()]
+    for name, spec in {**TABLES, **STAGES}.items():
+        lines += ["", *_table(name, spec)]
+        if name == "app":
+            lines += ["", "[keys]", *(f"# {line}" for line in KEYS.splitlines()), '#"app.quit" = "q,f10"']
+    return "\n".join(lines) + "\n"
+
+
+def _table(name: str, spec: type[msgspec.Struct]) -> Iterator[str]:
+    yield f"[{name}]"
+    yield from _comment((spec.__doc__ or "").strip().splitlines()[0])
+    group = ""
+    for field in strict.fields(spec):
+        if field.group != group:
+            group = field.group
+            yield f"# -- {group}"
+        yield from _comment(_sentence(field))
+        missing = field.required or field.default is None
+        value = SAMPLES.get(f"{name}.{field.name}", "") if missing else field.default
+        yield f"#{field.name} = {toml(value)}"
+
+
+def _sentence(field: strict.Field) -> str:
+    expected = field.expected.removesuffix(", or nothing")
+    return f"{field.description} ({expected[0].upper()}{expected[1:]}{', in ' + field.unit if field.unit else ''}.)"
+
+
+def _comment(text: str) -> Iterator[str]:
+    return (f"# {line}" for line in textwrap.wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False))
+
+
+def toml(value: Any) -> str:
+    """A TOML literal: strings and lists of strings are written as in JSON, which TOML reads alike."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return f"{value:_}" if abs(value) >= 10_000 else str(value)
+    return repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(example())

@@ -1,0 +1,93 @@
+"""Themes, and the colours by which series and states are told apart (Okabe and Ito's palette, safe for all eyes)."""
+
+from __future__ import annotations
+
+from textual.theme import Theme
+
+ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
+BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
+
+SERIES = (SKY, ORANGE, GREEN, PURPLE, YELLOW, VERMILION, BLUE)
+"""Colours of series on a dark ground, in order."""
+SERIES_LIGHT = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, "#000000")
+"""The same for a light ground."""
+SERIES_ANSI = ("ansi_cyan", "ansi_yellow", "ansi_green", "ansi_magenta", "ansi_blue", "ansi_red", "ansi_white")
+"""The same from the terminal's own sixteen colours."""
+MARKERS = ("●", "◆", "▲", "■", "○", "◇", "△")
+"""Markers of series, in order: hue is never the only difference."""
+
+STATUS_SYMBOLS = {
+    "queued": "◔",
+    "running": "▶",
+    "paused": "‖",
+    "finished": "✓",
+    "stopped": "■",
+    "failed": "✗",
+    "lost": "?",
+}
+"""One cell for each status of a run."""
+
+STATUS_STYLES = {
+    "queued": "$text-muted",
+    "running": "$accent",
+    "paused": "$warning",
+    "finished": "$success",
+    "stopped": "$text-muted",
+    "failed": "$error",
+    "lost": "$error",
+}
+
+_DARK = Theme(
+    name="dark",
+    primary=SKY,
+    secondary=BLUE,
+    accent=ORANGE,
+    warning=YELLOW,
+    error="#FF7A45",
+    success="#2BC597",
+    foreground="#E4E6EB",
+    background="#12151A",
+    surface="#191D24",
+    panel="#232933",
+    variables={
+        "text-muted": "#95989D",
+        "border-blurred": "#4A5361",
+    },
+)
+
+_LIGHT = Theme(
+    name="light",
+    primary=BLUE,
+    secondary=SKY,
+    accent="#A84A00",
+    warning="#8A6100",
+    error="#B23C00",
+    success="#00704F",
+    foreground="#1B1F24",
+    background="#FAFAF7",
+    surface="#F0F0EC",
+    panel="#E3E3DE",
+    dark=False,
+    variables={
+        "text-muted": "#5F6368",
+        "border-blurred": "#B4B4AC",
+    },
+)
+
+_ANSI_THEME = "ansi-dark"
+
+THEMES = (_DARK, _LIGHT)
+NAMES = ("dark", "light", "ansi")
+"""What [app] theme may say."""
+
+
+def textual_name(name: str) -> str:
+    """Textual's name of the theme that `[app] theme` calls `name`."""
+    return _ANSI_THEME if name == "ansi" else name
+
+
+def series_colors(theme: Theme) -> tuple[str, ...]:
+    """The colours of series in `theme`, in order."""
+    if theme.ansi:
+        return SERIES_ANSI
+    return SERIES if theme.dark else SERIES_LIGHT

@@ -1,0 +1,59 @@
+"""A short list to choose from, with hjkl, whose entries stay in place when only their text changes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from textual.content import Content
+from textual.widgets import OptionList
+from textual.widgets.option_list import Option
+
+from workbench.display import looks_same
+from workbench.keys import LIST_KEYS, bind
+
+
+class PickList(OptionList):
+    """Options by id. `show` keeps the highlighted id highlighted."""
+
+    BINDINGS = [*LIST_KEYS, bind("list.open", "enter", "select", "Open", "Open the highlighted entry.", show=False)]
+
+    def __init__(self, *, id: str | None = None, empty: str = "none yet") -> None:  # noqa: A002
+        super().__init__(id=id, markup=False)
+        self._empty = empty
+        self._shown: list[tuple[str, Content]] | None = None
+
+    @property
+    def chosen(self) -> str | None:
+        """The id of the highlighted entry."""
+        option = self.highlighted_option
+        return option.id if option is not None else None
+
+    def show(self, entries: Sequence[tuple[str, Content]]) -> None:
+        """Show `entries` (id, text). Nothing is redrawn when nothing changed."""
+        before, self._shown = self._shown, list(entries)
+        if before and [key for key, _ in before] == [key for key, _ in entries]:
+            for (key, text), (_, old) in zip(entries, before, strict=True):
+                if not looks_same(text, old):
+                    self.replace_option_prompt(key, text)
+            return
+        if before == [] and not entries:
+            return
+        chosen = self.chosen
+        options = [Option(text, id=key) for key, text in entries]
+        self.set_options(options or [Option(Content.styled(self._empty, "$text-muted"), disabled=True)])
+        keys = [key for key, _ in entries]
+        if keys:
+            self.highlighted = keys.index(chosen) if chosen in keys else 0
+
+    def choose(self, key: str) -> bool:
+        """Highlight the entry `key`; whether it is there."""
+        keys = [known for known, _ in self._shown or []]
+        if key in keys:
+            self.highlighted = keys.index(key)
+        return key in keys
+
+
+def cell(text: Content, width: int) -> Content:
+    """`text` in exactly `width` cells."""
+    shown = text.truncate(width, ellipsis=True)
+    return shown.pad_right(max(0, width - shown.cell_length))

@@ -1,0 +1,48 @@
+"""What a model wrote as it learnt: the newest sample first, the prompt apart from its continuation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from textual.app import ComposeResult
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.widgets import Static
+
+from workbench.display import content
+from workbench.keys import SCROLL_KEYS
+
+SHOWN = 40
+"""Samples on the pane."""
+
+LONGEST = 4_000
+"""Characters of one sample that are shown."""
+
+
+class Samples(VerticalScroll, can_focus=True):
+    """Samples of one run, the newest first."""
+
+    BINDINGS = [*SCROLL_KEYS]
+
+    def compose(self) -> ComposeResult:
+        yield Static(id="samples-text", markup=False)
+
+    def show(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Show these rows of samples.jsonl, in their order."""
+        parts: list[Content] = []
+        step: object = None
+        for row in rows:
+            if row.get("step") != step or not parts:
+                step = row.get("step")
+                parts.append(
+                    Content.assemble(Content.styled("step ", "$text-muted"), content(_step(step), "bold $primary"))
+                )
+            prompt, text = (str(row.get(key) or "")[:LONGEST] for key in ("prompt", "text"))
+            parts.append(Content.assemble(content(prompt, "$text-muted", tabs=4), content(text, tabs=4), "\n"))
+        shown = Content("\n").join(parts) if parts else Content.styled("No samples yet.", "$text-muted")
+        self.query_one("#samples-text", Static).update(shown)
+
+
+def _step(step: object) -> str:
+    return f"{step:,}" if isinstance(step, int) else str(step)
