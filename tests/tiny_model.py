@@ -1,0 +1,26 @@
+"""A random model of a few thousand parameters with a byte tokenizer, as a checkpoint folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from stages.data.tokenizer import save_tokenizer, train_tokenizer
+from stages.models.decoder import new_decoder
+from stages.models.hf import save_weights
+from stages.store.checkpoints import Lineage, write_checkpoint
+from stages.store.presets import ModelConfig
+
+
+def write_tiny_checkpoint(final: Path, *, context: int = 64, seed: int = 0, name: str = "tiny", step: int = 0) -> Path:
+    """Write the checkpoint to `final` and return it."""
+    config = ModelConfig(layers=1, heads=2, width=16, context=context, vocab_size=260)
+
+    def fill(folder: Path) -> None:
+        save_weights(new_decoder(config, seed), folder)
+        save_tokenizer(train_tokenizer([], "byte", 260, split_digits=False), folder)
+        lineage = Lineage(stage="pretrain", run="r", name=name, step=step)
+        (folder / "workbench.json").write_bytes(msgspec.json.encode(lineage))
+
+    return write_checkpoint(final, fill).path
