@@ -214,7 +214,7 @@ async def settled(pilot: Pilot[Any]) -> None:
     await pilot.pause()
 
 
-async def wait_for(pilot: Pilot[Any], fact: Callable[[], Any], seconds: float = 10.0) -> Any:
+async def wait_for(pilot: Pilot[Any], fact: Callable[[], Any], seconds: float = 60.0) -> Any:
     """Wait until `fact()` is true, and return it; fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (found := fact()):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from textual.app import App, ComposeResult
 from textual.events import Key
 
+from stages.store.errors import UserError
 from stages.store.specs.build import Build
 from stages.store.specs.pretrain import Pretrain
 from stages.store.strict import fields, parse_text
@@ -76,6 +77,19 @@ async def test_mistake_is_shown_at_its_field_and_takes_the_focus() -> None:
         await pilot.pause()
         assert not row.has_class("-wrong")
         assert form.read()["steps"] == 7  # type: ignore[index]  # None would fail here, as it should
+
+
+async def test_blame_stands_until_the_text_changes() -> None:
+    app = FormApp(Pretrain, extra=[text_field("name", "Name of the run.")])
+    async with app.run_test() as pilot:
+        row = app.form.rows["name"]
+        row.text = "taken"
+        app.form.blame("name", UserError("There is already a run 'taken'."))  # before the form hears of the new text
+        await pilot.pause()
+        assert row.has_class("-wrong") and "already a run" in screen_text(app)
+        row.text = "free"
+        await pilot.pause()
+        assert not row.has_class("-wrong") and "already a run" not in screen_text(app)
 
 
 @pytest.mark.parametrize("text", ["inf", "nan", "1e999", "-1", "0", "1.5"])

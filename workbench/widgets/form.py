@@ -39,6 +39,7 @@ class FieldRow(Horizontal):
         super().__init__(classes="-long" if field.kind == "list" else "")
         self.field = field
         self.editor: LineInput | Choice = _editor(field, value)
+        self._blamed: tuple[str, UserError] | None = None
 
     def compose(self) -> ComposeResult:
         yield Static(Content(self.field.name), classes="name")
@@ -59,6 +60,16 @@ class FieldRow(Horizontal):
         self.set_class(error is not None, "-wrong")
         note = self.query_one(".note", Static)
         note.update(self._note() if error is None else content(_at_the_field(error)))
+
+    def blame(self, error: UserError) -> None:
+        """Show a mistake that stands for as long as the text does."""
+        self._blamed = self.text, error
+        self.show(error)
+
+    @property
+    def blamed(self) -> UserError | None:
+        """The mistake that the caller found in the text that stands here now."""
+        return self._blamed[1] if self._blamed and self._blamed[0] == self.text else None
 
     def _note(self) -> Content:
         limits = _limits(self.field)
@@ -143,7 +154,7 @@ class SpecForm(VerticalScroll, can_focus=False):
 
     def blame(self, name: str, error: UserError) -> None:
         """Show a mistake at a field that only the caller could find, such as a name that is taken."""
-        self.rows[name].show(error)
+        self.rows[name].blame(error)
         self.rows[name].editor.focus()
 
     @on(Input.Changed)
@@ -151,7 +162,7 @@ class SpecForm(VerticalScroll, can_focus=False):
     def _field_changed(self, event: Input.Changed | Choice.Changed) -> None:
         event.stop()
         row = _row_of(event.control)
-        row.show(self._parse(row.field.name)[1])
+        row.show(self._parse(row.field.name)[1] or row.blamed)
         self.post_message(self.Changed(self, row.field.name))
 
     @on(Input.Submitted)

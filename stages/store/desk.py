@@ -1,0 +1,47 @@
+"""What the app and its helper say to each other: JSON objects, one a line.
+
+To the desk    {"id": 1, "verb": "records.page", "args": {…}}      {"cancel": 1}
+From the desk  {"id": 1, "progress": {…}} now and then, and once {"id": 1, "result": …} or {"id": 1, "error": {…}}
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from stages.store.chat import Trouble
+
+MAX_LINE = 64 * 1024 * 1024
+"""Bytes in a line, either way. Verbs answer in pages that stay far below it."""
+
+VERBS: dict[str, str] = {}
+"""Every verb of the desk: its name, and `module:function` on the desk's side, imported when it is first asked for."""
+
+
+class DeskRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Do `verb` with `args`, or cancel the request of that id."""
+
+    id: int | None = None
+    verb: str = ""
+    args: dict[str, Any] = {}
+    cancel: int | None = None
+
+
+class DeskProgress(msgspec.Struct, frozen=True):
+    """How far a request is; `total` is 0 where nobody knows."""
+
+    done: int
+    total: int
+    phase: str = ""
+
+
+class DeskReply(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line from the desk about the request `id`: progress, a result, or an error that ends it."""
+
+    id: int
+    progress: DeskProgress | None = None
+    result: msgspec.Raw | None = None
+    error: Trouble | None = None
+    failed: bool = False
+    """With `error`: the work failed, rather than the request being wrong."""
