@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from stages.store import strict
+from stages.store.building import name_lock
 from stages.store.checkpoints import resolve_checkpoint
 from stages.store.datasets import find_dataset
 from stages.store.errors import UserError
@@ -48,24 +49,23 @@ def launch(
     workspace.ensure()
     spec = strict.parse(spec_of(stage), settings, f"{stage} settings")
     check_name(name, "name of a run")
-    if stage in TRAINING and name in run_names(workspace):
-        raise UserError(f"There is already a run {name!r}.", "Choose another name, or delete that run.")
     resolved = msgspec.to_builtins(spec)
-    run = create_run(
-        workspace,
-        RunSpec(
-            stage=stage,
-            name=name,
-            settings=resolved,
-            parents=_pin(workspace, dataset, tokenizer, checkpoint),
-            seed=int(resolved.get("seed") or 0),
-            threads=int(resolved.get("threads") or usable_cores()),
-            versions=_versions(),
-            host=socket.gethostname(),
-            git_commit=_git_commit(),
-            created=time.time(),
-        ),
+    plan = RunSpec(
+        stage=stage,
+        name=name,
+        settings=resolved,
+        parents=_pin(workspace, dataset, tokenizer, checkpoint),
+        seed=int(resolved.get("seed") or 0),
+        threads=int(resolved.get("threads") or usable_cores()),
+        versions=_versions(),
+        host=socket.gethostname(),
+        git_commit=_git_commit(),
+        created=time.time(),
     )
+    with name_lock(workspace.runs, name) as held:  # or two launches at one instant would both find the name free
+        if stage in TRAINING and (not held or name in run_names(workspace)):
+            raise UserError(f"There is already a run {name!r}.", "Choose another name, or delete that run.")
+        run = create_run(workspace, plan)
     start(run, cpu_width=cpu_width)
     return run
 
