@@ -1,0 +1,97 @@
+"""Verified backups of labels.db: one a day and one at exit, in `labels-backups/` beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import sqlite3
+from pathlib import Path
+from typing import NamedTuple
+
+from stages.store.errors import UserError, WorkFailed
+from stages.store.files import disk_errors, sync_folder, temporary_beside
+
+KEPT = 14
+"""Backups that are kept, the newest."""
+
+FOLDER = "labels-backups"
+
+
+class Backup(NamedTuple):
+    """One backup, and how many label rows it holds."""
+
+    path: Path
+    labels: int
+
+
+def back_up(path: Path, *, when: datetime.datetime | None = None) -> Backup | None:
+    """Copy labels.db as it stands now (SQLite's backup API), check the copy, and only then let it take its name.
+
+    One backup a day: a later one of the same day takes the place of the earlier once it is verified. None when there
+    are no labels. Raises WorkFailed when the copy does not verify; nothing that was there before is touched then.
+    """
+    if not path.is_file():
+        return None
+    folder = path.parent / FOLDER
+    day = (when or datetime.datetime.now(datetime.UTC)).strftime("%Y-%m-%d")
+    final = folder / f"labels-{day}.db"
+    with disk_errors(path.parent):
+        folder.mkdir(exist_ok=True)
+        temporary = temporary_beside(final)
+        try:
+            _copy(path, temporary)
+            count = verified(temporary)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(final)
+            sync_folder(folder)
+        finally:
+            temporary.unlink(missing_ok=True)
+    for old in sorted(folder.glob("labels-*.db"))[:-KEPT]:
+        old.unlink()
+    return Backup(final, count)
+
+
+def backups(path: Path) -> list[Path]:
+    """The backups of labels.db, the newest first."""
+    return sorted((path.parent / FOLDER).glob("labels-*.db"), reverse=True)
+
+
+def restore(path: Path, backup: Path) -> Backup:
+    """Put a verified backup in the place of labels.db; what was there is kept beside it as labels.db.before-restore."""
+    count = verified(backup)
+    temporary = temporary_beside(path)
+    with disk_errors(path.parent):
+        try:
+            _copy(backup, temporary)
+            verified(temporary)
+            with contextlib.suppress(FileNotFoundError):
+                path.rename(path.with_name(f"{path.name}.before-restore"))
+            temporary.replace(path)
+            sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return Backup(path, count)
+
+
+def verified(path: Path) -> int:
+    """The number of label rows of a file that is sound; WorkFailed when it is not, UserError when it is not there."""
+    if not path.is_file():
+        raise UserError(f"There is no backup {path}.")
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+            (finding,) = connection.execute("PRAGMA integrity_check").fetchone()
+            if finding == "ok" and not connection.execute("PRAGMA foreign_key_check").fetchone():
+                return int(connection.execute("SELECT count(*) FROM labels").fetchone()[0])
+    except sqlite3.DatabaseError as error:
+        finding = error
+    raise WorkFailed(f"{path} is damaged: {finding}.", "Use another backup.")
+
+
+def _copy(source: Path, target: Path) -> None:
+    with (
+        contextlib.closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as read,
+        contextlib.closing(sqlite3.connect(target)) as write,
+    ):
+        read.backup(write)
