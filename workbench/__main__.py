@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 """Exit code after ctrl+c, by the convention of shells."""
 
+FRAMES = "120"
+"""Paints a second, at most. A paint that comes soon after another waits for up to two periods, and keys with it."""
+
 
 def main() -> int:
     """Run what the arguments ask for; the exit code is 0 done, 1 the work failed, 2 the request was wrong."""
@@ -38,6 +41,7 @@ def open_app() -> int:
     """The app, in this terminal. click is not imported on this path."""
     if not on_terminal():
         raise UserError("The app needs a terminal.", "`workbench --help` lists the commands that do without one.")
+    os.environ.setdefault("TEXTUAL_FPS", FRAMES)  # Textual reads it when it is imported
     from stages.store.workspace import find_workspace
     from workbench.app import WorkbenchApp
     from workbench.settings import load_settings

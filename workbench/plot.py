@@ -1,12 +1,13 @@
 """Curves as lines of text. The only importer of plotext, which draws the braille; ticks and frame are drawn here.
 
-plotext has one global figure, so a frame is built in one call, from the UI thread only.
+plotext has one global figure, so one canvas is drawn at a time, whatever the thread.
 """
 
 from __future__ import annotations
 
 import math
 import re
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -151,13 +152,19 @@ def _height(y: float, view: Window) -> float:
 
 
 _SGR = re.compile(r"\x1b\[([0-9;]*)m")
+_one_at_a_time = threading.Lock()
 
 
 def _canvas(curves: Sequence[Curve], view: Window, columns: int, rows: int) -> list[Line]:
     """The curves drawn by plotext on a canvas without frame, ticks and legend, its colours read back as roles."""
     import plotext
 
-    plotext.terminal.limit(False, False)
+    with _one_at_a_time:
+        plotext.terminal.limit(False, False)
+        return _drawn(plotext, curves, view, columns, rows)
+
+
+def _drawn(plotext: Any, curves: Sequence[Curve], view: Window, columns: int, rows: int) -> list[Line]:
     figure = plotext.figure
     figure.clear()
     figure.theme("colorless")

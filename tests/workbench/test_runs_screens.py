@@ -7,7 +7,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from textual.geometry import Region
 from textual.pilot import Pilot
+from textual.strip import Strip
 from textual.widgets import Static
 
 from stages.store.rundir import RunDir, RunError, RunState
@@ -268,6 +270,26 @@ async def test_the_cursor_stays_on_its_run_when_others_come(populated: Workspace
         await wait_for(pilot, lambda: isinstance(pilot.app.screen, RunScreen))
 
 
+async def test_a_step_of_the_cursor_repaints_two_lines(
+    populated: Workspace, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        runs = (await open_runs(pilot)).query_one(RunList)
+        await pilot.press("j")
+        await settled(pilot)
+        painted: list[int] = []
+        render = runs.render_line
+
+        def noted(y: int) -> Strip:
+            painted.append(y)
+            return render(y)
+
+        monkeypatch.setattr(runs, "render_line", noted)
+        await pilot.press("j")
+        await settled(pilot)
+        assert painted == [1, 2]
+
+
 async def test_the_form_shows_cost_keeps_mistakes_and_launches(
     populated: Workspace, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -318,12 +340,14 @@ async def test_a_tick_repaints_only_what_changed(
         plot = screen.query_one(LossPlot)
         painted: list[int] = []
         refresh = plot.refresh
-        monkeypatch.setattr(
-            plot,
-            "refresh",
-            lambda *regions, **how: (painted.append(sum(r.area for r in regions)), refresh(*regions, **how)),
-        )
-        screen._draw()
+
+        def noted(*regions: Region) -> object:
+            painted.append(sum(region.area for region in regions))
+            return refresh(*regions)
+
+        monkeypatch.setattr(plot, "refresh", noted)
+        screen.plot_changed()
+        await settled(pilot)
         assert not painted
         append(at_work.metrics, {"step": 505, "train/loss": 1.7})
         await wait_for(pilot, lambda: painted)

@@ -109,8 +109,7 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
         self._rest = self.set_timer(REST, self._at_rest)
 
     def _at_rest(self) -> None:
-        """The cursor has come to rest: draw what memory has of its run, then read on."""
-        self._draw()
+        """The cursor has come to rest: read what is new of its run, and draw it."""
         self._follow()
 
     @on(RunSteered)
@@ -181,7 +180,7 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
     def _show_state(self) -> None:
         entry = self.run_in_view()
         shown = Content.assemble(line(entry.spec.name, "bold"), "  ", state_of(entry)) if entry else Content()
-        offered = (entry.run.id, entry.status, entry.state.last_checkpoint) if entry else None
+        offered = (entry.status, entry.state.last_checkpoint is not None) if entry else None
         if offered != self._offered:
             self._offered = offered
             self.refresh_bindings()

@@ -1,11 +1,19 @@
-"""A plot of curves that repaints only the cells that changed: a few hundred bytes a tick over SSH."""
+"""A plot of curves that repaints only the cells that changed: a few hundred bytes a tick over SSH.
+
+Frames are drawn in a thread, so that a key is never behind the 5 ms that a curve takes.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from rich.segment import Segment
 from rich.style import Style
+from textual import on, work
 from textual.color import Color
-from textual.geometry import Region
+from textual.geometry import Region, Size
+from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -29,19 +37,27 @@ class LossPlot(Widget):
     }
     """
 
+    @dataclass
+    class Drawn(Message):
+        """A frame is ready: its lines, for a plot of `size`, and where they differ from those on screen."""
+
+        lines: list[Line]
+        size: Size
+        changed: Sequence[Region]
+
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002  (the name that Textual gives it)
         super().__init__(id=id)
         self._picture = Picture()
         self._lines: list[Line] = []
         self._styles: dict[int, Style] = {}
+        self._drawing = self._outdated = False
 
     def show(self, picture: Picture) -> None:
-        """Draw `picture`; cells that stay the same are not sent to the terminal again."""
+        """Draw `picture` soon; cells that stay the same are not sent to the terminal again."""
         self._picture = picture
         self._redraw()
 
     def on_resize(self) -> None:
-        self._lines = []
         self._redraw()
 
     def render_line(self, y: int) -> Strip:
@@ -57,29 +73,26 @@ class LossPlot(Widget):
         self._styles.clear()
 
     def _redraw(self) -> None:
-        width, height = self.size
-        if width <= 0 or height <= 0:
-            return
-        before, self._lines = self._lines, self._build(width, height)
-        if len(before) != len(self._lines):
-            self.refresh()
-            return
-        regions = [
-            Region(first, y, last - first, 1)
-            for y, (old, new) in enumerate(zip(before, self._lines, strict=True))
-            if old != new
-            for first, last in [_changed(old, new, width) if y else (0, width)]
-        ]
-        if regions:
-            self.refresh(*regions)
+        """Draw the picture; while a frame is being drawn, once that is done, and then only the newest picture."""
+        self._outdated = self._drawing
+        if not self._drawing and self.size.area:
+            self._drawing = True
+            self._draw(self._picture, self.size, self._lines)
 
-    def _build(self, width: int, height: int) -> list[Line]:
-        picture = self._picture
-        view = window(picture.curves, log=picture.log, end=picture.end)
-        lines = [_header(picture), *frame(picture.curves, view, width, height - 1)]
-        if view is None and picture.empty:
-            lines[height // 2] = [Span(displayable_line(picture.empty).center(width), TITLE)]
-        return lines[:height]
+    @work(thread=True, group="plot")
+    def _draw(self, picture: Picture, size: Size, before: list[Line]) -> None:
+        lines = build(picture, size.width, size.height)
+        self.post_message(self.Drawn(lines, size, _differences(before, lines, size)))
+
+    @on(Drawn)
+    def _drawn(self, event: Drawn) -> None:
+        event.stop()
+        self._drawing = False
+        self._lines = event.lines
+        if event.changed:
+            self.refresh(*event.changed)
+        if self._outdated or event.size != self.size:
+            self._redraw()
 
     def _style(self, role: int) -> Style:
         style = self._styles.get(role)
@@ -106,12 +119,33 @@ class LossPlot(Widget):
         return self.colors[2].blend(colour, share)
 
 
+def build(picture: Picture, width: int, height: int) -> list[Line]:
+    """The header and the frame of a picture: `height` lines. For any thread."""
+    view = window(picture.curves, log=picture.log, end=picture.end)
+    lines = [_header(picture), *frame(picture.curves, view, width, height - 1)]
+    if view is None and picture.empty:
+        lines[height // 2] = [Span(displayable_line(picture.empty).center(width), TITLE)]
+    return lines[:height]
+
+
 def _header(picture: Picture) -> Line:
     spans = [Span(displayable_line(picture.title) + "   ", VALUE)]
     for key in picture.keys:
         spans += [Span(f"{key.marker} ", key.role)] if key.marker else []
         spans += [Span(displayable_line(key.name) + " ", TITLE), Span(f"{key.value}   ", VALUE)]
     return [*spans, Span(picture.note, AXIS)] if picture.note else spans
+
+
+def _differences(old: list[Line], new: list[Line], size: Size) -> list[Region]:
+    """The parts of lines that differ; all of the plot when it has another height."""
+    if len(old) != len(new):
+        return [size.region]
+    return [
+        Region(first, y, last - first, 1)
+        for y, (before, after) in enumerate(zip(old, new, strict=True))
+        if before != after
+        for first, last in [_changed(before, after, size.width) if y else (0, size.width)]
+    ]
 
 
 def _changed(old: Line, new: Line, width: int) -> tuple[int, int]:

@@ -58,7 +58,7 @@ class RunList(ScrollView, can_focus=True):
         bind("list.open", "enter", "open", "Open", "Open what the cursor is on."),
     ]
 
-    cursor: reactive[int] = reactive(0)
+    cursor: reactive[int] = reactive(0, repaint=False)
 
     @dataclass
     class Highlighted(Message):
