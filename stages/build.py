@@ -17,7 +17,7 @@ import msgspec
 
 from stages.data.cleaning import Cleaner
 from stages.data.readers import LONGEST_TEXT
-from stages.data.records import RecordWriter, TextRecord, read_shards
+from stages.data.records import RecordWriter, read_shards
 from stages.data.sources import Corpus
 from stages.data.split import Split, by_document, cut_tail
 from stages.run import Run
@@ -25,6 +25,7 @@ from stages.store.building import building
 from stages.store.datasets import DatasetInfo, Problem
 from stages.store.errors import UserError
 from stages.store.files import check_space, write_atomic
+from stages.store.records import TextRecord
 from stages.store.specs.build import Build
 
 SPLITS = ("train", "val")
@@ -107,7 +108,7 @@ class _Counted:
             self.read += 1
             text = self._cleaner.clean(record.text)
             if text is not None:
-                yield record._replace(text=text)
+                yield msgspec.structs.replace(record, text=text)
 
 
 def _write(folder: Path, sided: Iterator[tuple[str, TextRecord]]) -> dict[str, RecordWriter]:
@@ -130,6 +131,7 @@ def _write_tail(folder: Path, records: _Counted, split: Split, progress: Progres
     def again() -> Iterator[TextRecord]:
         nonlocal done
         for record in read_shards(sorted(spool.iterdir())):
+            assert isinstance(record, TextRecord)
             yield record
             done += len(record.text)
             progress("splitting", done, whole.characters)

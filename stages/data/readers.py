@@ -11,8 +11,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 
-from stages.data.records import TextRecord
 from stages.store.datasets import Problem
+from stages.store.records import TextRecord
 
 LONGEST_LINE = 16_000_000
 """Bytes. A longer line is reported and left out; it is never held in memory."""
@@ -98,7 +98,7 @@ def read_text(path: Path, label: str, cut: int, report: Report, advance: Callabl
                     yield line.decode()
 
     for text in cut_at_blank_lines(lines(), cut):
-        yield TextRecord(text, label, {})
+        yield TextRecord(text=text, source=label)
 
 
 def read_json_lines(
@@ -143,7 +143,7 @@ def parse_record(line: bytes, field: str, label: str) -> TextRecord | tuple[str,
     if source and isinstance(source, str):
         label = value.pop("source")
     meta = {**value, **(meta if isinstance(meta, dict) else {"meta": meta})}
-    return ("", "This JSON is nested too deeply.") if _deep(meta) else TextRecord(text, label, meta)
+    return ("", "This JSON is nested too deeply.") if _deep(meta) else TextRecord(text=text, source=label, meta=meta)
 
 
 def cut_at_blank_lines(lines: Iterable[str], longest: int) -> Iterator[str]:

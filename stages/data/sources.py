@@ -11,10 +11,10 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from stages.data.readers import read_json_lines, read_text, scan, shown
-from stages.data.records import TextRecord
 from stages.store.datasets import Filter, Problem, Source
 from stages.store.errors import UserError, WorkFailed
 from stages.store.names import nearest
+from stages.store.records import TextRecord
 from stages.store.workspace import installation_root
 
 TEXT = frozenset(".txt .text .md .markdown .rst .org .adoc .tex .log".split())
@@ -238,7 +238,7 @@ def _world(steps: _Steps) -> Iterator[TextRecord]:
 
     for record in pretraining_documents():
         steps.add(len(msgspec.json.encode(record)))
-        yield TextRecord(record["text"], record["source"], record["meta"])
+        yield TextRecord(text=record["text"], source=record["source"], meta=record["meta"])
 
 
 def _world_source() -> Source:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
-from stages.data.records import TextRecord
+import msgspec
+
+from stages.store.records import LabelledRecord, Record, TextRecord
 
 
 class Split(NamedTuple):
@@ -23,15 +26,15 @@ class Split(NamedTuple):
         return cls("tail", float(share)) if how == "tail" else cls("none", 0.0)
 
 
-def by_document(records: Iterable[TextRecord], share: float, seed: int) -> Iterator[tuple[str, TextRecord]]:
-    """Each record with its split: val where the document's place falls below `share`.
+def by_document(records: Iterable[Record], share: float, seed: int) -> Iterator[tuple[str, Record]]:
+    """Each record with its split: val where the record's place falls below `share`.
 
     A few documents may all stand above it; then the lowest of them is val, so that two documents are enough.
     """
-    lowest: tuple[float, TextRecord] | None = None
+    lowest: tuple[float, Record] | None = None
     validated = trained = False
     for record in records:
-        at = place(record.text, seed)
+        at = place(key_of(record), seed)
         if at < share:
             validated = True
             yield "val", record
@@ -47,8 +50,20 @@ def by_document(records: Iterable[TextRecord], share: float, seed: int) -> Itera
         yield "val" if trained and not validated else "train", lowest[1]
 
 
+def key_of(record: Record) -> str:
+    """What decides the split: the text, or what is asked first, so that all answers to one prompt stay together."""
+    match record:
+        case TextRecord():
+            return record.text
+        case LabelledRecord():
+            return "\n".join(record.texts)
+        case _:
+            opening = itertools.takewhile(lambda message: message.role != "assistant", record.messages)
+            return "\n".join(message.content for message in opening)
+
+
 def place(text: str, seed: int) -> float:
-    """A number in [0, 1) drawn from the document's text alone, so that equal documents stay together."""
+    """A number in [0, 1) drawn from this text alone, so that equal records stay together."""
     digest = hashlib.blake2b(text.encode(), digest_size=8, key=str(seed).encode()).digest()
     return int.from_bytes(digest, "big") / 2**64
 
@@ -63,6 +78,6 @@ def cut_tail(records: Iterable[TextRecord], characters: int, share: float) -> It
         head, tail = record.text[:left], record.text[left:]
         left -= len(head)
         if head:
-            yield "train", record._replace(text=head)
+            yield "train", msgspec.structs.replace(record, text=head)
         if tail:
-            yield "val", record._replace(text=tail)
+            yield "val", msgspec.structs.replace(record, text=tail)

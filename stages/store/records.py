@@ -93,6 +93,22 @@ KINDS: dict[Kind, type[Record]] = {
 }
 
 
+def texts_in(record: Record) -> list[str]:
+    """Every text of a record that a person would read as its content, in order: not its source, not its meta."""
+    match record:
+        case TextRecord():
+            return [record.text]
+        case ChatRecord():
+            return [message.content for message in record.messages]
+        case PreferenceRecord():
+            return [*(message.content for message in record.messages), *record.completions]
+        case PromptRecord():
+            asked = [message.content for message in record.messages]
+            return asked if record.answer is None else [*asked, record.answer]
+        case LabelledRecord():
+            return record.texts
+
+
 def part_of(messages: list[Message]) -> Part:
     """The one part of a prompt set that this prompt belongs to, by hash of what is asked: the same in every dataset."""
     digest = hashlib.sha256(msgspec.json.encode([(m.role, m.content) for m in messages])).digest()

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from stages.build import build_dataset
-from stages.data.records import RecordWriter, TextRecord
+from stages.data.records import RecordWriter
 from stages.data.tokenizer import save_tokenizer, train_tokenizer
 from stages.store.datasets import Dataset, DatasetInfo
+from stages.store.records import TextRecord
 from stages.store.specs.build import Build
 from stages.store.tokenizers import Tokenizer, TokenizerInfo
 
@@ -40,7 +41,7 @@ def dataset_of(folder: Path, train: list[str], val: list[str]) -> Dataset:
     for split, texts in (("train", train), ("val", val)):
         with RecordWriter(folder / "records", split) as writer:
             for text in texts:
-                writer.write(TextRecord(text, "here", {}))
+                writer.write(TextRecord(text=text, source="here"))
         sizes[split] = writer
         digest.update(writer.digest().encode())
     info = DatasetInfo(

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.data.readers import cut_at_blank_lines, parse_record, read_json_lines, read_lines, read_text, scan
-from stages.data.records import TextRecord
 from stages.store.datasets import Problem
+from stages.store.records import TextRecord
 
 LINES = st.lists(st.text(alphabet="ab é\r\u2028", max_size=12).map(lambda text: text + "\n"), max_size=30)
 
@@ -89,8 +89,10 @@ def test_a_line_that_is_no_record_gets_a_sentence(line: bytes, field: str, messa
 
 def test_what_else_a_record_holds_is_kept_in_its_meta() -> None:
     line = b'{"body": "a", "source": "web", "id": 7, "meta": {"lang": "en"}}'
-    assert parse_record(line, "body", "file") == TextRecord("a", "web", {"id": 7, "lang": "en"})
-    assert parse_record(b'{"body": "a", "source": 3}', "body", "file") == TextRecord("a", "file", {"source": 3})
+    assert parse_record(line, "body", "file") == TextRecord(text="a", source="web", meta={"id": 7, "lang": "en"})
+    assert parse_record(b'{"body": "a", "source": 3}', "body", "file") == TextRecord(
+        text="a", source="file", meta={"source": 3}
+    )
 
 
 def test_json_lines_are_read_past_marks_blank_lines_and_bad_ones(tmp_path: Path) -> None:

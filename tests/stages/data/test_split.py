@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.data.records import TextRecord
-from stages.data.split import Split, by_document, cut_tail, place
+from stages.data.split import Split, by_document, cut_tail, key_of, place
+from stages.store.records import ChatRecord, Message, PreferenceRecord, TextRecord
 
 
 def test_settings_are_taken_apart() -> None:
@@ -16,7 +16,7 @@ def test_settings_are_taken_apart() -> None:
 @given(st.lists(st.text(min_size=1, max_size=20), max_size=12), st.sampled_from([0.05, 0.1, 0.5, 0.9]))
 def test_the_tail_is_the_end_of_the_corpus_by_characters(texts: list[str], share: float) -> None:
     whole = "".join(texts)
-    sided = list(cut_tail((TextRecord(text, "", {}) for text in texts), len(whole), share))
+    sided = list(cut_tail((TextRecord(text=text) for text in texts), len(whole), share))
     border = int(len(whole) * (1 - share))
     assert "".join(record.text for side, record in sided if side == "train") == whole[:border]
     assert "".join(record.text for side, record in sided if side == "val") == whole[border:]
@@ -24,7 +24,7 @@ def test_the_tail_is_the_end_of_the_corpus_by_characters(texts: list[str], share
 
 
 def sides(texts: list[str], share: float, seed: int) -> dict[str, str]:
-    return {record.text: side for side, record in by_document((TextRecord(t, "", {}) for t in texts), share, seed)}
+    return {key_of(record): side for side, record in by_document((TextRecord(text=t) for t in texts), share, seed)}
 
 
 def test_the_hash_takes_about_its_share_and_depends_on_text_and_seed_alone() -> None:
@@ -47,3 +47,10 @@ def test_two_documents_are_enough_for_a_validation_part(texts: list[str]) -> Non
 
 def test_one_document_is_all_training() -> None:
     assert sides(["alone"], 1e-9, 0) == {"alone": "train"}
+
+
+def test_answers_to_one_prompt_stay_on_one_side() -> None:
+    asked = [Message("system", "Be brief."), Message("user", "Why?")]
+    chat = ChatRecord(messages=[*asked, Message("assistant", "Because."), Message("user", "And?")])
+    ranked = PreferenceRecord(messages=asked, completions=["a", "b"], ranks=[1, 2])
+    assert key_of(chat) == key_of(ranked) != key_of(ChatRecord(messages=[Message("user", "Why?")]))
