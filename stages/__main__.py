@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import os
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -14,7 +15,11 @@ from stages.devices import choose_device, confine_to, spare_busy_cores
 from stages.run import Run, Stopped
 from stages.store.errors import UserError
 from stages.store.queue import Ticket
+from stages.store.rundir import RunDir
 from stages.store.specs import TRAINING, spec_of
+
+HEARTBEAT = 15.0
+"""Seconds after which a silent worker writes its state again; see stages.store.rundir.HEARTBEAT_OLD."""
 
 QUEUE_POLL = 0.2
 """Seconds between looks at the device queue."""
@@ -32,7 +37,15 @@ def main(arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     run.listen_for_sigterm()
+    threading.Thread(target=keep_beating, args=(run,), daemon=True).start()
     return work(run)
+
+
+def keep_beating(run: Run) -> None:
+    """Show that the worker lives through what takes long between two reports: a validation, a large checkpoint."""
+    while True:
+        time.sleep(HEARTBEAT)
+        run.beat(HEARTBEAT)
 
 
 def work(run: Run) -> int:
@@ -100,7 +113,7 @@ def wait_for_device(run: Run) -> Ticket:
     run.set_status("queued", device=device.queue)
     try:
         while not ticket.ready():
-            run.report(run.state.step, run.state.total, phase=f"waiting for {device.name}, {ticket.ahead()} ahead")
+            run.report(run.state.step, run.state.total, phase=waiting(run, device.name, ticket.ahead()))
             if run.requests.ending:
                 raise Stopped(run.requests.ending)
             time.sleep(QUEUE_POLL)
@@ -110,6 +123,16 @@ def wait_for_device(run: Run) -> Ticket:
     confine_to(device)
     spare_busy_cores()
     return ticket
+
+
+def waiting(run: Run, device: str, ahead: list[str]) -> str:
+    """What the run waits for: the device, and by name the runs before it, as far as they are of this workspace."""
+    names = []
+    for id_ in ahead[-2:]:
+        with contextlib.suppress(UserError):
+            names.append(RunDir(run.workspace.runs / id_).spec().name)
+    told = f", behind {' and '.join(names)}" if names else ""
+    return f"waiting for {device}{told}" + (f" ({len(ahead)} ahead)" if len(ahead) > len(names) else "")
 
 
 if __name__ == "__main__":

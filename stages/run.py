@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
+import threading
 import time
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -90,6 +92,7 @@ class Run:
         self.requests = Requests(self.dir.control)
         self.state = self._first_state()
         self._written = 0.0
+        self._writing = threading.Lock()
         self._rate_mark: tuple[float, int] | None = None
 
     def tidy(self) -> None:
@@ -214,9 +217,17 @@ class Run:
             self._rate_mark = (now, step)
         return (step - before) / (now - then) if now > then and step > before else self.state.rate
 
+    def beat(self, silence: float) -> None:
+        """Write the state again if the run works and has said nothing for `silence` seconds. For another thread."""
+        with self._writing, contextlib.suppress(UserError):  # a full disk is for the worker's own thread to tell
+            if self.state.status in ("queued", "running") and time.time() - self._written >= silence:
+                self._written = self.state.heartbeat = time.time()
+                self.dir.write_state(self.state)
+
     def _write(self, *, durable: bool = False) -> None:
-        self._written = self.state.heartbeat = time.time()
-        self.dir.write_state(self.state, durable=durable)
+        with self._writing:
+            self._written = self.state.heartbeat = time.time()
+            self.dir.write_state(self.state, durable=durable)
 
     def _on_sigterm(self, _signal: int, _frame: object) -> None:
         self.requests.stop = True

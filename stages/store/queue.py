@@ -36,13 +36,13 @@ class Ticket:
             self.path = self.folder / name
             temporary.rename(self.path)
 
-    def ahead(self) -> int:
-        """How many live tickets stand before this one."""
-        return sum(1 for name in _live(self.folder) if name < self.path.name)
+    def ahead(self) -> list[str]:
+        """The runs, by id, whose live tickets stand before this one; the next is the last."""
+        return [_run_id(name) for name in _live(self.folder) if name < self.path.name]
 
     def ready(self) -> bool:
         """Whether the device is this ticket's: it is among the first `width`, and has found a place free."""
-        if self._place is None and self.ahead() < self.width:
+        if self._place is None and len(self.ahead()) < self.width:
             places = (try_lock(self.folder / f"{PLACE}{number}") for number in range(self.width))
             self._place = next((place for place in places if place is not None), None)
         return self._place is not None
@@ -59,7 +59,11 @@ class Ticket:
 def waiting(device: str) -> list[str]:
     """Ids of the runs that hold or await `device`, in order."""
     folder = state_folder() / "queue" / _safe(device)
-    return [name.split("-", 3)[3] for name in _live(folder)]
+    return [_run_id(name) for name in _live(folder)]
+
+
+def _run_id(ticket: str) -> str:
+    return ticket.split("-", 3)[3]
 
 
 def _live(folder: Path) -> Iterator[str]:

@@ -37,7 +37,7 @@ def test_an_urgent_ticket_does_not_push_out_the_one_at_work() -> None:
     running, urgent = Ticket("cpu", "a"), None
     assert running.ready()
     urgent = Ticket("cpu", "b", priority=5)
-    assert urgent.ahead() == 0
+    assert urgent.ahead() == []
     assert not urgent.ready()
     assert running.ready()
     running.release()
