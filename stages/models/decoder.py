@@ -1,11 +1,14 @@
-"""The decoder: GPT-2's architecture, and GPT-1's by the place of its layer norms.
+"""The decoder: one forward pass that is GPT-1, GPT-2, Llama, Mistral, Qwen2 or Qwen3 by its configuration alone.
 
-Shapes: B batch, T tokens, C width, F feed-forward width, V vocabulary, H heads, D = C / H.
+Shapes: B batch, T tokens, C width, F feed-forward width, V vocabulary, H query heads, G heads of keys and values,
+D width of a head, N = B·T.
 
     pre-norm   h ← h + attention(norm(h));  h ← h + mlp(norm(h));  one more norm at the end     (Radford et al. 2019)
     post-norm  h ← norm(h + attention(h));  h ← norm(h + mlp(h))                                (Radford et al. 2018)
+    gated mlp  (act(x W_gate) ⊙ x W_up) W_down                                        (Shazeer 2020, arXiv 2002.05202)
 
-Weights of linear layers are stored (inputs, outputs), as published GPT checkpoints have them: each layer is one addmm.
+Weights of linear layers are stored (inputs, outputs), and those that read the same input lie side by side: queries,
+keys and values are one addmm, gate and up another. `stages.models.names` says what published files call the parts.
 """
 
 from __future__ import annotations
@@ -17,19 +20,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
-from kernels import attention, attention_decode
+from kernels import attention, attention_decode, attention_packed
 from stages.models.loss import cross_entropy
-from stages.store.presets import ModelConfig
+from stages.models.rotary import Rotary, Turn, rotate
+from stages.store.architecture import ModelConfig
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
     "gelu": functional.gelu,
     "relu": functional.relu,
+    "silu": functional.silu,
 }
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""Attention of one layer: (layer, q (B, H, T, D), k, v) -> (B, H, T, D). It may keep the keys and values."""
+"""Attention of one layer: (layer, q (B, H, T, D), k (B, G, T, D), v) -> (B, H, T, D). It may keep keys and values."""
 
 
 class Linear(nn.Module):
@@ -44,37 +50,62 @@ class Linear(nn.Module):
         return x_NI @ self.weight if self.bias is None else torch.addmm(self.bias, x_NI, self.weight)
 
 
+def new_norm(config: ModelConfig, width: int | None = None) -> nn.Module:
+    """A norm of the configured kind over the model's width, or over another."""
+    if config.norm_kind == "rms":
+        return nn.RMSNorm(width or config.width, config.norm_eps)
+    return nn.LayerNorm(width or config.width, config.norm_eps, bias=config.bias)
+
+
 class Block(nn.Module):
     """One transformer block on h (B·T, C)."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        C, inner, bias = config.width, config.inner_width, config.bias
-        self.layer, self.heads, self.pre_norm, self.dropout = layer, config.heads, config.norm == "pre", config.dropout
-        self.activation = ACTIVATIONS[config.activation]
-        self.norm_1 = nn.LayerNorm(C, config.norm_eps, bias=bias)
-        self.attention_in = Linear(C, 3 * C, bias)
-        self.attention_out = Linear(C, C, bias)
-        self.norm_2 = nn.LayerNorm(C, config.norm_eps, bias=bias)
-        self.mlp_in = Linear(C, inner, bias)
-        self.mlp_out = Linear(inner, C, bias)
+        C, D, inner, bias = config.width, config.head_width, config.inner_width, config.biases
+        self.layer, self.pre_norm, self.dropout = layer, config.norm == "pre", config.dropout
+        self.heads, self.key_heads, self.head_width = config.heads, config.key_heads, D
+        self.activation, self.gated = ACTIVATIONS[config.activation], config.gated
+        self.norm_1 = new_norm(config)
+        self.attention_in = Linear(C, (config.heads + 2 * config.key_heads) * D, bias.qkv)
+        self.q_norm = new_norm(config, D) if config.qk_norm else None
+        self.k_norm = new_norm(config, D) if config.qk_norm else None
+        self.attention_out = Linear(config.heads * D, C, bias.out)
+        self.norm_2 = new_norm(config)
+        self.mlp_in = Linear(C, 2 * inner if config.gated else inner, bias.mlp)
+        self.mlp_out = Linear(inner, C, bias.mlp)
 
-    def forward(self, h_NC: Tensor, B: int, attend: Attend) -> Tensor:
+    def forward(self, h_NC: Tensor, B: int, attend: Attend, turn: Turn | None) -> Tensor:
         if self.pre_norm:
-            h_NC = h_NC + self._attention(self.norm_1(h_NC), B, attend)
+            h_NC = h_NC + self._attention(self.norm_1(h_NC), B, attend, turn)
             return h_NC + self._mlp(self.norm_2(h_NC))
-        h_NC = self.norm_1(h_NC + self._attention(h_NC, B, attend))
+        h_NC = self.norm_1(h_NC + self._attention(h_NC, B, attend, turn))
         return self.norm_2(h_NC + self._mlp(h_NC))
 
-    def _attention(self, x_NC: Tensor, B: int, attend: Attend) -> Tensor:
-        N, C = x_NC.shape
-        qkv = self.attention_in(x_NC).view(B, N // B, 3, self.heads, C // self.heads)
-        q_BHTD, k_BHTD, v_BHTD = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        y_BHTD = attend(self.layer, q_BHTD, k_BHTD, v_BHTD)
-        return self._drop(self.attention_out(y_BHTD.transpose(1, 2).reshape(N, C)))
+    def _attention(self, x_NC: Tensor, B: int, attend: Attend, turn: Turn | None) -> Tensor:
+        N, H, G = len(x_NC), self.heads, self.key_heads
+        heads = self.attention_in(x_NC).view(B, N // B, H + 2 * G, self.head_width)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k, v = heads.split((H, G, G), 2)
+            q, k = self.q_norm(q), self.k_norm(k)
+            if turn is not None:
+                q, k = rotate(q, turn), rotate(k, turn)
+        elif turn is not None:
+            qk, v = heads.split((H + G, G), 2)
+            q, k = rotate(qk, turn).split((H, G), 2)
+        else:
+            q, k, v = heads.split((H, G, G), 2)
+        y_BHTD = attend(self.layer, q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+        return self._drop(self.attention_out(y_BHTD.transpose(1, 2).reshape(N, -1)))
 
     def _mlp(self, x_NC: Tensor) -> Tensor:
-        return self._drop(self.mlp_out(self.activation(self.mlp_in(x_NC))))
+        inner = self.mlp_in(x_NC)
+        if self.gated:
+            gate, up = inner.chunk(2, -1)
+            inner = self.activation(gate) * up
+        else:
+            inner = self.activation(inner)
+        return self._drop(self.mlp_out(inner))
 
     def _drop(self, x: Tensor) -> Tensor:
         return functional.dropout(x, self.dropout, self.training) if self.dropout else x
@@ -84,9 +115,22 @@ class Block(nn.Module):
 class KVCache:
     """Keys and values of the tokens seen so far. Row b holds lengths[b] tokens of one sequence."""
 
-    k: Tensor  # (layers, rows, H, context, D)
+    k: Tensor  # (layers, rows, G, room, D)
     v: Tensor
     lengths: Tensor  # (rows,) int64
+
+    @property
+    def room(self) -> int:
+        """Tokens that a row can hold."""
+        return self.k.shape[3]
+
+    def grow(self, room: int) -> None:
+        """Make room for longer sequences; what is there stays."""
+        for name in ("k", "v"):
+            old = getattr(self, name)
+            new = old.new_zeros((*old.shape[:3], room, old.shape[4]))
+            new[:, :, :, : old.shape[3]] = old
+            setattr(self, name, new)
 
     def copy_row(self, source: int, target: int) -> None:
         """Overwrite one row by another."""
@@ -99,18 +143,21 @@ class KVCache:
 class Decoder(nn.Module):
     """A language model: token ids to logits over the next token.
 
-    Parameters are uninitialised until `initialise` or a loader fills them.
+    Parameters are uninitialised until `initialise` or a loader fills them. With `checkpointing` a training step keeps
+    only the input of each block and computes the rest again in the backward pass: less memory, a third more work.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.checkpointing = False
+        learned = config.positions == "learned"
         self.tokens = nn.Parameter(torch.empty(config.vocab_size, config.width))
-        self.positions = nn.Parameter(torch.empty(config.context, config.width))
+        self.positions = nn.Parameter(torch.empty(config.context, config.width)) if learned else None
+        self.rotary = None if learned else Rotary(config.rope, config.head_width)
+        self.windows = config.windows
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
-        self.final_norm = (
-            nn.LayerNorm(config.width, config.norm_eps, bias=config.bias) if config.norm == "pre" else None
-        )
+        self.final_norm = new_norm(config) if config.norm == "pre" else None
         self.head = None if config.tied else nn.Parameter(torch.empty(config.vocab_size, config.width))
 
     @property
@@ -118,25 +165,47 @@ class Decoder(nn.Module):
         """(V, C): the output layer, which is the token embedding when tied."""
         return self.tokens if self.head is None else self.head
 
-    def forward(self, tokens_BT: Tensor, targets_BT: Tensor | None = None) -> Tensor:
-        """Logits (B, T, V); or, given targets (-100 is ignored), their mean cross-entropy in nats, a fp32 scalar."""
-        h_NC = self.hidden_states(tokens_BT)
+    def forward(self, tokens_BT: Tensor, targets_BT: Tensor | None = None, documents: Tensor | None = None) -> Tensor:
+        """Logits (B, T, V); or, given targets (-100 is ignored), their mean cross-entropy in nats, a fp32 scalar.
+
+        `documents`: as for `hidden_states`.
+        """
+        h_NC = self.hidden_states(tokens_BT, documents)
         logits_NV = functional.linear(h_NC, self.head_weight)
         if targets_BT is None:
             return logits_NV.view(*tokens_BT.shape, -1)
         return cross_entropy(logits_NV, targets_BT.reshape(-1))
 
-    def hidden_states(self, tokens_BT: Tensor) -> Tensor:
-        """(B·T, C): what the output layer reads. Raises ValueError when T exceeds the context."""
+    def hidden_states(self, tokens_BT: Tensor, documents: Tensor | None = None) -> Tensor:
+        """(B·T, C): what the output layer reads.
+
+        documents: rising integers from 0 (documents + 1,), on the model's device: the batch is one row (1, T) in which
+        document i is tokens documents[i] to documents[i + 1]. No token sees another document, and positions restart in
+        each; what follows the last document is padding. Attention weights are not dropped then. Raises ValueError when
+        a sequence exceeds the context.
+        """
         B, T = tokens_BT.shape
-        if (context := self.config.context) < T:
-            raise ValueError(f"{T} tokens do not fit the model's context of {context}")
-        return self._blocks(functional.embedding(tokens_BT, self.tokens) + self.positions[:T], B, self._attend)
+        if documents is None:
+            self._check_length(T)
+            return self._blocks(self._embed(tokens_BT, slice(0, T)), B, self._attend, self._turn(slice(0, T), T))
+        if B != 1:
+            raise ValueError(f"packed documents lie in one row, not {B}")
+        longest = int(documents.diff().max())
+        self._check_length(longest)
+        positions_T = document_positions(documents, T).clamp(max=max(longest - 1, 0))
+        h_1TC = self._embed(tokens_BT, positions_T)
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            q_THD, k_TGD, v_TGD = (x[0].transpose(0, 1) for x in (q, k, v))
+            y_THD = attention_packed(q_THD, k_TGD, v_TGD, documents, causal=True, window=self.windows[layer])
+            return y_THD.transpose(0, 1)[None]
+
+        return self._blocks(h_1TC, 1, attend, self._turn(positions_T, longest))
 
     def new_cache(self, rows: int, length: int) -> KVCache:
         """An empty cache for `rows` sequences of up to `length` tokens, on the model's device, in its dtype."""
         c = self.config
-        shape = (c.layers, rows, c.heads, length, c.head_width)
+        shape = (c.layers, rows, c.key_heads, length, c.head_width)
         zeros = torch.zeros(rows, dtype=torch.int64, device=self.tokens.device)
         return KVCache(self.tokens.new_zeros(shape), self.tokens.new_zeros(shape), zeros)
 
@@ -148,11 +217,11 @@ class Decoder(nn.Module):
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             cache.k[layer, row, :, start:end], cache.v[layer, row, :, start:end] = k[0], v[0]
-            return attention(
-                q, cache.k[layer, row : row + 1, :, :end], cache.v[layer, row : row + 1, :, :end], causal=True
-            )
+            seen_k, seen_v = cache.k[layer, row : row + 1, :, :end], cache.v[layer, row : row + 1, :, :end]
+            return attention(q, seen_k, seen_v, causal=True, window=self.windows[layer])
 
-        h_NC = self._blocks((functional.embedding(tokens_T, self.tokens) + self.positions[start:end])[None], 1, attend)
+        positions = slice(start, end)
+        h_NC = self._blocks(self._embed(tokens_T[None], positions), 1, attend, self._turn(positions, end))
         cache.lengths[row] = end
         return functional.linear(h_NC[-1], self.head_weight)
 
@@ -165,22 +234,47 @@ class Decoder(nn.Module):
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             cache.k[layer][rows, :, places] = k[:, :, 0]
             cache.v[layer][rows, :, places] = v[:, :, 0]
-            return attention_decode(q[:, :, 0], cache.k[layer, :B], cache.v[layer, :B], places + 1)[:, :, None]
+            k_cache, v_cache, window = cache.k[layer, :B], cache.v[layer, :B], self.windows[layer]
+            return attention_decode(q[:, :, 0], k_cache, v_cache, places + 1, window=window)[:, :, None]
 
-        h_NC = self._blocks((functional.embedding(tokens_B, self.tokens) + self.positions[places])[:, None], B, attend)
+        turn = self._turn(places[:, None], cache.room)
+        h_NC = self._blocks(self._embed(tokens_B[:, None], places[:, None]), B, attend, turn)
         cache.lengths[:B] += 1
         return functional.linear(h_NC, self.head_weight)
 
-    def _attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return attention(q, k, v, causal=True, dropout=self.config.dropout if self.training else 0.0)
+    def _check_length(self, length: int) -> None:
+        if (context := self.config.context) < length:
+            raise ValueError(f"{length} tokens do not fit the model's context of {context}")
 
-    def _blocks(self, h_BTC: Tensor, B: int, attend: Attend) -> Tensor:
+    def _embed(self, tokens: Tensor, positions: slice | Tensor) -> Tensor:
+        h = functional.embedding(tokens, self.tokens)
+        return h if self.positions is None else h + self.positions[positions]
+
+    def _turn(self, positions: slice | Tensor, end: int) -> Turn | None:
+        return None if self.rotary is None else self.rotary.at(positions, end, self.tokens)
+
+    def _attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        dropout = self.config.dropout if self.training else 0.0
+        return attention(q, k, v, causal=True, window=self.windows[layer], dropout=dropout)
+
+    def _blocks(self, h_BTC: Tensor, B: int, attend: Attend, turn: Turn | None) -> Tensor:
         h_NC = h_BTC.reshape(-1, self.config.width)
         if self.config.dropout:
             h_NC = functional.dropout(h_NC, self.config.dropout, self.training)
+        again = self.checkpointing and self.training and torch.is_grad_enabled()
         for block in self.blocks:
-            h_NC = block(h_NC, B, attend)
+            if again:
+                h_NC = checkpoint(block, h_NC, B, attend, turn, use_reentrant=False)
+            else:
+                h_NC = block(h_NC, B, attend, turn)
         return h_NC if self.final_norm is None else self.final_norm(h_NC)
+
+
+def document_positions(documents: Tensor, length: int) -> Tensor:
+    """Each token's place in its document (length,), for documents laid end to end; 0 and on behind the last."""
+    places_T = torch.arange(length, device=documents.device)
+    starts_T = documents[torch.bucketize(places_T, documents, right=True) - 1]
+    return places_T - starts_T
 
 
 def initialise(model: Decoder, generator: torch.Generator) -> Decoder:

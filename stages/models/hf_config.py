@@ -1,40 +1,43 @@
-"""config.json and generation_config.json of GPT-2 and GPT-1 as Hugging Face folders have them, to and from ModelConfig.
+"""config.json and generation_config.json as Hugging Face folders have them, to and from ModelConfig.
 
-The keys are those that transformers 5.23 writes for GPT2LMHeadModel and OpenAIGPTLMHeadModel.
+The keys are those that transformers 5.23 writes for the families' causal language models.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
+from stages.models import config_gpt, config_modern
+from stages.store.architecture import ModelConfig
 from stages.store.errors import UserError
-from stages.store.presets import ModelConfig
 
 TRANSFORMERS_VERSION = "5.23.0"
 MAX_JSON_BYTES = 64 * 1024 * 1024
 
-ACTIVATION_NAMES = {"gelu_tanh": "gelu_new", "gelu": "gelu", "relu": "relu"}
-GPT2_ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu", "relu": "relu"}
-GPT1_ACTIVATIONS = {"gelu": "gelu_tanh", "gelu_new": "gelu_tanh", "relu": "relu"}
+Ids = dict[str, int | list[int] | None]
+"""Special tokens by role (bos, eos, pad). A model may end its text by any of several tokens."""
 
-SUMMARY: dict[str, Any] = {
-    "summary_activation": None,
-    "summary_first_dropout": 0.1,
-    "summary_proj_to_labels": True,
-    "summary_type": "cls_index",
-    "summary_use_proj": True,
+
+class Format(NamedTuple):
+    """How a family is written down."""
+
+    family: str
+    architecture: str
+
+
+FORMATS = {
+    "gpt2": Format("gpt2", "GPT2LMHeadModel"),
+    "openai-gpt": Format("gpt1", "OpenAIGPTLMHeadModel"),
+    "llama": Format("llama", "LlamaForCausalLM"),
+    "mistral": Format("mistral", "MistralForCausalLM"),
+    "qwen2": Format("qwen2", "Qwen2ForCausalLM"),
+    "qwen3": Format("qwen3", "Qwen3ForCausalLM"),
 }
-FIXED_GPT2: dict[str, Any] = {
-    "add_cross_attention": False,
-    "reorder_and_upcast_attn": False,
-    "scale_attn_by_inverse_layer_idx": False,
-    "scale_attn_weights": True,
-}
-"""What this decoder does, of what GPT-2's configuration could ask for. Upcasting changes rounding only."""
+"""By `model_type`."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -60,76 +63,54 @@ def read_config(folder: Path) -> ModelConfig:
     """The shape that a model folder's config.json describes. Raises UserError when this decoder cannot run it."""
     path = folder / "config.json"
     raw = read_json(path)
-    kind = raw.get("model_type")
-    if kind not in ("gpt2", "openai-gpt"):
-        raise UserError(
-            f"{path} describes a model of type {kind!r}, which this version does not know.",
-            "It knows gpt2 and openai-gpt.",
-        )
+    refuse_foreign(raw, path)
+    family = FORMATS[raw["model_type"]].family
+    module = config_gpt if family in ("gpt2", "gpt1") else config_modern
     try:
-        return msgspec.convert(_fields(raw, kind == "openai-gpt"), ModelConfig)
-    except msgspec.ValidationError as error:
+        return msgspec.convert(module.fields(raw, family) | {"family": family}, ModelConfig)
+    except (ValueError, OverflowError) as error:
         raise UserError(f"{path} does not describe a model that can be built: {error}.") from error
     except KeyError as error:
         raise UserError(f"{path} lacks the key {error.args[0]!r}.") from error
 
 
-def _fields(raw: dict[str, Any], gpt1: bool) -> dict[str, Any]:
-    activation = raw.get("afn" if gpt1 else "activation_function", "gelu" if gpt1 else "gelu_new")
-    names = GPT1_ACTIVATIONS if gpt1 else GPT2_ACTIVATIONS
-    if not isinstance(activation, str) or activation not in names:
-        raise msgspec.ValidationError(f"its activation is {activation!r}, and only {', '.join(names)} are known")
-    for key, wanted in {} if gpt1 else FIXED_GPT2.items():
-        if key != "reorder_and_upcast_attn" and raw.get(key, wanted) != wanted:
-            raise msgspec.ValidationError(f"its `{key}` is {raw[key]!r}, and only {wanted!r} is known")
-    return {
-        "family": "gpt1" if gpt1 else "gpt2",
-        "layers": raw["n_layer"],
-        "heads": raw["n_head"],
-        "width": raw["n_embd"],
-        "ff_width": None if gpt1 else raw.get("n_inner"),
-        "context": raw["n_positions"],
-        "vocab_size": raw["vocab_size"],
-        "norm": "post" if gpt1 else "pre",
-        "norm_eps": raw.get("layer_norm_epsilon", 1e-5),
-        "dropout": raw.get("resid_pdrop", 0.1),
-        "tied": raw.get("tie_word_embeddings", True),
-        "bias": raw.get("bias", True),
-        "activation": names[activation],
-    }
+def refuse_foreign(raw: dict[str, Any], path: Path) -> None:
+    """Raise UserError for a model of unknown architecture, one that brings its own code, or quantised weights."""
+    kind = raw.get("model_type")
+    if raw.get("auto_map"):
+        raise UserError(
+            f"{path} asks to run code that comes with the model (auto_map), which is never done here.",
+            "Look for the same model in the format of a published architecture.",
+        )
+    if raw.get("quantization_config"):
+        raise UserError(
+            f"{path} describes quantised weights, which cannot be used here.",
+            "Take the model's original weights in bf16, fp16 or fp32.",
+        )
+    if not isinstance(kind, str) or kind not in FORMATS:
+        raise UserError(
+            f"{path} describes a model of type {str(kind)[:60]!r}, which this version does not know.",
+            f"It knows {', '.join(FORMATS)}.",
+        )
 
 
-def config_json(config: ModelConfig, dtype: str, ids: dict[str, int | None]) -> dict[str, Any]:
-    """What save_pretrained writes as config.json. dtype: "float32", "bfloat16"; ids: bos_token_id and so on."""
-    gpt1 = config.family == "gpt1"
+def config_json(config: ModelConfig, dtype: str, ids: Ids) -> dict[str, Any]:
+    """What save_pretrained writes as config.json. dtype: "float32", "bfloat16"; ids: special tokens by role."""
+    kind = next(kind for kind, form in FORMATS.items() if form.family == config.family)
+    module = config_gpt if config.family in ("gpt2", "gpt1") else config_modern
     common = {
-        "architectures": ["OpenAIGPTLMHeadModel" if gpt1 else "GPT2LMHeadModel"],
-        "attn_pdrop": config.dropout,
+        "architectures": [FORMATS[kind].architecture],
         "dtype": dtype,
-        "embd_pdrop": config.dropout,
-        "initializer_range": 0.02,
-        "layer_norm_epsilon": config.norm_eps,
-        "model_type": "openai-gpt" if gpt1 else "gpt2",
-        "n_embd": config.width,
-        "n_head": config.heads,
-        "n_layer": config.layers,
-        "n_positions": config.context,
-        "resid_pdrop": config.dropout,
+        "model_type": kind,
         "tie_word_embeddings": config.tied,
         "transformers_version": TRANSFORMERS_VERSION,
         "vocab_size": config.vocab_size,
     }
     special = {f"{name}_token_id": ids.get(name) for name in ("bos", "eos", "pad")}
-    # Not one of GPT-2's keys: the folder holds biases of 0, and this says that training must leave them out.
-    extra = {} if config.bias else {"bias": False}
-    if gpt1:
-        afn = "relu" if config.activation == "relu" else "gelu"
-        return common | special | SUMMARY | extra | {"afn": afn}
-    shape = {"activation_function": ACTIVATION_NAMES[config.activation], "n_inner": config.ff_width, "use_cache": True}
-    return common | special | SUMMARY | FIXED_GPT2 | extra | shape
+    return common | special | module.keys(config)
 
 
-def generation_json(config: ModelConfig, ids: dict[str, int | None]) -> dict[str, Any]:
+def generation_json(config: ModelConfig, ids: Ids) -> dict[str, Any]:
     """What save_pretrained writes as generation_config.json."""
     fixed: dict[str, Any] = {
         "_from_model_config": True,
@@ -139,3 +120,27 @@ def generation_json(config: ModelConfig, ids: dict[str, int | None]) -> dict[str
     }
     special = {f"{name}_token_id": value for name, value in ids.items() if value is not None}
     return fixed | special | ({} if config.family == "gpt1" else {"use_cache": True})
+
+
+def read_ids(folder: Path) -> Ids:
+    """Special tokens by role, as generation_config.json says and, where it is silent, config.json; None for unsaid."""
+    said: dict[str, Any] = read_json(folder / "config.json")
+    if (folder / "generation_config.json").is_file():
+        said = said | {k: v for k, v in read_json(folder / "generation_config.json").items() if v is not None}
+    return {role: _ids(said.get(f"{role}_token_id")) for role in ("bos", "eos", "pad")}
+
+
+def end_ids(folder: Path) -> tuple[int, ...]:
+    """The tokens at which a folder's model says that its text ends."""
+    ends = read_ids(folder)["eos"]
+    return tuple(ends) if isinstance(ends, list) else () if ends is None else (ends,)
+
+
+def _ids(value: Any) -> int | list[int] | None:
+    if isinstance(value, list):
+        return [each for each in value if _is_id(each)] or None
+    return value if _is_id(value) else None
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from stages.store.architecture import ModelConfig
 from stages.store.errors import UserError
-from stages.store.presets import ModelConfig, load_preset
+from stages.store.presets import load_preset
 from stages.store.specs.pretrain import Pretrain
 
 
@@ -17,11 +18,25 @@ def model_config(settings: Pretrain, vocab_size: int) -> ModelConfig:
     preset = load_preset(settings.preset)
     changes = {key: value for key in ("layers", "heads", "width", "context") if (value := getattr(settings, key))}
     if "width" in changes:
-        changes["ff_width"] = None
+        changes["ff_width"] = _inner_width(preset, changes["width"])
+    if "width" in changes or "heads" in changes:
+        changes["head_dim"] = None
+        changes["kv_heads"] = _key_heads(preset, changes.get("heads", preset.heads))
     try:
         return msgspec.structs.replace(preset, vocab_size=vocab_size, dropout=settings.dropout, **changes)
     except ValueError as error:
         raise UserError(f"This model cannot be built: {error}.") from error
+
+
+def _inner_width(preset: ModelConfig, width: int) -> int | None:
+    """The feed-forward width at another width: four times, or in the preset's proportion where that is another."""
+    return None if preset.inner_is_fourfold else max(8, round(preset.inner_width * width / preset.width / 8) * 8)
+
+
+def _key_heads(preset: ModelConfig, heads: int) -> int | None:
+    """Key and value heads for so many query heads: in groups as the preset has them, where that comes out even."""
+    group = preset.heads // preset.key_heads
+    return heads // group if preset.grouped and heads % group == 0 else None
 
 
 LR_TIMES_WIDTH = 0.384

@@ -1,13 +1,14 @@
 """How many parameters, bytes and floating-point operations a decoder costs, by arithmetic alone.
 
-N parameters, C width, F feed-forward width, L layers, T tokens in view, V vocabulary.
+N parameters, C width, F feed-forward width, L layers, T tokens in view, V vocabulary, H query heads, G key heads, D
+width of a head.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from stages.store.presets import ModelConfig
+from stages.store.architecture import ModelConfig
 
 BYTES = {"fp32": 4, "bf16": 2}
 
@@ -58,15 +59,17 @@ class InferenceMemory(NamedTuple):
 
 def parameter_count(config: ModelConfig) -> ParameterCount:
     """The exact number of parameters of each part, all layers together."""
-    C, inner, L = config.width, config.inner_width, config.layers
-    bias = int(config.bias)
+    C, inner, L, D = config.width, config.inner_width, config.layers, config.head_width
+    query, fused = config.heads * D, (config.heads + 2 * config.key_heads) * D
+    bias, halves = config.biases, 2 if config.gated else 1
     norms = 2 * L + (1 if config.norm == "pre" else 0)
+    norm = C * (1 + (config.bias and config.norm_kind == "layer"))
     return ParameterCount(
         tokens=config.vocab_size * C,
-        positions=config.context * C,
-        attention=L * (4 * C * C + bias * 4 * C),
-        feed_forward=L * (2 * C * inner + bias * (inner + C)),
-        norms=norms * C * (1 + bias),
+        positions=config.context * C if config.positions == "learned" else 0,
+        attention=L * (C * fused + query * C + bias.qkv * fused + bias.out * C),
+        feed_forward=L * ((halves + 1) * C * inner + bias.mlp * (halves * inner + C)),
+        norms=norms * norm + 2 * L * D * config.qk_norm,
         head=0 if config.tied else config.vocab_size * C,
     )
 
@@ -83,14 +86,20 @@ def training_memory(
 
     dtype: fp32, or bf16 with fp32 master weights and moments beside bf16 weights and gradients. In both, gradients
     of micro-batches are added up in one more fp32 buffer. Activations are what autograd keeps for the backward pass of
-    `micro_batch` sequences: per token and layer 2 norm inputs, 2 norm outputs, queries, keys, values, the attention's
-    output (8 C) and the feed-forward layer before and after its non-linearity (2 F); the scores and weights of
-    attention (2 · heads · T each token) when `scores_kept`, which fused attention avoids; and the logits in the model's
-    dtype and twice in fp32.
+    `micro_batch` sequences: per token and layer 2 norm inputs and 2 norm outputs (4 C), queries, keys, values and the
+    attention's output ((2 H + 2 G) D, queries and keys twice where each head is normalised), and the feed-forward layer
+    before and after its non-linearity (2 F; 4 F where it is gated); the scores and weights of attention (2 · heads · T
+    each token) when `scores_kept`, which fused attention avoids; and the logits in the model's dtype and twice in fp32.
     """
     T, size = min(context or config.context, config.context), BYTES[dtype]
     total, tokens = parameter_count(config).total, micro_batch * T
-    per_layer = 8 * config.width + 2 * config.inner_width + (2 * config.heads * T if scores_kept else 0)
+    in_heads = 2 * config.heads + 2 * config.key_heads + config.qk_norm * (config.heads + config.key_heads)
+    per_layer = (
+        4 * config.width
+        + in_heads * config.head_width
+        + (4 if config.gated else 2) * config.inner_width
+        + (2 * config.heads * T if scores_kept else 0)
+    )
     logits = config.vocab_size * (size + 2 * BYTES["fp32"])
     moments, master = 2 * BYTES["fp32"], BYTES["fp32"] if dtype == "bf16" else 0
     return TrainingMemory(
@@ -106,19 +115,19 @@ def inference_memory(
 ) -> InferenceMemory:
     """Bytes of the weights and of a KV cache for `sequences` sequences of `context` tokens."""
     T, size = min(context or config.context, config.context), BYTES[dtype]
-    cache = 2 * config.layers * config.width * T * sequences * size
+    cache = 2 * config.layers * config.key_heads * config.head_width * T * sequences * size
     return InferenceMemory(weights=parameter_count(config).total * size, cache=cache)
 
 
 def flops_per_token(config: ModelConfig, context: int | None = None) -> int:
-    """Floating-point operations to train on one token: 6 N + 12 L C T (Chowdhery et al. 2022, PaLM, appendix B).
+    """Floating-point operations to train on one token: 6 N + 12 L H D T (Chowdhery et al. 2022, PaLM, appendix B).
 
-    Forward is a third of it: 2 N for the products with N weights and 4 L C T for attention's two. N counts the weights
-    in matrix products, so the embedding look-ups cost nothing; by convention the causal mask's halving of attention is
-    not counted. T is the model's context when None.
+    Forward is a third of it: 2 N for the products with N weights and 4 L H D T for attention's two. N counts the
+    weights in matrix products, so the embedding look-ups cost nothing; by convention attention counts whole, though a
+    causal mask halves it and a window cuts it. T is the model's context when None.
     """
     T = min(context or config.context, config.context)
-    return 6 * parameter_count(config).in_products + 12 * config.layers * config.width * T
+    return 6 * parameter_count(config).in_products + 12 * config.layers * config.heads * config.head_width * T
 
 
 def forward_flops_per_token(config: ModelConfig, context: int | None = None) -> int:

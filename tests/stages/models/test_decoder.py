@@ -14,6 +14,10 @@ from stages.store.presets import ModelConfig, load_preset
 
 SHAPE = {"layers": 2, "heads": 2, "width": 16, "context": 12, "vocab_size": 13}
 GPT1 = {"family": "gpt1", "norm": "post"}
+MODERN = {"norm_kind": "rms", "positions": "rotary", "gated": True, "bias": False, "activation": "silu", "tied": False}
+MISTRAL = MODERN | {"family": "mistral", "kv_heads": 1, "window": 3}
+QWEN3 = MODERN | {"family": "qwen3", "kv_heads": 1, "qk_norm": True, "head_dim": 6}
+SHAPES = [{}, GPT1, MISTRAL, QWEN3]
 
 
 def model_of(seed: int = 0, dtype: torch.dtype = torch.float32, **changes: object) -> Decoder:
@@ -24,7 +28,7 @@ def tokens_of(rows: int, length: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(0, 13, (rows, length), generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("changes", [{}, GPT1, {"bias": False, "tied": False}])
+@pytest.mark.parametrize("changes", [*SHAPES, {"bias": False, "tied": False}])
 def test_no_token_sees_the_future(changes: dict) -> None:
     model, tokens = model_of(**changes), tokens_of(1, 12)
     changed = tokens.clone()
@@ -94,7 +98,7 @@ def test_a_sequence_beyond_the_context_is_refused() -> None:
         model_of()(tokens_of(1, 13))
 
 
-@pytest.mark.parametrize("changes", [{}, GPT1])
+@pytest.mark.parametrize("changes", SHAPES)
 def test_the_cache_gives_the_logits_of_the_whole_sequence(changes: dict) -> None:
     model, tokens = model_of(**changes), tokens_of(3, 12)
     cache = model.new_cache(3, 12)
@@ -111,6 +115,55 @@ def test_the_cache_gives_the_logits_of_the_whole_sequence(changes: dict) -> None
             whole = model(tokens[row : row + 1, : n + step + 1])[0, -1]
             assert torch.allclose(logits[row], whole, atol=1e-5)
     assert cache.lengths.tolist() == [n + 4 for n in starts]
+
+
+def test_a_cache_that_grows_keeps_what_it_holds() -> None:
+    model, tokens = model_of(**MISTRAL), tokens_of(1, 12)
+    cache = model.new_cache(2, 6)
+    model.prefill(tokens[0, :6], cache, 1)
+    cache.grow(12)
+    assert cache.room == 12
+    last = model.prefill(tokens[0, 6:], cache, 1)
+    assert torch.allclose(last, model(tokens)[0, -1], atol=1e-5)
+
+
+@pytest.mark.parametrize("changes", SHAPES)
+def test_packed_documents_are_what_each_is_alone(changes: dict) -> None:
+    model, tokens = model_of(**changes), tokens_of(1, 23)
+    documents = torch.tensor([0, 7, 7, 8, 19])
+    packed = model(tokens, documents=documents)[0]
+    for start, end in ((0, 7), (7, 8), (8, 19)):
+        assert torch.allclose(packed[start:end], model(tokens[:, start:end])[0], atol=1e-5)
+    assert packed.isfinite().all()
+    with pytest.raises(ValueError, match="13 tokens"):
+        model(tokens, documents=torch.tensor([0, 13]))
+    with pytest.raises(ValueError, match="one row"):
+        model(tokens_of(2, 4), documents=torch.tensor([0, 4]))
+
+
+@pytest.mark.parametrize("changes", [{}, QWEN3 | {"dropout": 0.2}])
+def test_checkpointing_gives_the_same_loss_and_gradients(changes: dict) -> None:
+    tokens, found = tokens_of(2, 12), []
+    for checkpointing in (False, True):
+        model = model_of(**changes).train()
+        model.checkpointing = checkpointing
+        torch.manual_seed(5)
+        loss = model(tokens, tokens)
+        loss.backward()
+        found.append([loss.detach(), *(parameter.grad for parameter in model.parameters())])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_checkpointing_keeps_less_for_the_backward_pass() -> None:
+    kept = []
+    for checkpointing in (False, True):
+        model = model_of(**QWEN3).train()
+        model.checkpointing = checkpointing
+        sizes: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, s=sizes: s.append(t.nbytes) or t, lambda t: t):
+            model(tokens_of(4, 12), tokens_of(4, 12))
+        kept.append(sum(sizes))
+    assert kept[1] < kept[0] / 2
 
 
 def test_a_few_steps_learn_a_repeating_text() -> None:

@@ -1,0 +1,129 @@
+"""What published files call the parameters of our decoder, family by family.
+
+Ours keeps linear layers that read the same input side by side in one matrix (inputs, outputs). A published file may
+have them apart, and as (outputs, inputs): each is a `Piece` of one of our parameters.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from stages.store.architecture import MODERN, ModelConfig
+
+
+class Names(NamedTuple):
+    """A family's names."""
+
+    prefix: str
+    """What a file that holds the bare model leaves out."""
+    whole: dict[str, str]
+    """Published names of the parameters outside the blocks."""
+    block: str
+    """Prefix of a block, with {} for its number."""
+    parts: dict[str, tuple[str, ...]]
+    """Our modules of a block, and the published modules that lie side by side in each."""
+    outputs_first: bool
+    """Whether linear layers are published as (outputs, inputs)."""
+
+
+class Piece(NamedTuple):
+    """A published tensor as columns `start` to `stop` of one of our parameters, along its last dimension."""
+
+    name: str
+    start: int
+    stop: int
+    transposed: bool
+
+
+_GPT = Names(
+    prefix="transformer.",
+    whole={
+        "tokens": "transformer.wte.weight",
+        "positions": "transformer.wpe.weight",
+        "head": "lm_head.weight",
+        "final_norm.weight": "transformer.ln_f.weight",
+        "final_norm.bias": "transformer.ln_f.bias",
+    },
+    block="transformer.h.{}.",
+    parts={
+        "norm_1": ("ln_1",),
+        "attention_in": ("attn.c_attn",),
+        "attention_out": ("attn.c_proj",),
+        "norm_2": ("ln_2",),
+        "mlp_in": ("mlp.c_fc",),
+        "mlp_out": ("mlp.c_proj",),
+    },
+    outputs_first=False,
+)
+_LLAMA = Names(
+    prefix="model.",
+    whole={
+        "tokens": "model.embed_tokens.weight",
+        "head": "lm_head.weight",
+        "final_norm.weight": "model.norm.weight",
+    },
+    block="model.layers.{}.",
+    parts={
+        "norm_1": ("input_layernorm",),
+        "attention_in": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        "q_norm": ("self_attn.q_norm",),
+        "k_norm": ("self_attn.k_norm",),
+        "attention_out": ("self_attn.o_proj",),
+        "norm_2": ("post_attention_layernorm",),
+        "mlp_in": ("mlp.gate_proj", "mlp.up_proj"),
+        "mlp_out": ("mlp.down_proj",),
+    },
+    outputs_first=True,
+)
+FAMILIES: dict[str, Names] = {
+    "gpt2": _GPT,
+    "gpt1": _GPT._replace(
+        whole=_GPT.whole
+        | {"tokens": "transformer.tokens_embed.weight", "positions": "transformer.positions_embed.weight"}
+    ),
+} | dict.fromkeys(MODERN, _LLAMA)
+
+BUFFERS = re.compile(r"(^|\.)(attn\.(masked_)?bias|rotary_emb\.inv_freq)$")
+"""Tensors of old files that are no weights: masks and frequencies, which anyone can compute."""
+
+
+def pieces(config: ModelConfig, ours: str) -> list[Piece]:
+    """The published tensors that make up one of our parameters, by its name in `named_parameters`."""
+    names = FAMILIES[config.family]
+    if ours in names.whole:
+        return [Piece(names.whole[ours], 0, -1, False)]
+    _, layer, part, kind = ours.split(".")
+    published = [f"{names.block.format(layer)}{module}.{kind}" for module in names.parts[part]]
+    transposed = names.outputs_first and kind == "weight" and part in LINEAR
+    if len(published) == 1:
+        return [Piece(published[0], 0, -1, transposed)]
+    found, start = [], 0
+    for name, width in zip(published, part_widths(config, part), strict=True):
+        found.append(Piece(name, start, start + width, transposed))
+        start += width
+    return found
+
+
+LINEAR = ("attention_in", "attention_out", "mlp_in", "mlp_out")
+"""Our linear layers in a block."""
+
+
+def part_widths(config: ModelConfig, part: str) -> tuple[int, ...]:
+    """Outputs of the layers that lie side by side in one of our linear layers, as the family publishes them."""
+    keys = config.key_heads * config.head_width
+    wide = {
+        "attention_in": (config.heads * config.head_width, keys, keys),
+        "mlp_in": (config.inner_width,) * (2 if config.gated else 1),
+    }.get(part, (config.width,))
+    return wide if len(FAMILIES[config.family].parts[part]) == len(wide) else (sum(wide),)
+
+
+def is_weight(config: ModelConfig, name: str) -> bool:
+    """Whether a tensor that our decoder has no place for means that the file is of another model.
+
+    Not: buffers, an output layer beside a tied embedding, and the biases of 0 that a GPT without biases is saved with.
+    """
+    if BUFFERS.search(name) or (config.tied and name == "lm_head.weight"):
+        return False
+    return not (config.family in ("gpt2", "gpt1") and not config.bias and name.endswith(".bias"))
