@@ -3,7 +3,7 @@
 Paging Parquet, tokens of a text, rendering a template, checking a file. Each request is a verb of
 `stages.store.desk.VERBS`, answered in a thread of its own: `function(job, **args)` returns plain JSON values. It calls
 `job.check()` or `job.progress()` often, which end it when it is cancelled. The process keeps nothing that matters: it
-may be killed at any time, and it ends when its stdin does.
+may be killed at any time, a verb may then be asked for a second time, and the process ends when its stdin does.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -36,11 +37,11 @@ class Cancelled(Exception):
 class Job:
     """One request at work, as its verb sees it."""
 
-    def __init__(self, desk: Desk, id_: int) -> None:
-        self.workspace = desk.workspace
-        self._desk, self._id = desk, id_
-        self._told = 0.0
+    def __init__(self, workspace: Workspace, tell: Callable[[DeskProgress], object] = lambda _: None) -> None:
+        self.workspace = workspace
         self.cancelled = threading.Event()
+        self._tell = tell
+        self._told = 0.0
 
     def check(self) -> None:
         """Raise Cancelled when the request has been cancelled."""
@@ -53,7 +54,7 @@ class Job:
         now = time.monotonic()
         if now - self._told >= BETWEEN:
             self._told = now
-            self._desk.say(DeskReply(self._id, progress=DeskProgress(done, total, phase)))
+            self._tell(DeskProgress(done, total, phase))
 
 
 class Desk:
@@ -66,29 +67,41 @@ class Desk:
         self._jobs: dict[int, Job] = {}
 
     def serve(self, stdin: BinaryIO) -> None:
-        """Until stdin ends."""
+        """Until stdin ends. A line that is no request is said on stderr and passed over."""
         while line := stdin.readline(MAX_LINE):
-            try:
-                request = msgspec.json.decode(line, type=DeskRequest)
-            except msgspec.DecodeError as error:
-                print(f"not a request: {error}", file=sys.stderr)
+            if not line.endswith(b"\n"):
+                while line and not line.endswith(b"\n"):  # the rest of a line that is too long
+                    line = stdin.readline(MAX_LINE)
+                print(f"a request of more than {MAX_LINE:,} bytes was not read", file=sys.stderr, flush=True)
                 continue
-            if request.cancel is not None:
-                if job := self._jobs.get(request.cancel):
-                    job.cancelled.set()
-            elif request.id is not None:
-                job = self._jobs[request.id] = Job(self, request.id)
-                threading.Thread(target=self._answer, args=(job, request), daemon=True).start()
+            try:
+                self._take(msgspec.json.decode(line, type=DeskRequest))
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                print(f"not a request: {error}", file=sys.stderr, flush=True)
 
     def say(self, reply: DeskReply) -> None:
-        line = msgspec.json.encode(reply) + b"\n"
-        with self._writing:
-            self._out.write(line)
+        """Write one line, whole. When nobody reads any more the process has nothing left to do."""
+        rest = memoryview(msgspec.json.encode(reply) + b"\n")
+        try:
+            with self._writing:
+                while rest:
+                    rest = rest[self._out.write(rest) or 0 :]
+        except BrokenPipeError:
+            os._exit(0)
 
-    def _answer(self, job: Job, request: DeskRequest) -> None:
-        assert request.id is not None
-        self.say(self._reply(job, request.id, request))
-        del self._jobs[request.id]
+    def _take(self, request: DeskRequest) -> None:
+        if request.cancel is not None:
+            if job := self._jobs.get(request.cancel):
+                job.cancelled.set()
+        elif (id_ := request.id) is not None:
+            job = Job(self.workspace, lambda progress: self.say(DeskReply(id_, progress=progress)))
+            self._jobs[id_] = job
+            threading.Thread(target=self._answer, args=(job, id_, request), daemon=True).start()
+
+    def _answer(self, job: Job, id_: int, request: DeskRequest) -> None:
+        reply = self._reply(job, id_, request)
+        self._jobs.pop(id_, None)
+        self.say(reply)
 
     def _reply(self, job: Job, id_: int, request: DeskRequest) -> DeskReply:
         try:
@@ -102,7 +115,7 @@ class Desk:
             return DeskReply(id_, error=Trouble(error.title, error.hint), failed=isinstance(error, WorkFailed))
         except Exception as error:  # noqa: BLE001  # what a damaged file brings about; the traceback goes to stderr
             traceback.print_exc()
-            told = Trouble(f"{request.verb} failed: {type(error).__name__}: {error}.")
+            told = Trouble(f"{request.verb} failed: {type(error).__name__}: {str(error)[:300]}.")
             return DeskReply(id_, error=told, failed=True)
 
 
@@ -118,10 +131,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl+c is for the app, which then closes our stdin
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # what libraries print goes to stderr
-    try:
-        Desk(Workspace(Path(arguments[0])), out).serve(sys.stdin.buffer)
-    except BrokenPipeError:
-        pass  # the app is gone
+    Desk(Workspace(Path(arguments[0])), out).serve(sys.stdin.buffer)
     os._exit(0)  # requests still at work have nobody to answer
 
 

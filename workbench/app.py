@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from textual.command import Provider
 
     from stages.store.rundir import RunDir
+    from workbench.desk_client import DeskClient
     from workbench.settings import Settings
     from workbench.starter import StarterLife
 
@@ -69,6 +70,7 @@ class WorkbenchApp(App[None], inherit_bindings=False):
         """What to say after a mistake of ours ended the app."""
         self._chat_opened = False
         self._starter: StarterLife | None = None
+        self._desk: DeskClient | None = None
         modes: dict[str, Callable[[], Screen[Any]]] = {
             "home": self._home,
             "data": self._data,
@@ -83,9 +85,22 @@ class WorkbenchApp(App[None], inherit_bindings=False):
         if settings.keys:
             self.set_keymap(dict(settings.keys))
 
+    @property
+    def desk(self) -> DeskClient:
+        """The helper process for what the app may not import. It starts with the first question."""
+        if self._desk is None:
+            from workbench.desk_client import DeskClient
+
+            self._desk = DeskClient(self.workspace)
+        return self._desk
+
     def on_mount(self) -> None:
         if self.settings.keys:
             self._check_keymap()
+
+    async def on_unmount(self) -> None:
+        if self._desk is not None:
+            await self._desk.close()
 
     def action_go(self, place: str) -> None:
         """Switch to a place; its screens are as they were left."""

@@ -41,7 +41,8 @@ class DeskReply(msgspec.Struct, frozen=True, omit_defaults=True):
 
     id: int
     progress: DeskProgress | None = None
-    result: msgspec.Raw | None = None
+    result: Any = None
+    """What the verb returned, when there is neither progress nor an error."""
     error: Trouble | None = None
     failed: bool = False
     """With `error`: the work failed, rather than the request being wrong."""
