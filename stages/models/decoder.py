@@ -23,6 +23,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from kernels import attention, attention_decode, attention_packed
+from stages.models.lora_layer import Lora
 from stages.models.loss import cross_entropy
 from stages.models.rotary import Rotary, Turn, rotate
 from stages.store.architecture import ModelConfig
@@ -39,15 +40,17 @@ Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 
 class Linear(nn.Module):
-    """x W + b for x (N, inputs)."""
+    """x W + b for x (N, inputs), and what low-rank adapters add (`stages.models.lora`)."""
 
     def __init__(self, inputs: int, outputs: int, bias: bool) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(inputs, outputs))
         self.bias = nn.Parameter(torch.empty(outputs)) if bias else None
+        self.lora: Lora | None = None
 
     def forward(self, x_NI: Tensor) -> Tensor:
-        return x_NI @ self.weight if self.bias is None else torch.addmm(self.bias, x_NI, self.weight)
+        y_NO = x_NI @ self.weight if self.bias is None else torch.addmm(self.bias, x_NI, self.weight)
+        return y_NO if self.lora is None else self.lora(x_NI, y_NO)
 
 
 def new_norm(config: ModelConfig, width: int | None = None) -> nn.Module:

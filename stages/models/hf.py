@@ -136,6 +136,7 @@ class Place(NamedTuple):
 
 def _places(model: Decoder) -> dict[str, Place]:
     """Published name -> place, in the order of our parameters."""
+    assert not any(".lora." in ours for ours, _ in model.named_parameters()), "merge the adapters, or save them apart"
     return {
         piece.name: Place(parameter.detach(), piece)
         for ours, parameter in model.named_parameters()
