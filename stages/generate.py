@@ -65,9 +65,11 @@ class _Slot:
 class Engine:
     """Continues up to `max_slots` sequences at once, one token each per `step`.
 
-    The cache is allocated here, for `max_length` tokens a slot: the model's context when None, and never more. A
-    sequence, prompt and completion together, ends at that length.
+    A sequence, prompt and completion together, ends at `max_length` tokens: the model's context when None, and never
+    more. The cache begins with room for `START` tokens a slot and doubles when the longest sequence needs more.
     """
+
+    START = 1_024
 
     def __init__(self, model: Decoder, max_slots: int = 8, max_length: int | None = None) -> None:
         if max_slots < 1:
@@ -75,7 +77,7 @@ class Engine:
         self.model = model
         self.max_slots = max_slots
         self.max_length = min(max_length or model.config.context, model.config.context)
-        self._cache = model.new_cache(max_slots, self.max_length)
+        self._cache = model.new_cache(max_slots, min(self.START, self.max_length))
         self._slots: list[_Slot] = []  # the slot at index i has row i of the cache
         self._next_id = 0
 
@@ -98,6 +100,7 @@ class Engine:
         self._check(tokens)
         row = len(self._slots)
         self._cache.lengths[row] = 0
+        self._make_room(len(tokens))
         if len(tokens) > 1:
             with _evaluating(self.model):
                 self.model.prefill(torch.tensor(tokens[:-1], device=self._device), self._cache, row)
@@ -113,6 +116,7 @@ class Engine:
         """
         if not self._slots:
             return []
+        self._make_room(max(slot.length for slot in self._slots))
         unread = torch.tensor([slot.unread for slot in self._slots], device=self._device)
         with _evaluating(self.model):
             logits_BV = self.model.decode(unread, self._cache).float()
@@ -141,6 +145,10 @@ class Engine:
             self._cache.copy_row(len(self._slots), row)
             self._slots[row] = last
         return True
+
+    def _make_room(self, tokens: int) -> None:
+        if tokens > self._cache.room:
+            self._cache.grow(min(max(tokens, 2 * self._cache.room), self.max_length))
 
     @property
     def _device(self) -> torch.device:

@@ -74,6 +74,13 @@ def test_a_batch_gives_what_each_sequence_gives_alone(model: Decoder) -> None:
     assert generate(model, [p for p, _ in requests], [s for _, s in requests], max_slots=4) == alone
 
 
+def test_the_cache_grows_with_the_longest_sequence(model: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = [[3], [1, 2, 3, 4, 5, 6, 7, 8, 9], [5, 5]]
+    expected = generate(model, prompts, GREEDY)
+    monkeypatch.setattr(Engine, "START", 3)
+    assert generate(model, prompts, GREEDY, max_slots=2) == expected
+
+
 def test_cancel_frees_the_slot_and_disturbs_no_other(model: Decoder) -> None:
     engine = Engine(model, 3)
     slots = [engine.add([n, n + 1], Sampling(seed=n, max_new_tokens=12)) for n in range(3)]

@@ -144,8 +144,8 @@ def rewrite(folder: Path, change: str) -> None:
     tensors = load_file(path)
     name = next(iter(tensors))
     tensor = tensors.pop(name)
-    if change == "rename":
-        tensors["base_model.model.model.embed_tokens.lora_embedding_A"] = tensor
+    if change == "add":
+        tensors |= {name: tensor, "base_model.model.model.embed_tokens.lora_embedding_A": tensor.clone()}
     elif change == "shape":
         tensors[name] = torch.zeros(3, 5)
     save_file(tensors, path)
@@ -160,7 +160,7 @@ WRONG = {
     "rank 0": lambda f: edit(f, r=0),
     "asks for floats": lambda f: rewrite(f, "shape"),
     "lacks": lambda f: rewrite(f, "drop"),
-    "no place": lambda f: rewrite(f, "rename"),
+    "no place": lambda f: rewrite(f, "add"),
     "pickle": lambda f: (f / "adapter_model.safetensors").rename(f / "adapter_model.bin"),
     "cannot be read": lambda f: (f / "adapter_model.safetensors").write_bytes(b"\x00" * 40),
 }

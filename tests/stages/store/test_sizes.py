@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, OpenAIGPTConfig, OpenAIGPTLMHeadModel
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from stages.models.decoder import Decoder, new_decoder
+from stages.models.hf_config import config_json
 from stages.optim import AdamW
 from stages.store.presets import ModelConfig, list_presets, load_preset
 from stages.store.sizes import (
@@ -24,21 +25,20 @@ PUBLISHED = {
     "gpt2-medium": 354_823_168,
     "gpt2-large": 774_030_080,
     "gpt2-xl": 1_557_611_200,
+    "smollm2-135m": 134_515_008,
+    "qwen3-0.6b": 596_049_920,
+    "llama-3.2-1b": 1_235_814_400,
 }
-PINNED = PUBLISHED | {"tiny": 891_648, "small": 10_942_464}
+PINNED = PUBLISHED | {"tiny": 891_648, "small": 10_942_464, "tiny-llama": 951_424, "small-llama": 11_850_624}
 
 
 @pytest.mark.parametrize("name", list_presets())
 def test_counts_equal_the_pinned_ones_and_the_real_modules(name: str) -> None:
     config = load_preset(name)
-    shape = {"n_layer": config.layers, "n_head": config.heads, "n_embd": config.width, "vocab_size": config.vocab_size}
+    published = config_json(config, "float32", {})
     with torch.device("meta"):
         ours = Decoder(config)
-        theirs = (
-            GPT2LMHeadModel(GPT2Config(**shape, n_positions=config.context))
-            if config.family == "gpt2"
-            else OpenAIGPTLMHeadModel(OpenAIGPTConfig(**shape, n_positions=config.context))
-        )
+        theirs = AutoModelForCausalLM.from_config(AutoConfig.for_model(**published))
         theirs.tie_weights()
     count = parameter_count(config).total
     assert count == PINNED[name]
@@ -46,7 +46,23 @@ def test_counts_equal_the_pinned_ones_and_the_real_modules(name: str) -> None:
     assert count == sum(p.numel() for p in theirs.parameters())
 
 
-@pytest.mark.parametrize("changes", [{"tied": False}, {"bias": False}, {"ff_width": 7}, {"layers": 3, "vocab_size": 1}])
+MODERN = {"norm_kind": "rms", "positions": "rotary", "gated": True, "bias": False, "activation": "silu"}
+QWEN3 = MODERN | {"family": "qwen3", "qk_norm": True, "kv_heads": 1, "head_dim": 6}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tied": False},
+        {"bias": False},
+        {"ff_width": 7},
+        {"layers": 3, "vocab_size": 1},
+        MODERN | {"family": "llama", "qkv_bias": True, "out_bias": True, "mlp_bias": True, "tied": False},
+        MODERN | {"family": "qwen2", "qkv_bias": True, "kv_heads": 1},
+        QWEN3,
+        QWEN3 | {"qkv_bias": True, "out_bias": True, "ff_width": 9},
+    ],
+)
 def test_every_choice_is_counted(changes: dict[str, object]) -> None:
     config = ModelConfig(**({"layers": 2, "heads": 2, "width": 8, "context": 5, "vocab_size": 11} | changes))
     with torch.device("meta"):
@@ -59,11 +75,15 @@ def test_flops_follow_the_stated_formula() -> None:
     biases = 12 * (4 + 5) * 768
     assert flops_per_token(config) == 6 * (weights + biases) + 12 * 12 * 768 * 1024
     assert forward_flops_per_token(config, context=128) == 2 * (weights + biases) + 4 * 12 * 768 * 128
+    wide = load_preset("qwen3-0.6b")  # heads of 128 side by side are twice as wide as the model
+    weights = 28 * (1024 * (2048 + 2 * 1024) + 2048 * 1024 + 3 * 1024 * 3072) + 151_936 * 1024
+    assert flops_per_token(wide, context=100) == 6 * weights + 12 * 28 * 2048 * 100
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-def test_the_activation_estimate_is_near_what_autograd_keeps(dtype: str) -> None:
-    config = ModelConfig(layers=4, heads=4, width=64, context=64, vocab_size=128)
+@pytest.mark.parametrize("changes", [{}, QWEN3 | {"kv_heads": 2, "head_dim": 24}, MODERN | {"family": "llama"}])
+def test_the_activation_estimate_is_near_what_autograd_keeps(changes: dict, dtype: str) -> None:
+    config = ModelConfig(**({"layers": 4, "heads": 4, "width": 64, "context": 64, "vocab_size": 128} | changes))
     model = new_decoder(config, 0, torch.float32 if dtype == "fp32" else torch.bfloat16)
     kept: dict[int, int] = {}
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
@@ -107,8 +127,9 @@ def test_memory_of_weights_optimiser_and_cache() -> None:
     assert (fp32.weights, fp32.gradients, fp32.optimiser) == tuple(124_439_808 * n for n in (4, 8, 8))
     assert bf16.total == sum(bf16)
     assert training_memory(config, 8).activations == 8 * bf16.activations
-    cache = new_decoder(load_preset("tiny"), 0, torch.bfloat16).new_cache(3, 100)
-    assert inference_memory(load_preset("tiny"), 3, context=100).cache == cache.k.nbytes + cache.v.nbytes
+    for name in ("tiny", "tiny-llama"):
+        cache = new_decoder(load_preset(name), 0, torch.bfloat16).new_cache(3, 100)
+        assert inference_memory(load_preset(name), 3, context=100).cache == cache.k.nbytes + cache.v.nbytes
 
 
 @pytest.mark.parametrize(
