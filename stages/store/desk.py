@@ -15,7 +15,17 @@ from stages.store.chat import Trouble
 MAX_LINE = 64 * 1024 * 1024
 """Bytes in a line, either way. Verbs answer in pages that stay far below it."""
 
-VERBS: dict[str, str] = {}
+VERBS: dict[str, str] = {
+    "records.page": "stages.data.browse:page",
+    "records.read": "stages.data.browse:read",
+    "records.search": "stages.data.browse:search",
+    "records.count": "stages.data.browse:count",
+    "records.statistics": "stages.data.browse:statistics",
+    "records.create": "stages.data.edit:create",
+    "records.copy": "stages.data.edit:copy",
+    "records.edit": "stages.data.edit:edit",
+    "records.slice": "stages.data.slices:slice_of",
+}
 """Every verb of the desk: its name, and `module:function` on the desk's side, imported when it is first asked for."""
 
 
