@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,11 @@ from stages.data.sources import Corpus
 from stages.data.split import Split, by_document, cut_tail
 from stages.run import Run
 from stages.store.building import building
-from stages.store.datasets import DatasetInfo, Problem
+from stages.store.datasets import DatasetInfo, Kind, Problem
 from stages.store.errors import UserError
 from stages.store.files import check_space, write_atomic
-from stages.store.records import TextRecord
+from stages.store.records import Record, TextRecord
+from stages.store.sources import is_spooled
 from stages.store.specs.build import Build
 
 SPLITS = ("train", "val")
@@ -41,8 +42,12 @@ def run(run: Run) -> dict[str, Any]:
     def progress(phase: str, done: int, total: int) -> None:
         run.progress(done, total, unit="bytes", phase=phase)
 
-    with building(run.workspace.datasets, run.spec.name, "dataset", replace=settings.replace) as folder:
-        info = build_dataset(folder, run.spec.name, settings, progress, run_id=run.dir.id)
+    try:
+        with building(run.workspace.datasets, run.spec.name, "dataset", replace=settings.replace) as folder:
+            info = build_dataset(folder, run.spec.name, settings, progress, run_id=run.dir.id)
+    finally:
+        for path in filter(is_spooled, map(Path, settings.sources)):
+            path.unlink(missing_ok=True)
     print(*report(info), sep="\n", flush=True)
     return {"dataset": info.name, "records": info.records}
 
@@ -52,23 +57,28 @@ def build_dataset(folder: Path, name: str, settings: Build, progress: Progress, 
     split = Split.parse(settings.split)
     always_whole = split.how == "tail" or settings.cut == 0
     cut = LONGEST_TEXT if always_whole else min(settings.cut, LONGEST_TEXT)
-    corpus, cleaner = Corpus(settings.sources, settings.text_field, cut), Cleaner(settings)
+    corpus, cleaner = corpus_of(settings, cut), Cleaner(settings)
     corpus.survey(lambda done, total: progress("checking", done, total))
+    if split.how == "tail" and corpus.kind != "text":
+        raise UserError(
+            f"The split tail takes the end of a text, and these are records of kind {corpus.kind}.",
+            "Choose the split documents:0.1.",
+        )
     check_space(folder, corpus.size * (2 if split.how == "tail" else 1))
 
     reader = _Counted(corpus.documents(lambda done, total: progress("reading", done, total)), cleaner)
     if split.how == "tail":
         writers = _write_tail(folder, reader, split, progress)
     elif split.how == "documents":
-        writers = _write(folder, by_document(reader, split.share, settings.seed))
+        writers = _write(folder, corpus.kind, by_document(reader, split.share, settings.seed))
     else:
-        writers = _write(folder, (("train", record) for record in reader))
+        writers = _write(folder, corpus.kind, (("train", record) for record in reader))
     _refuse_empty(corpus, reader, writers, split)
 
     info = DatasetInfo(
         name=name,
-        kind=settings.kind,
-        digest=_digest(settings, writers),
+        kind=corpus.kind,
+        digest=_digest(corpus.kind, settings, writers),
         records={side: writer.records for side, writer in writers.items()},
         characters={side: writer.characters for side, writer in writers.items()},
         bytes={side: writer.bytes for side, writer in writers.items()},
@@ -86,9 +96,17 @@ def build_dataset(folder: Path, name: str, settings: Build, progress: Progress, 
     return info
 
 
+def corpus_of(settings: Build, cut: int = LONGEST_TEXT) -> Corpus:
+    """The sources that a build's settings name, before they are looked at."""
+    mapping = dict(pair.split("=", 1) for pair in settings.mapping)
+    kind = None if settings.kind == "auto" else settings.kind
+    form = None if settings.format == "auto" else settings.format
+    return Corpus(settings.sources, cut, kind=kind, mapping=mapping, form=form)
+
+
 def report(info: DatasetInfo) -> Iterator[str]:
     """What was built, line by line, for the log."""
-    yield f"{info.name}: documents: {info.records['train']:,} for training, {info.records['val']:,} for validation"
+    yield f"{info.name}, {info.kind}: {info.records['train']:,} for training, {info.records['val']:,} for validation"
     for line in info.filters:
         yield f"{line.name}: {line.removed:,} removed, {line.changed:,} changed. {line.sentence}"
         yield from (f"    {example}" for example in line.examples)
@@ -99,22 +117,29 @@ def report(info: DatasetInfo) -> Iterator[str]:
 class _Counted:
     """Documents as they come out of cleaning; `read` counts those that went in."""
 
-    def __init__(self, documents: Iterator[TextRecord], cleaner: Cleaner) -> None:
+    def __init__(self, documents: Iterator[Record], cleaner: Cleaner) -> None:
         self._documents, self._cleaner = documents, cleaner
         self.read = 0
 
-    def __iter__(self) -> Iterator[TextRecord]:
+    def __iter__(self) -> Iterator[Record]:
         for record in self._documents:
             self.read += 1
-            text = self._cleaner.clean(record.text)
-            if text is not None:
-                yield msgspec.structs.replace(record, text=text)
+            cleaned = _clean(self._cleaner, record)
+            if cleaned is not None:
+                yield cleaned
 
 
-def _write(folder: Path, sided: Iterator[tuple[str, TextRecord]]) -> dict[str, RecordWriter]:
+def _clean(cleaner: Cleaner, record: Record) -> Record | None:
+    if not isinstance(record, TextRecord):
+        return record
+    text = cleaner.clean(record.text)
+    return None if text is None else msgspec.structs.replace(record, text=text)
+
+
+def _write(folder: Path, kind: Kind, sided: Iterable[tuple[str, Record]]) -> dict[str, RecordWriter]:
     """Write each record to its side; the writers know what they wrote."""
     with ExitStack() as stack:
-        writers = {side: stack.enter_context(RecordWriter(folder / "records", side)) for side in SPLITS}
+        writers = {side: stack.enter_context(RecordWriter(folder / "records", side, kind)) for side in SPLITS}
         for side, record in sided:
             writers[side].write(record)
     return writers
@@ -136,7 +161,7 @@ def _write_tail(folder: Path, records: _Counted, split: Split, progress: Progres
             done += len(record.text)
             progress("splitting", done, whole.characters)
 
-    writers = _write(folder, cut_tail(again(), whole.characters, split.share))
+    writers = _write(folder, "text", cut_tail(again(), whole.characters, split.share))
     shutil.rmtree(spool)
     return writers
 
@@ -146,23 +171,26 @@ def _told(problem: Problem) -> str:
     return f"{place}: {problem.message}"
 
 
-def _digest(settings: Build, writers: dict[str, RecordWriter]) -> str:
-    parts = [settings.kind, settings.split, *(writers[side].digest() for side in SPLITS)]
+def _digest(kind: Kind, settings: Build, writers: dict[str, RecordWriter]) -> str:
+    parts = [kind, settings.split, *(writers[side].digest() for side in SPLITS)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _refuse_empty(corpus: Corpus, reader: _Counted, writers: dict[str, RecordWriter], split: Split) -> None:
     """Raise UserError when training or validation would have nothing to read."""
+    noun = "document" if corpus.kind == "text" else "record"
     kept = sum(writer.records for writer in writers.values())
     if kept == 0:
-        what = (
-            f"Cleaning left none of {reader.read:,} documents." if reader.read else "There is no text in the sources."
+        nothing = (
+            "There is no text in the sources." if corpus.kind == "text" else "There are no records in the sources."
         )
+        what = f"Cleaning left none of {reader.read:,} {noun}s." if reader.read else nothing
         raise UserError(what, next((_told(problem) for problem in corpus.problems), ""))
     if writers["train"].records == 0:
-        raise UserError("Every document fell into the validation part.", "Choose a smaller share, or tail:0.1.")
+        raise UserError(f"Every {noun} fell into the validation part.", "Choose a smaller share.")
     if writers["val"].records == 0 and split.how != "none":
+        otherwise = "tail:0.1, which takes the end of the text" if corpus.kind == "text" else "none"
         raise UserError(
-            f"There are no validation documents: {kept:,} document cannot be split by documents.",
-            "Choose the split tail:0.1, which takes the end of the text, or add a document.",
+            f"There are no validation {noun}s: {kept:,} {noun} cannot be split by documents.",
+            f"Choose the split {otherwise}, or add a {noun}.",
         )

@@ -1,18 +1,18 @@
-"""Reading files as bytes, one bounded line at a time: text files into documents, JSON lines into records."""
+"""Reading files as bytes, one bounded line at a time: text into documents, JSON lines into values."""
 
 from __future__ import annotations
 
 import codecs
 import hashlib
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 
+from stages.data.opening import CHUNK, Advance, opened
+from stages.data.trouble import Refuse, not_utf8, why_not_json
 from stages.store.datasets import Problem
-from stages.store.records import TextRecord
 
 LONGEST_LINE = 16_000_000
 """Bytes. A longer line is reported and left out; it is never held in memory."""
@@ -20,16 +20,7 @@ LONGEST_LINE = 16_000_000
 LONGEST_TEXT = 4_000_000
 """Characters. A longer text file is always cut, so that memory stays bounded."""
 
-DEEPEST = 64
-"""Levels of lists and objects in a record. What can be written must be readable, from any depth of calls."""
-
-NAMED_FIELDS = 8
-"""Fields that a refusal of a JSON object names, at most."""
-
-CHUNK = 1 << 20
-
-Report = Callable[[Problem], None]
-"""Takes note of what could not be used."""
+UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 class Scan(NamedTuple):
@@ -42,34 +33,57 @@ class Scan(NamedTuple):
     """Set when the file is refused as a whole."""
 
 
-def scan(path: Path, *, text: bool, advance: Callable[[int], None]) -> Scan:
+def scan(path: Path, *, text: bool, advance: Advance) -> Scan:
     """Read a file once: its digest and, for `text`, whether it is binary (holds NUL) or broken UTF-8.
 
-    `advance` is called with the number of bytes of every chunk. Raises OSError.
+    What is gzip is read a second time, unpacked. Raises OSError.
     """
-    digest, decoder = hashlib.sha256(), codecs.getincrementaldecoder("utf-8")()
-    size, lines, binary, problem = 0, 0, False, None
+    digest, check, size, packed = hashlib.sha256(), _TextCheck(path), 0, False
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
+            packed = packed or (size == 0 and chunk.startswith(b"\x1f\x8b"))
             digest.update(chunk)
             size += len(chunk)
             advance(len(chunk))
-            binary = binary or b"\0" in chunk
-            if text and problem is None:
-                problem = _broken(decoder, chunk, path, lines, final=False)
-                lines += chunk.count(b"\n")
-    if text and problem is None:
-        problem = _broken(decoder, b"", path, lines, final=True)
-    return Scan(size, digest.hexdigest(), text and binary, problem)
+            if text and not packed:
+                check.add(chunk)
+    if text and packed:
+        with opened(path, lambda count: advance(0)) as unpacked:
+            while (chunk := unpacked.read(CHUNK)) and not check.binary and check.problem is None:
+                check.add(chunk)
+    if text:
+        check.end()
+    return Scan(size, digest.hexdigest(), check.binary, check.problem)
 
 
-def _broken(decoder: codecs.IncrementalDecoder, chunk: bytes, path: Path, lines: int, *, final: bool) -> Problem | None:
-    try:
-        decoder.decode(chunk, final)
-    except UnicodeDecodeError as error:
-        line = lines + error.object[: error.start].count(b"\n") + 1
-        return Problem(shown(path), line, "", f"This is not UTF-8 (byte 0x{error.object[error.start]:02x}).")
-    return None
+class _TextCheck:
+    """Looks for what is not UTF-8 text in a file, chunk by chunk."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._lines, self._begun = path, 0, False
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self.binary = False
+        self.problem: Problem | None = None
+
+    def add(self, chunk: bytes) -> None:
+        if not self._begun and chunk.startswith(UTF16):
+            self.problem = Problem(shown(self._path), 0, "", "This is UTF-16. Save it as UTF-8.")
+        self._begun = True
+        self.binary = self.binary or (self.problem is None and b"\0" in chunk)
+        self._decode(chunk, final=False)
+
+    def end(self) -> None:
+        self._decode(b"", final=True)
+
+    def _decode(self, chunk: bytes, *, final: bool) -> None:
+        if self.problem is not None:
+            return
+        try:
+            self._decoder.decode(chunk, final)
+        except UnicodeDecodeError as error:
+            line = self._lines + error.object[: error.start].count(b"\n") + 1
+            self.problem = Problem(shown(self._path), line, "", not_utf8(error))
+        self._lines += chunk.count(b"\n")
 
 
 def read_lines(file: BinaryIO, longest: int = LONGEST_LINE) -> Iterator[tuple[int, bytes | None, int]]:
@@ -85,65 +99,36 @@ def read_lines(file: BinaryIO, longest: int = LONGEST_LINE) -> Iterator[tuple[in
         yield number, None, read
 
 
-def read_text(path: Path, label: str, cut: int, report: Report, advance: Callable[[int], None]) -> Iterator[TextRecord]:
+def read_text(file: BinaryIO, cut: int, refuse: Refuse) -> Iterator[str]:
     """The documents of a text file that `scan` found to be UTF-8, cut as `cut_at_blank_lines` says."""
 
     def lines() -> Iterator[str]:
-        with path.open("rb") as file:
-            for number, line, read in read_lines(file):
-                advance(read)
-                if line is None:
-                    report(_too_long(path, number, read))
-                else:
-                    yield line.decode()
-
-    for text in cut_at_blank_lines(lines(), cut):
-        yield TextRecord(text=text, source=label)
-
-
-def read_json_lines(
-    path: Path, label: str, field: str, report: Report, advance: Callable[[int], None]
-) -> Iterator[TextRecord]:
-    """One record a line that is an object with text under `field`; what else it holds goes into its meta."""
-    with path.open("rb") as file:
         for number, line, read in read_lines(file):
-            advance(read)
             if line is None:
-                report(_too_long(path, number, read))
-                continue
-            line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
-            if not line.strip():
-                continue
-            found = parse_record(line, field, label)
-            if isinstance(found, TextRecord):
-                yield found
+                refuse(number, "", too_long(read))
             else:
-                report(Problem(shown(path), number, *found))
+                yield line.decode()
+
+    return cut_at_blank_lines(lines(), cut)
 
 
-def parse_record(line: bytes, field: str, label: str) -> TextRecord | tuple[str, str]:
-    """The record in a JSON line, or the field and the sentence that say why there is none."""
-    try:
-        value = msgspec.json.decode(line)
-    except RecursionError:
-        return "", "This JSON is nested too deeply."
-    except UnicodeDecodeError as error:
-        return "", f"This is not UTF-8 (byte 0x{error.object[error.start]:02x})."
-    except msgspec.DecodeError as error:
-        return "", _why_not_json(line, str(error))
-    if not isinstance(value, dict):
-        return "", "This is not a JSON object."
-    text = value.pop(field, None)
-    if text is None:
-        names = ", ".join(sorted(value)[:NAMED_FIELDS]) or "none"
-        return field, f"There is no field {field!r}; the fields are: {names[:200]}. Choose one with text_field."
-    if not isinstance(text, str):
-        return field, "This is not text."
-    source, meta = value.get("source"), value.pop("meta", {})
-    if source and isinstance(source, str):
-        label = value.pop("source")
-    meta = {**value, **(meta if isinstance(meta, dict) else {"meta": meta})}
-    return ("", "This JSON is nested too deeply.") if _deep(meta) else TextRecord(text=text, source=label, meta=meta)
+def read_json_lines(file: BinaryIO, refuse: Refuse) -> Iterator[tuple[int, Any]]:
+    """The JSON value of each line that is not blank, with its number."""
+    for number, line, read in read_lines(file):
+        if line is None:
+            refuse(number, "", too_long(read))
+            continue
+        line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+        if not line.strip():
+            continue
+        try:
+            yield number, msgspec.json.decode(line)
+        except RecursionError:
+            refuse(number, "", "This JSON is nested too deeply.")
+        except UnicodeDecodeError as error:
+            refuse(number, "", not_utf8(error))
+        except msgspec.DecodeError as error:
+            refuse(number, "", why_not_json(line, str(error)))
 
 
 def cut_at_blank_lines(lines: Iterable[str], longest: int) -> Iterator[str]:
@@ -177,6 +162,11 @@ def shown(path: Path) -> str:
     return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
+def too_long(size: int) -> str:
+    """A sentence for a line of `size` bytes."""
+    return f"This line has {size / 1e6:.0f} MB and was left out; the limit is {LONGEST_LINE / 1e6:.0f} MB."
+
+
 def _slices(line: str, longest: int) -> Iterator[str]:
     start = 0
     while len(line) - start > longest:
@@ -186,28 +176,3 @@ def _slices(line: str, longest: int) -> Iterator[str]:
         yield line[start:end]
         start = end
     yield line[start:]
-
-
-def _deep(value: Any) -> bool:
-    """Whether lists and objects stand more than DEEPEST levels within each other; without recursion."""
-    level = [value]
-    for _ in range(DEEPEST):
-        inner = (part.values() if isinstance(part, dict) else part for part in level if isinstance(part, dict | list))
-        level = [part for parts in inner for part in parts]
-    return bool(level)
-
-
-SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-
-
-def _why_not_json(line: bytes, message: str) -> str:
-    if re.search(rb"[:\[,]\s*-?(NaN|Infinity)\b", line):
-        return "NaN and Infinity are not JSON."
-    if SURROGATE.search(line):
-        return "This holds half of a surrogate pair, or is not JSON."
-    return f"This is not JSON: {message.removeprefix('JSON is malformed: ')}."
-
-
-def _too_long(path: Path, number: int, size: int) -> Problem:
-    message = f"This line has {size / 1e6:.0f} MB and was left out; the limit is {LONGEST_LINE / 1e6:.0f} MB."
-    return Problem(shown(path), number, "", message)

@@ -1,90 +1,89 @@
-"""What a dataset is built from: files and folders, and the starter data, found, checked and read."""
+"""What a dataset is built from: sources found, checked, recognised and read as canonical records of one kind."""
 
 from __future__ import annotations
 
-import hashlib
 import os
+import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-import msgspec
-
-from stages.data.readers import read_json_lines, read_text, scan, shown
-from stages.store.datasets import Filter, Problem, Source
+from stages.data.finding import Finder, Form, Item, Skipped, is_code, is_licence, is_readme
+from stages.data.opening import BROKEN, Unpacks, opened
+from stages.data.readers import read_text, scan, shown
+from stages.data.rows import read_rows
+from stages.data.shapes import Detection, Row, Unfit, detect, named, read_row, renamed
+from stages.data.starters import starter_kind, starter_records, starter_source
+from stages.store.datasets import Filter, Kind, Problem, Source
 from stages.store.errors import UserError, WorkFailed
-from stages.store.names import nearest
-from stages.store.records import TextRecord
-from stages.store.workspace import installation_root
+from stages.store.records import Record, TextRecord
 
-TEXT = frozenset(".txt .text .md .markdown .rst .org .adoc .tex .log".split())
-CODE = frozenset(
-    ".py .pyi .js .mjs .jsx .ts .tsx .c .h .cc .cpp .cxx .hpp .hh .cu .cuh .cs .java .kt .kts .scala .go .rs .rb .php "
-    ".pl .pm .lua .r .jl .m .mm .swift .dart .ex .exs .erl .hs .ml .mli .fs .clj .lisp .el .scm .vim .sh .bash .zsh "
-    ".fish .ps1 .sql .html .htm .css .scss .less .vue .svelte .xml .yaml .yml .toml .ini .cfg .cmake .mk .proto "
-    ".graphql .zig .nim .v .sv .vhd .asm .s .f .f90 .pas .ada .d .groovy .gradle .tf .nix".split()
-)
-NAMES = frozenset("Makefile Dockerfile README LICENSE CMakeLists.txt Rakefile Gemfile".split())
-"""Files of these endings and names are taken from folders, besides .jsonl."""
-
-LATER = frozenset(".json .csv .tsv .parquet .arrow .gz .bz2 .xz .zst .zip .tar .pdf .docx .epub".split())
-"""Endings that are refused by name: a reader for plain text would make nonsense of them."""
-
-TOOLS = frozenset("__pycache__ node_modules CVS _darcs venv".split())
-"""Folders that are skipped like hidden ones."""
-
-STARTER = ("starter:sentences", "starter:world")
-PROBLEMS, EXAMPLES = 100, 5
+PROBLEMS = 100
 STEP = 1 << 18
 """Bytes between two reports of progress."""
+PATIENCE = 0.1
+"""Seconds after which progress is reported in any case."""
+SAMPLE = 100
+"""Rows of a file from which its shape is found."""
 
 Advance = Callable[[int, int], None]
 """Called with bytes done and bytes in all. It may raise, to cancel."""
 
 
-class Item(NamedTuple):
-    """One thing to read."""
+class Found(NamedTuple):
+    """A file that has been looked at."""
 
-    path: Path
-    label: str
-    form: Literal["text", "jsonl", "world"]
-    named: bool
-    """Given by name, not found in a folder."""
+    item: Item
+    source: Source
+    changed: float
+    """When it was last written, in seconds."""
+    detection: Detection | None
+    """How its rows are written; None for text, starter data and files of rows that nobody knows."""
+    fields: str
+    """The names of a first row's fields, for messages; empty when there are none."""
 
-
-class Skipped:
-    """Files of a folder that were left out, and why."""
-
-    def __init__(self, name: str, sentence: str) -> None:
-        self._name, self._sentence = name, sentence
-        self._count, self._examples = 0, list[str]()
-
-    def add(self, path: Path) -> None:
-        self._count += 1
-        if len(self._examples) < EXAMPLES:
-            self._examples.append(shown(path))
-
-    def filters(self) -> list[Filter]:
-        """A line for the report, when there is something to say."""
-        return [Filter(self._name, self._sentence, self._count, 0, self._examples)] if self._count else []
+    @property
+    def kind(self) -> Kind | None:
+        if self.item.form == "starter":
+            return starter_kind(self.item.origin)
+        if self.item.form == "text":
+            return "text"
+        return self.detection.kind if self.detection else None
 
 
 class Corpus:
-    """The sources of one dataset. First `survey`, then `documents`; `problems` and `skipped` grow with both."""
+    """The sources of one dataset. First `survey`, then `documents`; `problems` and `skipped` grow with both.
 
-    def __init__(self, sources: list[str], text_field: str, cut: int) -> None:
-        self._names, self._field, self._cut = sources, text_field, cut
-        self._items: list[tuple[Item, Source, float]] = []
+    `kind` None: as found. `mapping`: our names of fields to those of the files. `form`: how every file is read,
+    whatever its name; None: as its name says.
+    """
+
+    def __init__(
+        self,
+        sources: list[str],
+        cut: int,
+        *,
+        kind: Kind | None = None,
+        mapping: dict[str, str] | None = None,
+        form: Form | None = None,
+    ) -> None:
+        self._names, self._cut, self._asked, self._mapping = sources, cut, kind, mapping or {}
+        self._finder = Finder(form)
+        self.found: list[Found] = []
+        self.kind: Kind = kind or "text"
         self.problems: list[Problem] = []
         self.problem_count = 0
-        self._hidden = Skipped("hidden files", "Left out hidden files and folders, and folders of tools.")
-        self._other = Skipped("other files", "Left out files in folders that are not text, source code or JSONL.")
         self._binary = Skipped("binary files", "Left out files in folders that are not text.")
+        self._papers = Skipped("licences and READMEs", "Left out files that describe the data beside them.")
+        self._others = Skipped(
+            "files of another kind", "Left out files that do not hold records of this dataset's kind."
+        )
 
     @property
     def sources(self) -> list[Source]:
         """Every file that is read, with size and digest."""
-        return [source for _, source, _ in self._items]
+        return [found.source for found in self.found]
 
     @property
     def size(self) -> int:
@@ -92,61 +91,137 @@ class Corpus:
         return sum(source.size for source in self.sources)
 
     def skipped(self) -> list[Filter]:
-        """What was left out of folders."""
-        return [line for skipped in (self._hidden, self._other, self._binary) for line in skipped.filters()]
+        """What was left out."""
+        later = [line for skipped in (self._binary, self._papers, self._others) for line in skipped.filters()]
+        return self._finder.skipped() + later
 
     def survey(self, advance: Advance) -> None:
-        """Find the files, take their digests and refuse what cannot be read.
+        """Find the files, take their digests, recognise them and decide on the kind of the dataset.
 
-        Raises UserError for a source that does not exist, is binary or has a form that cannot be read.
+        Raises UserError for a source that does not exist or cannot be read, for records that nobody knows, and when
+        the sources disagree about the kind.
         """
         items: dict[Path, Item] = {}
         for name in self._names:
-            for item in self._find(name):
+            for item in self._finder.find(name):
                 items.setdefault(item.path, item)
-        steps = _Steps(advance, sum(_size(path) for path in items))
-        for item in items.values():
-            self._survey(item, steps)
+        steps = _Steps(advance, sum(map(_size, items.values())))
+        looked = [found for item in items.values() if (found := self._look(item, steps)) is not None]
+        self.kind = self._asked or self._agreed_kind(looked)
+        for found in looked:
+            self._keep(found, looked)
 
-    def documents(self, advance: Advance) -> Iterator[TextRecord]:
-        """Every document, in the order of the sources. Raises WorkFailed when a file has changed since the survey."""
+    def documents(self, advance: Advance) -> Iterator[Record]:
+        """Every record, in the order of the sources. Raises WorkFailed when a file has changed since the survey."""
         steps = _Steps(advance, self.size)
-        for item, source, changed in self._items:
-            if item.form == "world":
-                yield from _world(steps)
+        for found in self.found:
+            item = found.item
+            if item.form == "starter":
+                yield from starter_records(item.origin, steps.add)
                 continue
             try:
                 now = item.path.stat()
-                if (now.st_size, now.st_mtime) != (source.size, changed):
+                if (now.st_size, now.st_mtime) != (found.source.size, found.changed):
                     raise WorkFailed(f"{shown(item.path)} changed while it was being read.", "Build again.")
-                yield from self._read(item, steps)
-            except (OSError, UnicodeDecodeError) as error:
+                yield from self._read(found, steps)
+            except (OSError, UnicodeDecodeError, Unpacks, *BROKEN) as error:
                 raise WorkFailed(f"{shown(item.path)} could not be read to its end: {error}.") from error
 
-    def _read(self, item: Item, steps: _Steps) -> Iterator[TextRecord]:
-        if item.form == "jsonl":
-            return read_json_lines(item.path, item.label, self._field, self._report, steps.add)
-        return read_text(item.path, item.label, self._cut, self._report, steps.add)
+    def sample(self, found: Found, count: int, advance: Advance) -> Iterator[Record]:
+        """A file's first records, for showing."""
+        steps = _Steps(advance, found.source.size)
+        records = (
+            starter_records(found.item.origin, steps.add) if found.item.form == "starter" else self._read(found, steps)
+        )
+        return islice(records, count)
 
-    def _survey(self, item: Item, steps: _Steps) -> None:
-        if item.form == "world":
-            self._items.append((item, _world_source(), 0.0))
+    def _read(self, found: Found, steps: _Steps) -> Iterator[Record]:
+        item, refuse = found.item, self._refusal(found.item)
+        if item.form == "text":
+            with opened(item.path, steps.add) as file:
+                for text in read_text(file, self._cut, refuse):
+                    yield TextRecord(text=text, source=item.label)
             return
+        for number, row in read_rows(item.path, item.form, refuse, steps.add):
+            try:
+                if found.detection is not None:
+                    shape, _, kind = found.detection
+                    yield from read_row(shape, kind, renamed(row, self._mapping), item.label)
+            except Unfit as unfit:
+                refuse(number, self._mapping.get(unfit.field, unfit.field), unfit.message)
+
+    def _look(self, item: Item, steps: _Steps) -> Found | None:
+        """Scan a file and find its shape; None when it has been refused or left out."""
+        if item.form == "starter":
+            return Found(item, starter_source(item.origin), 0.0, None, "")
         try:
             changed = item.path.stat().st_mtime
-            found = scan(item.path, text=item.form == "text", advance=steps.add)
-        except OSError as error:
+            scanned = scan(item.path, text=item.form == "text", advance=steps.add)
+            rows = [] if item.form == "text" else self._sample_rows(item, steps)
+        except Unpacks as error:
+            raise UserError(f"{shown(item.path)} cannot be read: {error}") from error
+        except (OSError, *BROKEN) as error:
             self._unreadable(item, error)
-            return
-        if found.binary:
+            return None
+        if scanned.binary:
             self._refuse_binary(item)
-        elif found.problem is not None:
-            self._report(found.problem)
-        else:
-            self._items.append((item, Source(shown(item.path), found.size, found.sha256), changed))
+            return None
+        if scanned.problem is not None:
+            self._report(scanned.problem)
+            return None
+        detection = detect(rows, self._asked) if rows else None
+        source = Source(shown(item.path), scanned.size, scanned.sha256, detection.shape.name if detection else "")
+        return Found(item, source, changed, detection, named(rows[0]) if rows else "")
 
-    def _unreadable(self, item: Item, error: OSError) -> None:
-        reason = f"cannot be read: {os.strerror(error.errno or 0).lower()}."
+    def _sample_rows(self, item: Item, steps: _Steps) -> list[Row]:
+        rows = read_rows(item.path, item.form, lambda line, field, message: None, lambda count: steps.add(0))
+        return [renamed(row, self._mapping) for _, row in islice(rows, SAMPLE)]
+
+    def _agreed_kind(self, looked: list[Found]) -> Kind:
+        """The kind that each source holds most of, by bytes. UserError when they disagree, or nothing is known."""
+        kinds: dict[str, Kind] = {}
+        for origin in dict.fromkeys(found.item.origin for found in looked):
+            sizes: dict[Kind, int] = {}
+            for found in looked:
+                if found.item.origin == origin and found.kind is not None and not _is_paper(found, looked):
+                    sizes[found.kind] = sizes.get(found.kind, 0) + found.source.size
+            if sizes:
+                kinds[origin] = max(sizes, key=lambda kind: sizes[kind])
+        if len(set(kinds.values())) > 1:
+            told = ", ".join(f"{shown_source(origin)} gives {kind}" for origin, kind in list(kinds.items())[:4])
+            raise UserError(
+                f"The sources are of different kinds: {told}.", "Choose one with kind, or build them apart."
+            )
+        if kinds:
+            return next(iter(kinds.values()))
+        unknown = next((found for found in looked if found.fields), None)
+        if unknown is not None:
+            raise _unknown(unknown, None)
+        return "text"
+
+    def _keep(self, found: Found, looked: list[Found]) -> None:
+        """Take a file into the dataset, or leave it out and say so."""
+        item = found.item
+        if _is_paper(found, looked):
+            self._papers.add(item.path)
+        elif found.kind == self.kind or (not found.fields and found.kind is None and self._expects_rows(item)):
+            self.found.append(found)  # a file without a row tells what is wrong with it when it is read
+        elif item.named and found.kind is None:
+            raise _unknown(found, self._asked)
+        elif item.named:
+            raise UserError(f"{shown(item.path)} holds records of kind {found.kind}, not {self.kind}.")
+        elif found.kind is None and self.kind != "text":
+            self._report(Problem(shown(item.path), 0, "", f"Its records are none that are known: {found.fields}."))
+        else:
+            self._others.add(item.path)
+
+    def _expects_rows(self, item: Item) -> bool:
+        """Whether a file that gives no rows is worth a word; among texts, a .json or .csv is mostly something else."""
+        return item.named or self.kind != "text" or item.form == "jsonl"
+
+    def _unreadable(self, item: Item, error: Exception) -> None:
+        why = os.strerror(error.errno or 0).lower() if isinstance(error, OSError) and error.errno else str(error)
+        reason = f"cannot be read: {why.rstrip('.') or 'it is damaged'}."
         if item.named:
             raise UserError(f"{shown(item.path)} {reason}") from error
         self._report(Problem(shown(item.path), 0, "", f"This file {reason}"))
@@ -156,44 +231,18 @@ class Corpus:
             raise UserError(f"{shown(item.path)} is not text: it holds zero bytes.", "Convert it to UTF-8 text first.")
         self._binary.add(item.path)
 
+    def _refusal(self, item: Item) -> Callable[[int, str, str], None]:
+        return lambda line, field, message: self._report(Problem(shown(item.path), line, field, message))
+
     def _report(self, problem: Problem) -> None:
         self.problem_count += 1
         if len(self.problems) < PROBLEMS:
             self.problems.append(problem)
 
-    def _find(self, name: str) -> Iterator[Item]:
-        if name.startswith("starter:"):
-            yield _starter(name)
-            return
-        path = Path(name).expanduser().absolute()
-        if path.is_dir():
-            yield from self._walk(path)
-        elif not path.exists():
-            raise UserError(f"There is no file or folder {shown(path)}.")
-        elif not path.is_file():
-            raise UserError(f"{shown(path)} is neither a file nor a folder.")
-        elif path.suffix.lower() in LATER:
-            raise UserError(
-                f"{shown(path)}: files that end in {path.suffix} cannot be read.",
-                "Text, source code and JSONL can.",
-            )
-        else:
-            yield Item(path, shown(Path(path.name)), _form(path), named=True)
 
-    def _walk(self, root: Path) -> Iterator[Item]:
-        """The readable files below `root`, sorted. Links to folders are not followed."""
-        for parent, folders, files in os.walk(root):
-            for name in [name for name in folders if name.startswith(".") or name in TOOLS]:
-                self._hidden.add(Path(parent, name))
-                folders.remove(name)
-            folders.sort()
-            for path in (Path(parent, name) for name in sorted(files)):
-                if path.name.startswith("."):
-                    self._hidden.add(path)
-                elif not _wanted(path) or not path.is_file():
-                    self._other.add(path)
-                else:
-                    yield Item(path, shown(path.relative_to(root.parent)), _form(path), named=False)
+def shown_source(source: str) -> str:
+    """A source for messages."""
+    return source.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 class _Steps:
@@ -202,51 +251,36 @@ class _Steps:
     def __init__(self, advance: Advance, total: int) -> None:
         self._advance, self._total = advance, total
         self._done = self._told = 0
+        self._when = 0.0
 
     def add(self, count: int) -> None:
         self._done += count
-        if self._done - self._told >= STEP or self._done == self._total:
-            self._told = self._done
+        now = time.monotonic()
+        if self._done - self._told >= STEP or self._done == self._total or now - self._when >= PATIENCE:
+            self._told, self._when = self._done, now
             self._advance(self._done, self._total)
 
 
-def _wanted(path: Path) -> bool:
-    return path.suffix.lower() in TEXT | CODE | {".jsonl"} or path.name in NAMES
+def _is_paper(found: Found, looked: list[Found]) -> bool:
+    """Whether this is a licence, or a README of data, found beside other files. A README of code is part of it."""
+    item = found.item
+    if item.named or item.form != "text" or not (is_licence(item.path) or is_readme(item.path)):
+        return False
+    beside = [other.item.path for other in looked if other.item.origin == item.origin and other is not found]
+    data = [path for path in beside if not is_licence(path) and not is_readme(path)]
+    return bool(data) and (is_licence(item.path) or not any(map(is_code, data)))
 
 
-def _form(path: Path) -> Literal["text", "jsonl"]:
-    return "jsonl" if path.suffix.lower() == ".jsonl" else "text"
+def _unknown(found: Found, kind: Kind | None) -> UserError:
+    what = f"records of kind {kind}" if kind else "records that are known"
+    return UserError(
+        f"{shown(found.item.path)} does not hold {what}; its fields are: {found.fields}.",
+        "Say what they are with a mapping, such as --map prompt=FIELD --map completion=FIELD, or --map text=FIELD.",
+    )
 
 
-def _size(path: Path) -> int:
+def _size(item: Item) -> int:
     try:
-        return path.stat().st_size
+        return item.path.stat().st_size
     except OSError:
         return 0
-
-
-def _starter(name: str) -> Item:
-    if name not in STARTER:
-        raise UserError(f"There is no starter data {name!r}.", nearest(name, STARTER))
-    if name == "starter:world":
-        return Item(Path(name), name, "world", named=True)
-    return Item(installation_root() / "assets" / "starter" / "sentences.jsonl", name, "jsonl", named=True)
-
-
-def _world(steps: _Steps) -> Iterator[TextRecord]:
-    from stages.data.world import pretraining_documents
-
-    for record in pretraining_documents():
-        steps.add(len(msgspec.json.encode(record)))
-        yield TextRecord(text=record["text"], source=record["source"], meta=record["meta"])
-
-
-def _world_source() -> Source:
-    from stages.data.world import pretraining_documents
-
-    digest, size = hashlib.sha256(), 0
-    for record in pretraining_documents():
-        line = msgspec.json.encode(record)
-        digest.update(line)
-        size += len(line)
-    return Source("starter:world", size, digest.hexdigest())

@@ -21,6 +21,8 @@ class Source(msgspec.Struct, frozen=True):
     path: str
     size: int
     sha256: str
+    shape: str = ""
+    """How its records were found to be written; empty where that was not asked."""
 
 
 class Filter(msgspec.Struct, frozen=True):
@@ -35,7 +37,10 @@ class Filter(msgspec.Struct, frozen=True):
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """A record that could not be used. `line` counts from 1; 0 when the file as a whole is meant."""
+    """A record that could not be used. `line` counts from 1, and is the row of a Parquet or an Arrow file.
+
+    It is 0 when the file as a whole is meant.
+    """
 
     file: str
     line: int

@@ -132,12 +132,12 @@ async def test_control_characters_do_not_enter_a_text_field() -> None:
     app = FormApp(Build)
     async with app.run_test() as pilot:
         form = app.form
-        editor = form.rows["text_field"].editor
+        editor = form.rows["split"].editor
         assert isinstance(editor, LineInput)
         editor.focus()
         await pilot.pause()
         editor.insert_text_at_cursor("a\x1b[31mb\u202e")
-        assert editor.value == "texta[31mb"
+        assert editor.value == "documents:0.1a[31mb"
 
 
 @given(st.lists(st.text(st.characters(categories=["L", "N", "P", "S", "Zs"]), max_size=8)))

@@ -1,5 +1,6 @@
 """Reading: bounded lines, documents cut without loss, and a sentence for every line that is no record."""
 
+import gzip
 import io
 from pathlib import Path
 
@@ -7,11 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.data.readers import cut_at_blank_lines, parse_record, read_json_lines, read_lines, read_text, scan
-from stages.store.datasets import Problem
-from stages.store.records import TextRecord
+from stages.data.opening import opened
+from stages.data.readers import cut_at_blank_lines, read_json_lines, read_lines, read_text, scan
 
 LINES = st.lists(st.text(alphabet="ab é\r\u2028", max_size=12).map(lambda text: text + "\n"), max_size=30)
+
+
+class Notes(list[tuple[int, str, str]]):
+    """Takes note of what is refused."""
+
+    def __call__(self, line: int, field: str, message: str) -> None:
+        self.append((line, field, message))
 
 
 def no_advance(count: int) -> None:
@@ -62,56 +69,59 @@ def test_scan_names_the_line_of_broken_utf8_across_chunks(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize(
-    ("line", "field", "message"),
+    ("line", "message"),
     [
-        (b"[" * 100_000, "", "nested too deeply"),
-        (b'{"text": ' + b'{"a":' * 100_000, "", "nested too deeply"),
-        (b'{"text": "a", "x": NaN}', "", "NaN"),
-        (b'{"text": -Infinity}', "", "NaN"),
-        (b'{"text": "\\ud800"}', "", "surrogate"),
-        (b'{"text": "\xff"}', "", "not UTF-8"),
-        (b'{"text": "a"', "", "not JSON"),
-        (b"plain words", "", "not JSON"),
-        (b'{"text": 1e999}', "", "not JSON"),
-        (b'["text"]', "", "not a JSON object"),
-        (b'{"words": "a"}', "text", "no field 'text'; the fields are: words"),
-        (b'{"text": null}', "text", "no field 'text'"),
-        (b'{"text": 5}', "text", "not text"),
-        (b'{"text": "a", "x": ' + b"[" * 70 + b"]" * 70 + b"}", "", "nested too deeply"),
-        (b'{"text": "a", "n": ' + b"1" * 5_000 + b"}", "", "not JSON"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"text": ' + b'{"a":' * 100_000, "nested too deeply"),
+        (b'{"text": "a", "x": NaN}', "NaN"),
+        (b'{"text": -Infinity}', "NaN"),
+        (b'{"text": "\\ud800"}', "surrogate"),
+        (b'{"text": "\xff"}', "not UTF-8"),
+        (b'{"text": "a"', "not JSON"),
+        (b"plain words", "not JSON"),
+        (b'{"text": 1e999}', "not JSON"),
+        (b'{"text": "a", "n": ' + b"1" * 5_000 + b"}", "not JSON"),
     ],
 )
-def test_a_line_that_is_no_record_gets_a_sentence(line: bytes, field: str, message: str) -> None:
-    found = parse_record(line, "text", "file")
-    assert not isinstance(found, TextRecord)
-    assert found[0] == field and message in found[1]
+def test_a_line_that_is_not_json_gets_a_sentence(line: bytes, message: str) -> None:
+    notes = Notes()
+    assert list(read_json_lines(io.BytesIO(line), notes)) == []
+    assert notes[0][0] == 1 and message in notes[0][2]
 
 
-def test_what_else_a_record_holds_is_kept_in_its_meta() -> None:
-    line = b'{"body": "a", "source": "web", "id": 7, "meta": {"lang": "en"}}'
-    assert parse_record(line, "body", "file") == TextRecord(text="a", source="web", meta={"id": 7, "lang": "en"})
-    assert parse_record(b'{"body": "a", "source": 3}', "body", "file") == TextRecord(
-        text="a", source="file", meta={"source": 3}
-    )
+def test_json_lines_are_read_past_marks_blank_lines_and_bad_ones() -> None:
+    notes = Notes()
+    file = io.BytesIO(b'\xef\xbb\xbf{"text": "one\\u2028"}\r\n\n{"text": 2\n{"text": "three"}')
+    assert list(read_json_lines(file, notes)) == [(1, {"text": "one\u2028"}), (4, {"text": "three"})]
+    assert [line for line, _, _ in notes] == [3]
 
 
-def test_json_lines_are_read_past_marks_blank_lines_and_bad_ones(tmp_path: Path) -> None:
-    path = tmp_path / "some.jsonl"
-    path.write_bytes(b'\xef\xbb\xbf{"text": "one\\u2028"}\r\n\n{"text": 2}\n{"text": "three"}')
-    problems: list[Problem] = []
-    records = list(read_json_lines(path, "some.jsonl", "text", problems.append, no_advance))
-    assert [record.text for record in records] == ["one\u2028", "three"]
-    assert [(problem.file, problem.line, problem.field) for problem in problems] == [(str(path), 3, "text")]
-
-
-def test_a_line_over_the_limit_is_reported_and_its_neighbours_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_line_over_the_limit_is_reported_and_its_neighbours_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stages.data.readers.read_lines", lambda file: read_lines(file, longest=40))
-    text, rows = tmp_path / "a.txt", tmp_path / "a.jsonl"
-    text.write_bytes(b"first\n" + b"x" * 100 + b"\nlast\n")
-    rows.write_bytes(b'{"text": "first"}\n{"text": "' + b"x" * 100 + b'"}\n{"text": "last"}\n')
-    problems: list[Problem] = []
-    assert [r.text for r in read_text(text, "a", 1_000, problems.append, no_advance)] == ["first\nlast\n"]
-    assert [r.text for r in read_json_lines(rows, "a", "text", problems.append, no_advance)] == ["first", "last"]
-    assert [problem.line for problem in problems] == [2, 2]
+    notes = Notes()
+    text = io.BytesIO(b"first\n" + b"x" * 100 + b"\nlast\n")
+    rows = io.BytesIO(b'{"text": "first"}\n{"text": "' + b"x" * 100 + b'"}\n{"text": "last"}\n')
+    assert list(read_text(text, 1_000, notes)) == ["first\nlast\n"]
+    assert [row["text"] for _, row in read_json_lines(rows, notes)] == ["first", "last"]
+    assert [line for line, _, _ in notes] == [2, 2]
+
+
+def test_gzip_is_read_unpacked_and_its_text_checked(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt.gz"
+    path.write_bytes(gzip.compress("é\nzwei\n".encode()))
+    read: list[int] = []
+    with opened(path, read.append) as file:
+        assert list(read_lines(file)) == [(1, "é\n".encode(), 3), (2, b"zwei\n", 5)]
+    assert sum(read) == path.stat().st_size
+    found = scan(path, text=True, advance=no_advance)
+    assert (found.size, found.binary, found.problem) == (path.stat().st_size, False, None)
+    path.write_bytes(gzip.compress(b"one\n\xff\n"))
+    problem = scan(path, text=True, advance=no_advance).problem
+    assert problem is not None and problem.line == 2
+
+
+def test_utf_16_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes("words".encode("utf-16"))
+    found = scan(path, text=True, advance=no_advance)
+    assert found.problem is not None and "UTF-16" in found.problem.message and not found.binary
