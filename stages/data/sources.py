@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from stages.data.finding import Finder, Form, Item, Skipped, is_code, is_licence, is_readme
 from stages.data.opening import BROKEN, Unpacks, opened
-from stages.data.readers import read_text, scan, shown
+from stages.data.readers import glance, read_text, scan, shown
 from stages.data.rows import read_rows
 from stages.data.shapes import Detection, Row, Unfit, detect, named, read_row, renamed
 from stages.data.starters import starter_kind, starter_records, starter_source
@@ -40,8 +40,8 @@ class Found(NamedTuple):
     """When it was last written, in seconds."""
     detection: Detection | None
     """How its rows are written; None for text, starter data and files of rows that nobody knows."""
-    fields: str
-    """The names of a first row's fields, for messages; empty when there are none."""
+    first: list[Row]
+    """Its first row, if there is one."""
 
     @property
     def kind(self) -> Kind | None:
@@ -68,7 +68,8 @@ class Corpus:
         mapping: dict[str, str] | None = None,
         form: Form | None = None,
     ) -> None:
-        self._names, self._cut, self._asked, self._mapping = sources, cut, kind, mapping or {}
+        self._names, self._cut, self._asked, self.mapping = sources, cut, kind, mapping or {}
+        self._quick = False
         self._finder = Finder(form)
         self.found: list[Found] = []
         self.kind: Kind = kind or "text"
@@ -95,9 +96,10 @@ class Corpus:
         later = [line for skipped in (self._binary, self._papers, self._others) for line in skipped.filters()]
         return self._finder.skipped() + later
 
-    def survey(self, advance: Advance) -> None:
+    def survey(self, advance: Advance, *, quick: bool = False) -> None:
         """Find the files, take their digests, recognise them and decide on the kind of the dataset.
 
+        `quick` looks at the beginning of each file alone, and takes no digests.
         Raises UserError for a source that does not exist or cannot be read, for records that nobody knows, and when
         the sources disagree about the kind.
         """
@@ -105,6 +107,7 @@ class Corpus:
         for name in self._names:
             for item in self._finder.find(name):
                 items.setdefault(item.path, item)
+        self._quick = quick
         steps = _Steps(advance, sum(map(_size, items.values())))
         looked = [found for item in items.values() if (found := self._look(item, steps)) is not None]
         self.kind = self._asked or self._agreed_kind(looked)
@@ -146,18 +149,21 @@ class Corpus:
             try:
                 if found.detection is not None:
                     shape, _, kind = found.detection
-                    yield from read_row(shape, kind, renamed(row, self._mapping), item.label)
+                    yield from read_row(shape, kind, renamed(row, self.mapping), item.label)
             except Unfit as unfit:
-                refuse(number, self._mapping.get(unfit.field, unfit.field), unfit.message)
+                refuse(number, self.mapping.get(unfit.field, unfit.field), unfit.message)
 
     def _look(self, item: Item, steps: _Steps) -> Found | None:
         """Scan a file and find its shape; None when it has been refused or left out."""
         if item.form == "starter":
-            return Found(item, starter_source(item.origin), 0.0, None, "")
+            source = Source(item.origin, 0, "", "starter data") if self._quick else starter_source(item.origin)
+            return Found(item, source, 0.0, None, [])
+        text = item.form == "text"
         try:
             changed = item.path.stat().st_mtime
-            scanned = scan(item.path, text=item.form == "text", advance=steps.add)
-            rows = [] if item.form == "text" else self._sample_rows(item, steps)
+            scanned = glance(item.path, text=text) if self._quick else scan(item.path, text=text, advance=steps.add)
+            steps.add(scanned.size if self._quick else 0)
+            rows = [] if text else self._sample_rows(item, steps)
         except Unpacks as error:
             raise UserError(f"{shown(item.path)} cannot be read: {error}") from error
         except (OSError, *BROKEN) as error:
@@ -171,11 +177,11 @@ class Corpus:
             return None
         detection = detect(rows, self._asked) if rows else None
         source = Source(shown(item.path), scanned.size, scanned.sha256, detection.shape.name if detection else "")
-        return Found(item, source, changed, detection, named(rows[0]) if rows else "")
+        return Found(item, source, changed, detection, rows[:1])
 
     def _sample_rows(self, item: Item, steps: _Steps) -> list[Row]:
         rows = read_rows(item.path, item.form, lambda line, field, message: None, lambda count: steps.add(0))
-        return [renamed(row, self._mapping) for _, row in islice(rows, SAMPLE)]
+        return [renamed(row, self.mapping) for _, row in islice(rows, SAMPLE)]
 
     def _agreed_kind(self, looked: list[Found]) -> Kind:
         """The kind that each source holds most of, by bytes. UserError when they disagree, or nothing is known."""
@@ -194,7 +200,7 @@ class Corpus:
             )
         if kinds:
             return next(iter(kinds.values()))
-        unknown = next((found for found in looked if found.fields), None)
+        unknown = next((found for found in looked if found.first), None)
         if unknown is not None:
             raise _unknown(unknown, None)
         return "text"
@@ -204,14 +210,16 @@ class Corpus:
         item = found.item
         if _is_paper(found, looked):
             self._papers.add(item.path)
-        elif found.kind == self.kind or (not found.fields and found.kind is None and self._expects_rows(item)):
+        elif found.kind == self.kind or (not found.first and found.kind is None and self._expects_rows(item)):
             self.found.append(found)  # a file without a row tells what is wrong with it when it is read
         elif item.named and found.kind is None:
             raise _unknown(found, self._asked)
         elif item.named:
             raise UserError(f"{shown(item.path)} holds records of kind {found.kind}, not {self.kind}.")
         elif found.kind is None and self.kind != "text":
-            self._report(Problem(shown(item.path), 0, "", f"Its records are none that are known: {found.fields}."))
+            self._report(
+                Problem(shown(item.path), 0, "", f"Its records are none that are known: {named(found.first[0])}.")
+            )
         else:
             self._others.add(item.path)
 
@@ -274,7 +282,7 @@ def _is_paper(found: Found, looked: list[Found]) -> bool:
 def _unknown(found: Found, kind: Kind | None) -> UserError:
     what = f"records of kind {kind}" if kind else "records that are known"
     return UserError(
-        f"{shown(found.item.path)} does not hold {what}; its fields are: {found.fields}.",
+        f"{shown(found.item.path)} does not hold {what}; its fields are: {named(found.first[0])}.",
         "Say what they are with a mapping, such as --map prompt=FIELD --map completion=FIELD, or --map text=FIELD.",
     )
 

@@ -55,6 +55,10 @@ class Fields:
             raise Unfit(names[0], f"There is no field {names[0]!r}; the fields are: {named(self.row)}.")
         return value
 
+    def taken(self) -> list[str]:
+        """The names of the fields that were taken, as they stand in the row."""
+        return [name for name in self.row if name in self._taken]
+
     def rest(self) -> Row:
         """What was not taken."""
         return {name: value for name, value in self.row.items() if name not in self._taken}

@@ -15,7 +15,7 @@ class Build(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
     sources: Annotated[
         list[str],
         about(
-            "Files, folders and globs (text, code, JSONL, JSON, CSV, TSV, Parquet; .gz too), starter:NAME, or the id of a "
+            "Files, folders, globs (text, code, JSONL, JSON, CSV, TSV, Parquet; .gz too), starter:NAME, or the id of a "
             "dataset in the local Hugging Face cache.",
             group="sources",
         ),

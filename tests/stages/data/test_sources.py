@@ -8,12 +8,13 @@ import pytest
 
 from stages.data.sources import Corpus
 from stages.store.errors import UserError, WorkFailed
+from stages.store.records import texts_in
 from tests.stages.data.parts import real
 
 
 def read(corpus: Corpus) -> list[str]:
     corpus.survey(lambda done, total: None)
-    return [record.text for record in corpus.documents(lambda done, total: None)]
+    return [text for record in corpus.documents(lambda done, total: None) for text in texts_in(record)]
 
 
 def corpus_of(*sources: Path | str, cut: int = 1_000_000) -> Corpus:
@@ -122,7 +123,7 @@ def test_the_starter_data_is_read_with_its_meta() -> None:
     corpus.survey(lambda done, total: None)
     records = list(corpus.documents(lambda done, total: None))
     assert corpus.problem_count == 0 and len(records) > 8_000
-    assert all(record.text and record.source and record.meta for record in records)
+    assert all(texts_in(record)[0] and record.source and record.meta for record in records)
     assert all(source.size > 1_000 for source in corpus.sources)
 
 
