@@ -9,7 +9,7 @@ import hashlib
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from stages.store.files import check_space, write_atomic
 from stages.store.records import Record, TextRecord
 from stages.store.sources import is_spooled
 from stages.store.specs.build import Build
+from stages.store.workspace import Workspace
 
 SPLITS = ("train", "val")
 
@@ -44,7 +45,8 @@ def run(run: Run) -> dict[str, Any]:
 
     try:
         with building(run.workspace.datasets, run.spec.name, "dataset", replace=settings.replace) as folder:
-            info = build_dataset(folder, run.spec.name, settings, progress, run_id=run.dir.id)
+            workspace = run.workspace
+            info = build_dataset(folder, run.spec.name, settings, progress, run_id=run.dir.id, workspace=workspace)
     finally:
         for path in filter(is_spooled, map(Path, settings.sources)):
             path.unlink(missing_ok=True)
@@ -52,12 +54,23 @@ def run(run: Run) -> dict[str, Any]:
     return {"dataset": info.name, "records": info.records}
 
 
-def build_dataset(folder: Path, name: str, settings: Build, progress: Progress, *, run_id: str = "") -> DatasetInfo:
-    """Fill `folder` with records and dataset.json. UserError when no document is left for training or validation."""
+def build_dataset(
+    folder: Path,
+    name: str,
+    settings: Build,
+    progress: Progress,
+    *,
+    run_id: str = "",
+    workspace: Workspace | None = None,
+) -> DatasetInfo:
+    """Fill `folder` with records and dataset.json. UserError when no record is left for training or validation.
+
+    `workspace` is where datasets that the settings name are looked for.
+    """
     split = Split.parse(settings.split)
     always_whole = split.how == "tail" or settings.cut == 0
     cut = LONGEST_TEXT if always_whole else min(settings.cut, LONGEST_TEXT)
-    corpus, cleaner = corpus_of(settings, cut), Cleaner(settings)
+    corpus = corpus_of(settings, cut)
     corpus.survey(lambda done, total: progress("checking", done, total))
     if split.how == "tail" and corpus.kind != "text":
         raise UserError(
@@ -66,13 +79,15 @@ def build_dataset(folder: Path, name: str, settings: Build, progress: Progress, 
         )
     check_space(folder, corpus.size * (2 if split.how == "tail" else 1))
 
-    reader = _Counted(corpus.documents(lambda done, total: progress("reading", done, total)), cleaner)
-    if split.how == "tail":
-        writers = _write_tail(folder, reader, split, progress)
-    elif split.how == "documents":
-        writers = _write(folder, corpus.kind, by_document(reader, split.share, settings.seed))
-    else:
-        writers = _write(folder, corpus.kind, (("train", record) for record in reader))
+    with closing(Cleaner(settings, folder, workspace)) as cleaner:
+        reader = _Counted(corpus.documents(lambda done, total: progress("reading", done, total)), cleaner)
+        if split.how == "tail":
+            writers = _write_tail(folder, reader, split, progress)
+        elif split.how == "documents":
+            writers = _write(folder, corpus.kind, by_document(reader, split.share, settings.seed))
+        else:
+            writers = _write(folder, corpus.kind, (("train", record) for record in reader))
+        filters = cleaner.filters()
     _refuse_empty(corpus, reader, writers, split)
 
     info = DatasetInfo(
@@ -83,7 +98,7 @@ def build_dataset(folder: Path, name: str, settings: Build, progress: Progress, 
         characters={side: writer.characters for side, writer in writers.items()},
         bytes={side: writer.bytes for side, writer in writers.items()},
         sources=corpus.sources,
-        filters=corpus.skipped() + cleaner.filters(),
+        filters=corpus.skipped() + filters,
         read=reader.read,
         problems=corpus.problems,
         problem_count=corpus.problem_count,
@@ -124,16 +139,9 @@ class _Counted:
     def __iter__(self) -> Iterator[Record]:
         for record in self._documents:
             self.read += 1
-            cleaned = _clean(self._cleaner, record)
+            cleaned = self._cleaner.clean(record)
             if cleaned is not None:
                 yield cleaned
-
-
-def _clean(cleaner: Cleaner, record: Record) -> Record | None:
-    if not isinstance(record, TextRecord):
-        return record
-    text = cleaner.clean(record.text)
-    return None if text is None else msgspec.structs.replace(record, text=text)
 
 
 def _write(folder: Path, kind: Kind, sided: Iterable[tuple[str, Record]]) -> dict[str, RecordWriter]:
