@@ -27,6 +27,7 @@ from stages.store.checkpoints import (
 )
 from stages.store.errors import UserError, WorkFailed
 from stages.store.files import check_space, write_atomic
+from stages.store.sizes import peak_flops
 from stages.tensors import save_tensors
 
 MAX_ROWS = 100_000
@@ -45,6 +46,8 @@ class Progress(msgspec.Struct, kw_only=True):
     """Moving average of the loss, in nats."""
     lowest: float | None = None
     """The lowest value it has had."""
+    micro_batch: int | None = None
+    """Rows computed at once, where memory has decided it: other numbers would round otherwise."""
 
 
 def set_up_torch(run: Run, *, deterministic: bool) -> torch.device:
@@ -90,6 +93,32 @@ def cosine_lr(step: int, *, peak: float, floor: float, warmup: int, total: int) 
 def log_interval(asked: int, total: int) -> int:
     """Steps between rows of metrics: as asked, or more where a long run would write over MAX_ROWS."""
     return max(asked, -(-total // MAX_ROWS))
+
+
+class Pace:
+    """Tokens a second between two rows of metrics, validation and saving left out; MFU where the peak is known."""
+
+    def __init__(self, device: torch.device, precision: str, flops_per_token: int) -> None:
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+        self._peak = peak_flops(name) if name and precision == "bf16" else None
+        self._flops_per_token = flops_per_token
+        self._busy, self._tokens = 0.0, 0
+
+    @contextlib.contextmanager
+    def step(self, tokens: int) -> Iterator[None]:
+        """Count what happens in here as a step over so many tokens."""
+        began = time.perf_counter()
+        yield
+        self._busy += time.perf_counter() - began
+        self._tokens += tokens
+
+    def row(self) -> dict[str, float]:
+        """Figures for a row; nothing when no step was made since the last."""
+        if not self._busy:
+            return {}
+        rate = self._tokens / self._busy
+        self._busy, self._tokens = 0.0, 0
+        return {"tokens_per_s": rate} | ({"mfu": rate * self._flops_per_token / self._peak} if self._peak else {})
 
 
 class Divergence:

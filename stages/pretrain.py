@@ -10,7 +10,6 @@ Language Models are Unsupervised Multitask Learners (2019), with the optimiser s
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from stages.data.tokenizer import TextTokenizer, copy_tokenizer
 from stages.generate import Sampling, generate
 from stages.loop import (
     Divergence,
+    Pace,
     Progress,
     any_algorithms,
     cosine_lr,
@@ -44,7 +44,7 @@ from stages.store.checkpoints import best_checkpoint
 from stages.store.errors import UserError
 from stages.store.presets import ModelConfig
 from stages.store.shape import model_config, peak_lr
-from stages.store.sizes import flops_per_token, parameter_count, peak_flops, training_memory
+from stages.store.sizes import flops_per_token, parameter_count, training_memory
 from stages.store.specs.pretrain import Pretrain
 
 EVALUATION_TOKENS = 4_096
@@ -154,12 +154,15 @@ class Job:
         self.divergence = Divergence(self.progress)
         self.log_every = log_interval(self.settings.log_every, self.settings.steps)
         self.eval_every = log_interval(self.settings.eval_every, self.settings.steps)
-        self._busy, self._counted = 0.0, 0
+        self.pace = Pace(self.device, self.progress.precision, flops_per_token(self.model.config))
         self._last_evaluation = -1
 
     def step(self) -> tuple[float, float, float]:
         """One update: loss in nats before it, the gradient's norm, and the learning rate."""
-        began = time.perf_counter()
+        with self.pace.step(self.settings.batch_size * self.model.config.context):
+            return self._step()
+
+    def _step(self) -> tuple[float, float, float]:
         settings, step = self.settings, self.progress.step
         self.model.train()
         loss = 0.0
@@ -181,8 +184,6 @@ class Job:
         self.optimizer.step(lr)
         self.progress.step += 1
         self.progress.tokens_seen += settings.batch_size * self.model.config.context
-        self._busy += time.perf_counter() - began
-        self._counted += settings.batch_size * self.model.config.context
         return loss, norm, lr
 
     def log(self, loss: float, norm: float, lr: float) -> None:
@@ -194,7 +195,7 @@ class Job:
         if evaluated:
             row |= self.evaluate(whole=step == settings.steps)
         if evaluated or self.due(self.log_every):
-            self.run.log_metrics(step, row | self._speed())
+            self.run.log_metrics(step, row | self.pace.row())
         if settings.sample_every and self.due(settings.sample_every):
             self.sample()
 
@@ -266,16 +267,3 @@ class Job:
         """Inputs and targets (B, T) of blocks (B, T + 1)."""
         tokens = torch.from_numpy(blocks).to(self.device, non_blocking=True)
         return tokens[:, :-1], tokens[:, 1:]
-
-    def _speed(self) -> dict[str, float]:
-        """Tokens a second since the last row, validation and saving left out; MFU where the device's peak is known."""
-        if not self._busy:
-            return {}
-        rate = self._counted / self._busy
-        self._busy, self._counted = 0.0, 0
-        speed = {"tokens_per_s": rate}
-        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else ""
-        peak = peak_flops(name) if name and self.progress.precision == "bf16" else None
-        if peak:
-            speed["mfu"] = rate * flops_per_token(self.model.config) / peak
-        return speed

@@ -15,6 +15,7 @@ import msgspec
 import psutil
 
 from stages.store import strict
+from stages.store.checkpoints import MANIFEST, Checkpoint, verify
 from stages.store.datasets import Dataset, find_dataset
 from stages.store.errors import UserError
 from stages.store.files import append_line, drop_torn_line, settle
@@ -118,6 +119,16 @@ class Run:
         tokenizer = find_tokenizer(self.workspace, parent.name)
         self._refuse_replaced("tokenizer", parent, tokenizer.info.digest)
         return tokenizer
+
+    def checkpoint(self) -> Path:
+        """The folder of the checkpoint the run starts from, verified; UserError when it is gone or another now."""
+        parent = self._parent("checkpoint")
+        path = Path(parent.name)
+        if not (path / MANIFEST).is_file():
+            raise UserError(f"The checkpoint {path} that this run starts from is gone.", "Start a new run.")
+        self._refuse_replaced("checkpoint", parent, Checkpoint(path, 0).digest())
+        verify(path)
+        return path
 
     def listen_for_sigterm(self) -> None:
         """Treat SIGTERM as a request to stop with a checkpoint."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from stages.store.checkpoints import list_checkpoints
+from stages.store.checkpoints import list_checkpoints, resolve_checkpoint
 from stages.store.datasets import find_dataset
 from stages.store.errors import UserError
 from stages.store.rundir import RunDir
-from stages.store.specs import TRAINING, spec_of
+from stages.store.specs import FROM_CHECKPOINT, TRAINING, spec_of
 from workbench.cli_common import (
     House,
     SpecCommand,
@@ -57,9 +57,29 @@ def _train(
         say_trained(run)
 
 
+@click.option("--data", "dataset", required=True, metavar="NAME", help="Dataset to train on.")
+@click.option("--from", "checkpoint", required=True, metavar="CKPT", help="Checkpoint to go on from.")
+@click.option("--name", help="Name of the run; left out: made of checkpoint and stage.")
+@set_option
+@detach_option
+@pass_house
+def _tune(house: House, dataset: str, checkpoint: str, name: str | None, pairs: tuple[str, ...], detach: bool) -> None:
+    stage = click.get_current_context().command.name or ""
+    settings = stage_settings(house, stage, pairs)
+    find_dataset(house.workspace, dataset)
+    found = resolve_checkpoint(house.workspace, checkpoint)
+    lineage = found.lineage()
+    stem = lineage.name if lineage else found.path.name
+    chosen = name or unique_name(run_names(house.workspace), f"{stem[:40]}-{stage}")
+    say(f"{chosen}: from {stem}{f' at step {found.step:,}' if found.step else ''}, on {dataset}.")
+    run = run_stage(house, stage, chosen, settings, dataset=dataset, checkpoint=checkpoint, detach=detach)
+    if not detach:
+        say_trained(run)
+
+
 for stage in TRAINING:
-    spec = spec_of(stage)
-    train.add_command(click.command(stage, cls=SpecCommand, spec=spec, help=(spec.__doc__ or "").strip())(_train))
+    spec, action = spec_of(stage), _tune if stage in FROM_CHECKPOINT else _train
+    train.add_command(click.command(stage, cls=SpecCommand, spec=spec, help=(spec.__doc__ or "").strip())(action))
 
 
 def say_trained(run: RunDir) -> None:

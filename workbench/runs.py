@@ -16,7 +16,7 @@ import msgspec
 
 from stages.store import strict
 from stages.store.building import name_lock
-from stages.store.checkpoints import resolve_checkpoint
+from stages.store.checkpoints import MANIFEST, resolve_checkpoint
 from stages.store.datasets import find_dataset
 from stages.store.errors import UserError
 from stages.store.names import check_name
@@ -176,6 +176,10 @@ def _pin(workspace: Workspace, dataset: str | None, tokenizer: str | None, check
         parents["tokenizer"] = Parent(tokenizer, find_tokenizer(workspace, tokenizer).info.digest)
     if checkpoint is not None:
         found = resolve_checkpoint(workspace, checkpoint)
+        if not (found.path / MANIFEST).is_file():
+            raise UserError(
+                f"The model folder {found.path} was not written by workbench.", "`workbench import` takes it in first."
+            )
         parents["checkpoint"] = Parent(str(found.path), found.digest())
     return parents
 

@@ -85,6 +85,12 @@ class Masker:
         rendered = self._renderer.render(marked, prompt=True)
         return self.encoder.encode_all([(Rendered(rendered.text, []), mark)])[0].ids
 
+    def end_of_turn(self) -> int | None:
+        """The control token that ends what the assistant says; None where the template has none."""
+        ids, trained, *_ = self.mask([Message("user", "a"), Message("assistant", "b")])
+        last = next(token for token, on in zip(reversed(ids), reversed(trained), strict=True) if on)
+        return last if last in self.encoder.control.values() else None
+
     def _plan(self, messages: Sequence[Message]) -> _Plan:
         marked, mark = self.encoder.mark(_plain(messages))
         said = [number for number, message in enumerate(messages) if message.role == "assistant"]
@@ -109,10 +115,10 @@ class Masker:
         ids, span_of = encoded
         if len(ids) <= self.context:
             trained = [span >= 0 for span in span_of]
-            return Conversation(ids, trained, [], 0) if any(trained) else _untrained(plan)
+            return Conversation(ids, trained, [], 0) if any(trained[1:]) else _untrained(plan)
         after = [*span_of[1:], -1]
         ends = [i + 1 for i in range(self.context) if span_of[i] >= 0 and after[i] != span_of[i]]
-        if not any(span >= 0 for span in span_of):
+        if not any(span >= 0 for span in span_of[1:]):
             return _untrained(plan)
         if not ends:
             return UserError(f"Its first trained turn ends after {self.context:,} tokens, the longest the model sees.")

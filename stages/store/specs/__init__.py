@@ -8,13 +8,17 @@ from stages.store.errors import UserError
 from stages.store.names import nearest
 from stages.store.specs.build import Build
 from stages.store.specs.pretrain import Pretrain
+from stages.store.specs.sft import SFT
 from stages.store.specs.tokenizer import Tokenizer
 
-STAGES: dict[str, type[msgspec.Struct]] = {"build": Build, "tokenizer": Tokenizer, "pretrain": Pretrain}
+STAGES: dict[str, type[msgspec.Struct]] = {"build": Build, "tokenizer": Tokenizer, "pretrain": Pretrain, "sft": SFT}
 """By stage: the name of the file in `stages/`, of the spec's file here, and of the table in workbench.toml."""
 
-TRAINING = ("pretrain",)
+TRAINING = ("pretrain", "sft")
 """Stages that train a model: `workbench train STAGE`. They take a place in the device queue."""
+
+FROM_CHECKPOINT = ("sft",)
+"""Those of them that go on from a checkpoint, with its tokenizer. The others make a new model."""
 
 
 def spec_of(stage: str) -> type[msgspec.Struct]:
