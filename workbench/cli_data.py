@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import contextmanager
+from typing import Any
 
 import click
 import msgspec
 
 from stages.store.datasets import Dataset, DatasetInfo, Filter, find_dataset, list_datasets
-from stages.store.errors import UserError
+from stages.store.errors import UserError, WorkFailed
 from stages.store.names import check_name
+from stages.store.rundir import RunDir
+from stages.store.sources import STARTERS, STDIN, absolute_source, spool
 from stages.store.specs.build import Build
 from workbench.cli_common import (
     House,
@@ -26,10 +30,21 @@ from workbench.cli_common import (
     set_option,
     stage_settings,
 )
+from workbench.desk_client import ask_once
 from workbench.display import shortened
+from workbench.record_lines import record_lines
 
 EXAMPLES = 3
 """Examples of each filter that `data show` prints."""
+
+
+class BuildCommand(SpecCommand):
+    """Its help also lists the data that ships with the app."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Data that ships with the app"):
+            formatter.write_dl([(name, f"{kind}: {what}") for name, (kind, what) in STARTERS.items()])
+        super().format_epilog(ctx, formatter)
 
 
 @click.group()
@@ -37,40 +52,60 @@ def data() -> None:
     """Datasets: build, list, show, delete."""
 
 
-@data.command("build", cls=SpecCommand, spec=Build)
+@data.command("build", cls=BuildCommand, spec=Build)
 @click.argument("sources", nargs=-1, metavar="SOURCE...")
-@click.option("--name", required=True, help="Name of the new dataset.")
-@click.option("--kind", help="What a record is; text in this version.")
+@click.option("--name", help="Name of the new dataset.")
+@click.option("--kind", help="What a record is: text, chat, preference, prompts or labelled; else as found.")
+@click.option("--map", "mapping", multiple=True, metavar="OURS=THEIRS", help="Our name for one of their fields.")
 @click.option("--split", help="Validation part: documents:0.1, tail:0.1 or none.")
 @click.option("--replace", is_flag=True, default=None, help="Replace the dataset of this name.")
+@click.option("--dry-run", is_flag=True, help="Show what would be read, as what, and build nothing.")
 @set_option
 @detach_option
 @pass_house
 def build(
     house: House,
     sources: tuple[str, ...],
-    name: str,
+    name: str | None,
     kind: str | None,
+    mapping: tuple[str, ...],
     split: str | None,
     replace: bool | None,
+    dry_run: bool,
     pairs: tuple[str, ...],
     detach: bool,
 ) -> None:
     """Build a dataset from files and folders: read, clean, drop duplicates, split.
 
-    A SOURCE is a .txt, .md, source-code or .jsonl file, a folder of these, or data that ships with the app:
-    starter:world (generated for small models) and starter:sentences.
+    A SOURCE is a file, a folder or a 'glob': text, source code, JSONL, JSON, CSV, TSV, Parquet or Arrow, or gzip of
+    these; `-` for standard input; the id of a dataset in the local Hugging Face cache; or data that ships with the app.
+
+    What the records are is found out; --kind and --map say it where that fails, --dry-run shows it. With --map, our
+    names of fields are: text; prompt, completion, system, messages; chosen, rejected; answer; label, text2.
     """
-    check_name(name, "name of a dataset")
-    given = [_source(text) for text in sources] or None
-    settings = stage_settings(house, "build", pairs, sources=given, kind=kind, split=split, replace=replace)
+    settings = stage_settings(
+        house,
+        "build",
+        pairs,
+        sources=list(sources) or None,
+        kind=kind,
+        mapping=list(mapping) or None,
+        split=split,
+        replace=replace,
+    )
     if not settings.get("sources"):
         raise UserError("No source is given.", "For example: workbench data build notes/ --name notes.")
-    if not settings.get("replace") and (house.workspace.datasets / name / "dataset.json").exists():
-        raise UserError(f"There is already a dataset {name!r}.", "Choose another name, or pass --replace.")
-    run_stage(house, "build", name, settings, detach=detach)
+    if not dry_run:
+        _check_free(house, name, replace=bool(settings.get("replace")))
+    with _found(house, settings["sources"], name or "stdin", keep=not dry_run) as found:
+        settings["sources"] = found
+        if dry_run:
+            _say_look(ask_once(house.workspace, "source.look", settings=settings))
+            return
+        assert name is not None
+        run = run_stage(house, "build", name, settings, detach=detach)
     if not detach:
-        _say_built(house, name)
+        _say_built(house, name, run)
 
 
 @data.command("list")
@@ -113,21 +148,77 @@ def delete(house: House, name: str, yes: bool) -> None:
     say(f"Deleted the dataset {name}.")
 
 
-def _source(text: str) -> str:
-    """A source as the worker, which stands in another folder, can find it; UserError when it is not there."""
-    if text.startswith("starter:"):
-        return text
-    path = Path(text).expanduser().absolute()
-    if not path.exists():
-        raise UserError(f"There is no file or folder {text!r}.", f"The current folder is {Path.cwd()}.")
-    return str(path)
+def _check_free(house: House, name: str | None, *, replace: bool) -> None:
+    """Raise UserError unless a dataset may be made under this name."""
+    if name is None:
+        raise UserError("The new dataset has no name.", "Give it one with --name, or look first with --dry-run.")
+    check_name(name, "name of a dataset")
+    if not replace and (house.workspace.datasets / name / "dataset.json").exists():
+        raise UserError(f"There is already a dataset {name!r}.", "Choose another name, or pass --replace.")
 
 
-def _say_built(house: House, name: str) -> None:
+@contextmanager
+def _found(house: House, sources: list[str], name: str, *, keep: bool) -> Iterator[list[str]]:
+    """The sources as the worker finds them. Standard input becomes a file, which the worker removes.
+
+    Without `keep`, and when no run has come of it, it is removed here.
+    """
+    if sources.count(STDIN) > 1:
+        raise UserError("Standard input is named twice.", "Name it once.")
+    found = [source if source == STDIN else absolute_source(source) for source in sources]
+    if STDIN not in found:
+        yield found
+        return
+    if sys.stdin.isatty():
+        say("Reading standard input; end it with ctrl+d.")
+    path = spool(sys.stdin.buffer, house.workspace.ensure().root, name)
+    try:
+        yield [str(path) if source == STDIN else source for source in found]
+    except WorkFailed:
+        raise  # a run that is lost may be resumed, and reads it again
+    except UserError:
+        path.unlink(missing_ok=True)
+        raise
+    finally:
+        if not keep:
+            path.unlink(missing_ok=True)
+
+
+def _say_look(seen: dict[str, Any]) -> None:
+    """What a build would read, for people."""
+    say(f"{seen['kind']} records, from {seen['files']:,} {'file' if seen['files'] == 1 else 'files'}")
+    for group in seen["groups"]:
+        certainty = "" if group["certainty"] == 1.0 else f", {group['certainty']:.0%} of the first rows"
+        say(f"  {group['shape']} ({group['form']}{certainty}): {group['count']:,} × {group['files'][0]}")
+        if group["used"]:
+            say(f"      record  {', '.join(group['used'])}")
+        if group["meta"]:
+            say(f"      meta    {', '.join(group['meta'])}")
+    for record in seen["records"]:
+        say("")
+        for role, text in record_lines(record):
+            say(f"  {role:<12}{shortened(text, 100)}")
+    for part in seen["left_out"]:
+        say(f"\n{part['name']}: {part['removed']:,}. {part['sentence']}")
+    for problem in seen["problems"]:
+        say(f"{_place(problem['file'], problem['line'], problem['field'])}: {problem['message']}")
+
+
+def _place(file: str, line: int, field: str) -> str:
+    where = ", ".join(filter(None, [f"line {line}" if line else "", field]))
+    return f"{file}: {where}" if where else file
+
+
+def _say_built(house: House, name: str, run: RunDir) -> None:
+    if run.state().status != "finished":
+        return
     info = find_dataset(house.workspace, name).info
     removed = sum(part.removed for part in info.filters)
-    say(f"Built the dataset {name}: {_counts(info.records)} documents, {_counts(info.bytes)} bytes.")
-    say(f"{removed:,} removed, {info.problem_count:,} could not be read; `workbench data show {name}` tells more.")
+    say(f"Built the dataset {name}: {_counts(info.records)} {info.kind} records, {_counts(info.bytes)} bytes.")
+    shapes = ", ".join(dict.fromkeys(source.shape for source in info.sources if source.shape))
+    say(f"Read as: {shapes}." if shapes else "Read as: text.")
+    say(f"{removed:,} removed or left out, {info.problem_count:,} could not be read.")
+    say(f"`workbench data show {name}` tells more.")
 
 
 def _row(dataset: Dataset) -> dict[str, object]:
@@ -157,7 +248,7 @@ def _report(info: DatasetInfo) -> Iterator[str]:
     yield f"  settings    {', '.join(_changed(info)) or 'the defaults'}"
     yield f"sources: {len(info.sources):,}"
     for source in info.sources[:20]:
-        yield f"  {source.size:>14,} bytes  {source.path}"
+        yield f"  {source.size:>14,} bytes  {source.path}{f'  ({source.shape})' if source.shape else ''}"
     if len(info.sources) > 20:
         yield f"  … and {len(info.sources) - 20:,} more"
     yield "filters:"
@@ -165,8 +256,7 @@ def _report(info: DatasetInfo) -> Iterator[str]:
         yield from _filter(part)
     yield f"problems: {info.problem_count:,}"
     for problem in info.problems[:20]:
-        place = ", ".join(filter(None, [f"line {problem.line}" if problem.line else "", problem.field]))
-        yield f"  {problem.file}{': ' + place if place else ''}: {problem.message}"
+        yield f"  {_place(problem.file, problem.line, problem.field)}: {problem.message}"
     if info.problem_count > 20:
         yield f"  … and {info.problem_count - min(20, len(info.problems)):,} more"
 

@@ -252,7 +252,7 @@ def test_help_names_every_setting_with_its_default(command: Command) -> None:
         (["data", "build", "/no/such/file", "--name", "x"], "There is no file or folder '/no/such/file'."),
         (["data", "build", "starter:world", "--name", "../x"], "cannot be the name of a dataset"),
         (["data", "build", "--name", "x"], "No source is given."),
-        (["data", "build", "starter:world"], "Missing option '--name'"),
+        (["data", "build", "starter:world"], "The new dataset has no name."),
         (["data", "build", "starter:world", "--name", "x", "--split", "half"], "'split' is 'half'"),
         (["data", "build", "starter:world", "--name", "x", "--set", "sede=3"], "Did you mean 'seed'?"),
         (["data", "build", "starter:world", "--name", "world"], "There is already a dataset 'world'."),
