@@ -13,13 +13,17 @@ from stages.store.checkpoints import Lineage, write_checkpoint
 from stages.store.presets import ModelConfig
 
 
-def write_tiny_checkpoint(final: Path, *, context: int = 64, seed: int = 0, name: str = "tiny", step: int = 0) -> Path:
-    """Write the checkpoint to `final` and return it."""
+def write_tiny_checkpoint(
+    final: Path, *, context: int = 64, seed: int = 0, name: str = "tiny", step: int = 0, template: str | None = None
+) -> Path:
+    """Write the checkpoint to `final` and return it. With a chat template it is a chat model."""
     config = ModelConfig(layers=1, heads=2, width=16, context=context, vocab_size=260)
 
     def fill(folder: Path) -> None:
         save_weights(new_decoder(config, seed), folder)
         save_tokenizer(train_tokenizer([], "byte", 260, split_digits=False), folder)
+        if template is not None:
+            (folder / "chat_template.jinja").write_text(template)
         lineage = Lineage(stage="pretrain", run="r", name=name, step=step)
         (folder / "workbench.json").write_bytes(msgspec.json.encode(lineage))
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from stages.store.chat import MAX_LINE, Done, Facts, Reply, Request, encode, well_formed
+from stages.store.chat import MAX_LINE, Done, Facts, Reply, Request, Turn, encode, well_formed
 from stages.store.errors import UserError, WorkFailed
 from stages.store.specs.chat import Chat
 from stages.store.workspace import installation_root
@@ -76,14 +76,15 @@ class ChatClient:
         self.facts = reply.ready
         return reply.ready
 
-    async def complete(self, prompt: str, sampling: Chat) -> AsyncIterator[str | Done]:
-        """Pieces of text as they come, and Done as the last. Raises UserError when refused or when the process dies."""
+    async def complete(self, prompt: str | list[Turn], sampling: Chat) -> AsyncIterator[str | Done]:
+        """Pieces of text as they come, and Done as the last: of what continues a text, or answers a conversation.
+
+        Raises UserError when refused or when the process dies.
+        """
         self._running, self._next_id = self._next_id, self._next_id + 1
         self.tokens = 0
         try:
-            await self._send(
-                Request(id=self._running, prompt=well_formed(prompt), sampling=msgspec.to_builtins(sampling))
-            )
+            await self._send(_request(self._running, prompt, sampling))
             while True:
                 reply = await self._read()
                 if reply.id != self._running:
@@ -182,7 +183,7 @@ def complete_once(
     on_ready: Callable[[Facts], object] | None = None,
     on_done: Callable[[Done], object] | None = None,
 ) -> Iterator[str]:
-    """The completion of one text, piece by piece, for the command line. Raises UserError when it cannot be had.
+    """What continues a text, or a chat model's answer to it, piece by piece. Raises UserError when it cannot be had.
 
     `on_ready` hears of the model when it is loaded, `on_done` of the outcome. Closing the iterator ends the process.
     """
@@ -205,8 +206,8 @@ def complete_once(
             if reply.ready is not None:
                 if on_ready:
                     on_ready(reply.ready)
-                request = Request(id=1, prompt=well_formed(text), sampling=msgspec.to_builtins(sampling))
-                process.stdin.write(encode(request))
+                asked = [*system_turn(sampling), Turn("user", text)] if reply.ready.kind == "chat" else text
+                process.stdin.write(encode(_request(1, asked, sampling)))
                 process.stdin.flush()
             elif reply.text is not None:
                 yield reply.text
@@ -224,6 +225,18 @@ def complete_once(
         raise _died(process.wait(), list(kept), False) from error
     finally:
         _end(process)
+
+
+def _request(id_: int, prompt: str | list[Turn], sampling: Chat) -> Request:
+    values = msgspec.to_builtins(sampling)
+    if isinstance(prompt, str):
+        return Request(id=id_, prompt=well_formed(prompt), sampling=values)
+    return Request(id=id_, messages=[Turn(t.role, well_formed(t.content)) for t in prompt], sampling=values)
+
+
+def system_turn(sampling: Chat) -> list[Turn]:
+    """The message that a conversation begins with, if the settings say one."""
+    return [Turn("system", sampling.system)] if sampling.system else []
 
 
 def _command(folder: Path, device: str, idle: float) -> list[str]:

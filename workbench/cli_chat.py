@@ -24,8 +24,9 @@ from workbench.display import displayable
 def chat(house: House, checkpoint: str, text: str | None, device: str, pairs: tuple[str, ...]) -> None:
     """Chat with a checkpoint.
 
-    CKPT is a run's name (its last checkpoint), run@step, or a model folder. A base model continues your text. On a
-    terminal this opens the app's chat; with --once, or with text on stdin, the completion goes to stdout.
+    CKPT is a run's name (its last checkpoint), run@step, or a model folder. A chat model answers you, a base model
+    continues your text. On a terminal this opens the app's chat; with --once, or with text on stdin, what the model
+    says goes to stdout.
     """
     found = resolve_checkpoint(house.workspace, checkpoint)
     sampling = msgspec.structs.replace(house.settings.chat, **parse_pairs(Chat, pairs))
@@ -45,6 +46,7 @@ def _tell(done: Done) -> None:
     """The figures of a completion, for a person who watches."""
     if sys.stderr.isatty() and sys.stdout.isatty():
         figures = f"{done.tokens:,} tokens, {done.tokens_per_s:,.0f} tokens/s, {REASONS[done.reason]}, seed {done.seed}"
+        figures += f", only the last {done.prompt_tokens:,} tokens were seen" if done.cut else ""
         click.echo(f"\n[{figures}]", err=True)
 
 

@@ -78,6 +78,8 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: int = 0
     cut: bool = False
     """Whether the start of the prompt had to be left out to fit the context."""
+    turns_cut: int = 0
+    """Messages at the start of the conversation that were left out."""
 
 
 class Reply(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -1,4 +1,5 @@
-"""A chat process without a model, for tests of the app: it says the prompt back, or does what the prompt says."""
+"""A chat process without a model, for tests of the app: it says the prompt or the conversation back, or does
+what the prompt says."""
 
 import json
 import os
@@ -23,12 +24,14 @@ def main():
     if (folder / "refuse").exists():
         say(error={"title": "The checkpoint is damaged.", "hint": "Use the one before."})
         sys.exit(2)
-    say(ready={**FACTS, "name": name, "step": step})
+    kind = "chat" if (folder / "chat_template.jinja").exists() else "base"
+    say(ready={**FACTS, "kind": kind, "name": name, "step": step})
     for line in sys.stdin:
         request = json.loads(line)
         if "cancel" in request:
             continue
-        prompt, id_ = request["prompt"], request["id"]
+        turns = [f"{turn['role']}: {turn['content']}" for turn in request.get("messages", [])]
+        prompt, id_ = request.get("prompt", " | ".join(turns)), request["id"]
         if prompt == "die":
             print("out of luck", file=sys.stderr, flush=True)
             os._exit(3)

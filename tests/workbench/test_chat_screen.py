@@ -22,6 +22,7 @@ from workbench import chat_client
 from workbench.app import WorkbenchApp
 from workbench.screens.chat import ChatScreen
 from workbench.screens.checkpoints import CheckpointScreen, checkpoint_choices
+from workbench.settings import Settings
 from workbench.widgets.prompt import Prompt
 from workbench.widgets.transcript import Transcript
 
@@ -69,6 +70,41 @@ async def ask(pilot: Pilot[Any], text: str, wanted: str = "tokens/s") -> None:
     prompt.insert(text)
     await pilot.press("enter")
     await wait_for(pilot, lambda: wanted in transcript(pilot)[before:])
+
+
+@pytest.fixture
+def chat_run(run: RunDir) -> RunDir:
+    """The same run, whose checkpoints have a chat template."""
+    for folder in run.checkpoints.iterdir():
+        (folder / "chat_template.jinja").write_text("")
+    return run
+
+
+async def test_a_chat_model_is_sent_the_conversation_so_far(make_app: MakeApp, chat_run: RunDir) -> None:
+    async with make_app(Settings(chat=Chat(system="be brief"))).run_test(size=(80, 24)) as pilot:
+        pilot.app.open_chat("tiny@100")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, ChatScreen) and "answers you" in model(pilot))
+        await ask(pilot, "hi")
+        assert transcript(pilot).startswith("you\nhi\nassistant\nsystem: be brief | user: hi\n")
+        await ask(pilot, "more")
+        told = "system: be brief | user: hi | assistant: system: be brief | user: hi | user: more"
+        assert f"you\nmore\nassistant\n{told}\n" in transcript(pilot)
+        await pilot.press("escape", "m")
+        assert transcript(pilot).count("you\n") == 2  # nothing to go on from: its answers end by themselves
+        await pilot.press("x", "i")
+        await ask(pilot, "new")
+        assert "system: be brief | user: new\n" in transcript(pilot)
+
+
+async def test_a_conversation_survives_a_change_of_checkpoint(make_app: MakeApp, chat_run: RunDir) -> None:
+    async with make_app().run_test(size=(80, 24)) as pilot:
+        pilot.app.open_chat("tiny@100")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, ChatScreen) and "answers you" in model(pilot))
+        await ask(pilot, "hi")
+        pilot.app.screen.load("tiny@50")
+        await wait_for(pilot, lambda: "tiny@50 is loaded" in transcript(pilot))
+        await ask(pilot, "and")
+        assert "user: hi | assistant: user: hi | user: and" in transcript(pilot)
 
 
 async def test_a_prompt_is_continued_right_where_it_ends(make_app: MakeApp, run: RunDir) -> None:

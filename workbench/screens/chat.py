@@ -1,4 +1,7 @@
-"""Chat: a checkpoint in a process of its own, the transcript, and the prompt."""
+"""Chat: a checkpoint in a process of its own, the transcript, and the prompt.
+
+A base model continues the text of the prompt. A chat model is sent the conversation so far, and answers it.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,13 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.widgets import Static
 
-from stages.store.chat import REASONS, Done, Facts, well_formed
+from stages.store.chat import REASONS, Done, Facts, Turn, well_formed
 from stages.store.checkpoints import resolve_checkpoint
 from stages.store.errors import UserError
 from stages.store.files import write_atomic
 from stages.store.specs.chat import Chat
 from stages.store.workspace import state_folder
-from workbench.chat_client import ChatClient
+from workbench.chat_client import ChatClient, system_turn
 from workbench.display import content, line
 from workbench.keys import bind
 from workbench.messages import CheckpointChosen
@@ -29,10 +32,11 @@ OSC52_LIMIT = 74_000
 RATE_INTERVAL = 0.25
 """Seconds between two figures of how fast an answer is written."""
 PLACEHOLDER = "Text for the model to continue"
+MESSAGE = "Your message"
 
 
 class ChatScreen(PlaceScreen):
-    """Text goes in, the model continues it. The transcript and the prompt survive a change of checkpoint."""
+    """Text goes in, the model continues or answers it. Transcript and conversation survive a change of checkpoint."""
 
     PLACE = "chat"
     CSS_PATH = "chat.tcss"
@@ -41,7 +45,13 @@ class ChatScreen(PlaceScreen):
         bind("chat.leave", "escape", "leave", "Leave", "End the answer; or leave the input, so that letters are keys."),
         bind("chat.write", "i,enter", "write", "Write", "Back to the input."),
         bind("chat.checkpoint", "o", "checkpoint", "Checkpoint", "Choose another checkpoint; the text stays."),
-        bind("chat.sampling", "s", "sampling", "Sampling", "Temperature, top-k, top-p, length, seed, stop texts."),
+        bind(
+            "chat.sampling",
+            "s",
+            "sampling",
+            "Sampling",
+            "Temperature, top-k, length, seed, stop texts, system.",
+        ),
         bind("chat.cooler", "minus", "temperature(-0.1)", "Cooler", "Lower the temperature by 0.1.", show=False),
         bind("chat.warmer", "plus", "temperature(0.1)", "Warmer", "Raise the temperature by 0.1.", show=False),
         bind("chat.more", "m", "more", "More", "Let the model go on from where the last answer ended."),
@@ -57,6 +67,7 @@ class ChatScreen(PlaceScreen):
         self._watcher: asyncio.Task[None] | None = None
         self._loading = self._answering = False
         self._prompt = self._answer = ""
+        self._turns: list[Turn] = []
         self._began = self._rated = 0.0
         self.sampling = Chat()
 
@@ -103,6 +114,7 @@ class ChatScreen(PlaceScreen):
         finally:
             self._loading = False
         self._show_model(_described(facts))
+        self.query_one(Prompt).placeholder = MESSAGE if facts.kind == "chat" else PLACEHOLDER
         self.show_trail(f"{facts.name}@{facts.step}" if facts.step else facts.name)
         self._note_change(facts)
         self._watcher = asyncio.create_task(self._watch())
@@ -120,26 +132,34 @@ class ChatScreen(PlaceScreen):
             return
         self.query_one(Prompt).take(event.text)
         self._prompt, self._answer = event.text, ""
-        self._continue(event.text)
+        self._continue(event.text, asked=True)
 
     @work(exclusive=True, group="chat")
-    async def _continue(self, shown: str) -> None:
-        """Have prompt and answer continued: write `shown` for them, and what comes right after it."""
+    async def _continue(self, shown: str, *, asked: bool = False) -> None:
+        """Have prompt and answer continued, or the conversation answered: write `shown`, and behind it what comes."""
         transcript = self.query_one(Transcript)
         if not self._client.alive and not (self._checkpoint and await self._open(self._checkpoint)):
             return
         self._answering, self._began, self._rated = True, time.monotonic(), 0.0
+        conversation = [*self._turns, Turn("user", self._prompt)] if self._talks and asked else None
         transcript.start_block()
+        if conversation:
+            transcript.write("you\n", "heading")
         transcript.write(shown, "prompt")
+        if conversation:
+            transcript.write("\nassistant\n", "heading")
         transcript.add_class("-live")
         try:
-            async for piece in self._client.complete(self._prompt + self._answer, self.sampling):
+            said = [*system_turn(self.sampling), *conversation] if conversation else self._prompt + self._answer
+            async for piece in self._client.complete(said, self.sampling):
                 if isinstance(piece, Done):
                     transcript.write(f"\n{_outcome(piece)}", "note")
                 else:
                     self._answer += piece
                     transcript.write(piece, "answer")
                     self._show_rate()
+            if conversation:
+                self._turns = [*conversation, Turn("assistant", self._answer)]
         except UserError as error:
             self._tell(error)
         finally:
@@ -147,10 +167,17 @@ class ChatScreen(PlaceScreen):
             transcript.remove_class("-live")
             self._show_sampling()
 
+    @property
+    def _talks(self) -> bool:
+        """Whether the model answers a conversation, rather than continuing text."""
+        return self._client.facts is not None and self._client.facts.kind == "chat"
+
     def offers(self, action: str) -> bool:
         """Name only what there is something for."""
         match action:
-            case "more" | "copy" | "clear":
+            case "more":
+                return not self.query_one(Transcript).is_empty and not self._talks
+            case "copy" | "clear":
                 return not self.query_one(Transcript).is_empty
             case "write":
                 return self.focused is not self.query_one(Prompt)
@@ -185,7 +212,9 @@ class ChatScreen(PlaceScreen):
 
     def action_more(self) -> None:
         """Go on from the end of the last answer."""
-        if not self._prompt and not self._answer:
+        if self._talks:
+            self.app.notify("A chat model ends its answer by itself: ask it to go on.")
+        elif not self._prompt and not self._answer:
             self.app.notify("There is no answer to go on from yet.")
         elif not self._busy():
             self._continue(f"… {_end_of(self._prompt + self._answer)}")
@@ -213,6 +242,7 @@ class ChatScreen(PlaceScreen):
         if not self._answering:
             self.query_one(Transcript).clear()
             self._prompt = self._answer = ""
+            self._turns = []
 
     def action_restart(self) -> None:
         if self._checkpoint is None:
@@ -274,7 +304,7 @@ class ChatScreen(PlaceScreen):
 
 
 def _described(facts: Facts) -> str:
-    kind = "base model: it continues your text" if facts.kind == "base" else "chat model"
+    kind = "base model: it continues your text" if facts.kind == "base" else "chat model: it answers you"
     count = facts.parameters
     size = f"{count:,}" if count < 1e5 else f"{count / 1e6:.1f} M" if count < 1e9 else f"{count / 1e9:.2f} B"
     return f"{kind} · {size} parameters · context {facts.context:,} · {facts.device} {facts.precision}"
@@ -282,7 +312,9 @@ def _described(facts: Facts) -> str:
 
 def _outcome(done: Done) -> str:
     parts = [f"{done.tokens:,} tokens", f"{done.tokens_per_s:,.0f} tokens/s", REASONS[done.reason], f"seed {done.seed}"]
-    if done.cut:
+    if done.turns_cut:
+        parts.append(f"the first {done.turns_cut:,} messages no longer fit")
+    elif done.cut:
         parts.append(f"only the last {done.prompt_tokens:,} tokens of the text fitted")
     return " · ".join(parts)
 
@@ -295,7 +327,8 @@ def _settings_line(settings: Chat) -> str:
         f"up to {settings.max_new_tokens:,} tokens",
         "seed drawn" if settings.seed is None else f"seed {settings.seed}",
     ]
-    return " · ".join(parts + [f"stop {stop!r}" for stop in settings.stop])
+    parts += [f"stop {stop!r}" for stop in settings.stop]
+    return " · ".join(parts + (["system message"] if settings.system else []))
 
 
 def _end_of(text: str, characters: int = 60) -> str:

@@ -25,3 +25,4 @@ class Chat(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True
         about("Seed of the choices; left out: another one each time."),
     ] = None
     stop: Annotated[list[str], about("Texts at which an answer ends.")] = []
+    system: Annotated[str, about("What a chat model is told before the conversation; a base model is not.")] = ""
