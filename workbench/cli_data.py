@@ -16,6 +16,7 @@ from stages.store.names import check_name
 from stages.store.rundir import RunDir
 from stages.store.sources import STARTERS, STDIN, absolute_source, spool
 from stages.store.specs.build import Build
+from workbench.cli_check import check
 from workbench.cli_common import (
     House,
     SpecCommand,
@@ -49,7 +50,10 @@ class BuildCommand(SpecCommand):
 
 @click.group()
 def data() -> None:
-    """Datasets: build, list, show, delete."""
+    """Datasets: check, build, list, show, delete."""
+
+
+data.add_command(check)
 
 
 @data.command("build", cls=BuildCommand, spec=Build)

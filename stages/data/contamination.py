@@ -16,7 +16,9 @@ from stages.data.judging import prompt_of
 from stages.data.records import read_records
 from stages.store.datasets import find_dataset
 from stages.store.errors import UserError
+from stages.store.names import nearest
 from stages.store.records import Record, TextRecord, texts_in
+from stages.store.sources import STARTER, STARTERS
 from stages.store.workspace import Workspace
 
 MOST = 20_000_000
@@ -73,10 +75,12 @@ def evaluation_records(
 
 
 def _records(name: str, workspace: Workspace | None) -> Iterator[Record]:
-    if name.startswith("starter:"):
-        from stages.data.starters import starter_records
+    if name in STARTERS:
+        from stages.data.starters import starter_records  # it generates a world: not for everybody who cleans
 
         yield from starter_records(name, lambda count: None)
+    elif name.startswith(STARTER):
+        raise UserError(f"There is no starter data {name!r}.", nearest(name, STARTERS))
     elif workspace is None:
         raise UserError(f"There is no dataset {name!r}: there is no workspace here.")
     else:

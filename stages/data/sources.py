@@ -116,40 +116,49 @@ class Corpus:
 
     def documents(self, advance: Advance) -> Iterator[Record]:
         """Every record, in the order of the sources. Raises WorkFailed when a file has changed since the survey."""
+        return (record for _, _, record in self.placed(advance))
+
+    def placed(self, advance: Advance) -> Iterator[tuple[str, int, Record]]:
+        """Like `documents`, each with the label of its file and the line, row or number in it, from 1."""
         steps = _Steps(advance, self.size)
         for found in self.found:
             item = found.item
             if item.form == "starter":
-                yield from starter_records(item.origin, steps.add)
+                for number, record in enumerate(starter_records(item.origin, steps.add), 1):
+                    yield item.label, number, record
                 continue
             try:
                 now = item.path.stat()
                 if (now.st_size, now.st_mtime) != (found.source.size, found.changed):
                     raise WorkFailed(f"{shown(item.path)} changed while it was being read.", "Build again.")
-                yield from self._read(found, steps)
+                for number, record in self._read(found, steps):
+                    yield item.label, number, record
             except (OSError, UnicodeDecodeError, Unpacks, *BROKEN) as error:
                 raise WorkFailed(f"{shown(item.path)} could not be read to its end: {error}.") from error
 
     def sample(self, found: Found, count: int, advance: Advance) -> Iterator[Record]:
         """A file's first records, for showing."""
         steps = _Steps(advance, found.source.size)
-        records = (
-            starter_records(found.item.origin, steps.add) if found.item.form == "starter" else self._read(found, steps)
-        )
-        return islice(records, count)
+        if found.item.form == "starter":
+            return islice(starter_records(found.item.origin, steps.add), count)
+        return islice((record for _, record in self._read(found, steps)), count)
 
-    def _read(self, found: Found, steps: _Steps) -> Iterator[Record]:
+    def _read(self, found: Found, steps: _Steps) -> Iterator[tuple[int, Record]]:
+        """A file's records, each with the line or row at which it begins."""
         item, refuse = found.item, self._refusal(found.item)
         if item.form == "text":
             with opened(item.path, steps.add) as file:
+                line = 1
                 for text in read_text(file, self._cut, refuse):
-                    yield TextRecord(text=text, source=item.label)
+                    yield line, TextRecord(text=text, source=item.label)
+                    line += text.count("\n")
             return
         for number, row in read_rows(item.path, item.form, refuse, steps.add):
             try:
                 if found.detection is not None:
                     shape, _, kind = found.detection
-                    yield from read_row(shape, kind, renamed(row, self.mapping), item.label)
+                    for record in read_row(shape, kind, renamed(row, self.mapping), item.label):
+                        yield number, record
             except Unfit as unfit:
                 refuse(number, self.mapping.get(unfit.field, unfit.field), unfit.message)
 

@@ -16,6 +16,7 @@ MAX_LINE = 64 * 1024 * 1024
 """Bytes in a line, either way. Verbs answer in pages that stay far below it."""
 
 VERBS: dict[str, str] = {
+    "data.check": "stages.data.doctor:check",
     "source.look": "stages.data.look:look",
     "records.page": "stages.data.browse:page",
     "records.read": "stages.data.browse:read",
