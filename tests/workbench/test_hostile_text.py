@@ -34,12 +34,15 @@ from tests.workbench.conftest import CREATED, add_checkpoint, add_dataset, add_r
 from tests.workbench.payloads import in_file_name, in_json, payloads
 from workbench import chat_client
 from workbench.app import WorkbenchApp
+from workbench.look_report import look_report
+from workbench.screens.build import BuildScreen
 from workbench.screens.chat import ChatScreen
 from workbench.screens.checkpoints import CheckpointScreen
 from workbench.screens.data import Report
 from workbench.screens.home import HomeScreen
 from workbench.screens.question import Ask, Question
 from workbench.settings import Settings
+from workbench.widgets.filter_field import FilterField
 from workbench.widgets.log_tail import LogTail
 from workbench.widgets.prompt import Prompt
 from workbench.widgets.run_list import RunList
@@ -189,6 +192,30 @@ async def visit_runs(pilot: Pilot[Any]) -> None:
         await pilot.press("j")
 
 
+def prepare_marked(workspace: Workspace) -> None:
+    """Runs with curves whose metrics are foreign as well as their names."""
+    for number, text in enumerate(READABLE[::40]):
+        run = add_run(workspace, "pretrain", text, created=CREATED + number)
+        rows = [{"step": step, "train/loss": 1.0, text: float(step), READABLE[0]: 2.0} for step in range(3)]
+        run.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+async def visit_marked(pilot: Pilot[Any]) -> None:
+    """Marked runs and their legend, full and overfull, every metric, and a filter that nothing passes."""
+    await pilot.press("R")
+    await wait_for(pilot, on_screen(pilot, READABLE[::40]))
+    for _ in range(8):
+        await pilot.press("space", "j")
+        await settled(pilot)
+    for _ in range(9):
+        await pilot.press("right_square_bracket")
+        await settled(pilot)
+    field = pilot.app.screen.query_one(FilterField)
+    for text in READABLE[1::60]:
+        field.value = f"no such {text}"
+        await wait_for(pilot, on_screen(pilot, [text]))
+
+
 def prepare_run(workspace: Workspace) -> None:
     """One run that says everything: name, log, samples, metrics, settings, parents, error."""
     half = READABLE[::2]
@@ -312,15 +339,33 @@ async def visit_forms(pilot: Pilot[Any]) -> None:
         await wait_for(pilot, lambda: isinstance(pilot.app.screen, HomeScreen))
 
 
+async def visit_look(pilot: Pilot[Any]) -> None:
+    """What sources hold, beside the form that builds them: every text of it a payload."""
+    pilot.app.start_run("build", {"sources": []})
+    await wait_for(pilot, lambda: isinstance(pilot.app.screen, BuildScreen))
+    await settled(pilot)
+    for chunk in chunks(SHORT, 12):
+        one, two, *rest = [*chunk, *chunk, "last"]
+        record = {"messages": [{"role": one, "content": two}], "source": "", "meta": {}}
+        group = {"shape": one, "form": "json", "certainty": 0.5, "used": rest[:5], "meta": rest[5:], "count": 1}
+        skipped = {"name": two, "sentence": one, "removed": 1}
+        problem = {"file": one, "line": 1, "field": two, "message": rest[0]}
+        seen = {"kind": "chat", "files": 1, "groups": [{**group, "files": [one]}], "records": [record]}
+        pilot.app.screen._show(look_report({**seen, "left_out": [skipped], "problems": [problem]}))
+        await wait_for(pilot, on_screen(pilot, chunk))
+
+
 PLACES = [
     Place("home", nothing, visit_home),
     Place("data", prepare_data, visit_data, READABLE[:351], size=(160, 300)),
     Place("runs", prepare_runs, visit_runs),
+    Place("marked runs", prepare_marked, visit_marked, [*READABLE[::40], *READABLE[1::60]]),
     Place("run", prepare_run, visit_run),
     Place("chat", nothing, visit_chat, PAYLOADS),
     Place("checkpoints", prepare_checkpoints, visit_checkpoints),
     Place("toasts", nothing, visit_toasts, PAYLOADS, size=(160, 300)),
     Place("questions", nothing, visit_questions, SHORT, size=(160, 300)),
+    Place("look", nothing, visit_look, SHORT, size=(160, 100)),
     Place("forms", prepare_forms, visit_forms, PAYLOADS[::8], size=(200, 120)),
 ]
 
