@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import logging
 import os
-from functools import lru_cache
+from functools import cache, lru_cache
+from importlib import import_module
 from itertools import pairwise
 from types import ModuleType
 from typing import NamedTuple
@@ -24,12 +25,18 @@ from kernels import plain, reference, sdpa
 log = logging.getLogger(__name__)
 
 BACKENDS: dict[str, ModuleType] = {"reference": reference, "plain": plain, "sdpa": sdpa}
-"""Modules with `attention` and, some, `attention_packed` and `attention_decode`. A further one slots in here and in
-`_measured`."""
+"""Modules with `attention` and, some, `attention_packed` and `attention_decode`. `triton` joins them when first used:
+importing it costs a process that has no GPU for nothing."""
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+"""Whether Triton's kernels run on the CPU, step by step, as their tests have it."""
 
 PLAIN_KEYS = 512
 """On a CPU, up to this many keys the plain path beats SDPA (bf16 1.1-5 x, fp32 1.1-2 x, forward and backward, D 32
 and 64, one and two threads of Zen 4), and beyond it loses by as much."""
+
+
+NO_GPU = "its kernels are for GPUs, and the call is not on one"
 
 
 class BackendRow(NamedTuple):
@@ -42,8 +49,9 @@ class BackendRow(NamedTuple):
     why: str
 
 
-Kind = tuple[str, torch.device, torch.dtype, bool, bool]
-"""What the choice depends on: call, device, dtype, whether the keys are few, whether the plain path can serve."""
+Kind = tuple[str, torch.device, torch.dtype, bool, bool, str]
+"""What the choice depends on: call, device, dtype, whether the keys are few, whether the plain path can serve, and why
+Triton cannot (empty when it can)."""
 
 _chosen: dict[Kind, ModuleType] = {}
 _report: dict[tuple[str, str, str, str], BackendRow] = {}
@@ -72,7 +80,8 @@ def attention(
     T, S = q.shape[2], k.shape[2]
     _check(q, k, v, q.shape[1], k.shape[1], window)
     lean = plain.serves(T, S, causal, window, bias is not None, key_lengths is not None, dropout > 0)
-    backend = _backend(("attention", q.device, q.dtype, S <= PLAIN_KEYS, lean))
+    obstacle = _obstacle(q, k, v, scale, bias, dropout)
+    backend = _backend(("attention", q.device, q.dtype, S <= PLAIN_KEYS, lean, obstacle))
     return backend.attention(
         q, k, v, causal=causal, window=window, bias=bias, key_lengths=key_lengths, dropout=dropout, scale=scale
     )
@@ -95,7 +104,7 @@ def attention_packed(
     may be padded by repeating its last number.
     """
     _check(q, k, v, q.shape[1], k.shape[1], window)
-    backend = _backend(("attention_packed", q.device, q.dtype, True, False))
+    backend = _backend(("attention_packed", q.device, q.dtype, True, False, _obstacle(q, k, v, scale)))
     if hasattr(backend, "attention_packed"):
         return backend.attention_packed(q, k, v, cu_seqlens, causal=causal, window=window, scale=scale)
     ends = cu_seqlens.tolist()
@@ -126,7 +135,7 @@ def attention_decode(
     integers; window: only the last `window` of those -> (B, H, D). A length of 0 gives 0.
     """
     _check(q, k_cache, v_cache, q.shape[1], k_cache.shape[1], window)
-    backend = _backend(("attention_decode", q.device, q.dtype, True, True))
+    backend = _backend(("attention_decode", q.device, q.dtype, True, True, _obstacle(q, k_cache, v_cache, scale)))
     return backend.attention_decode(q, k_cache, v_cache, lengths, window=window, scale=scale)
 
 
@@ -139,7 +148,7 @@ def backend_report(device: torch.device | str | None = None) -> list[BackendRow]
     for call in ("attention", "attention_packed", "attention_decode"):
         for dtype in (torch.float32, torch.bfloat16):
             for few in (True, False) if call == "attention" else (True,):
-                _backend((call, where, dtype, few, True))
+                _backend((call, where, dtype, few, True, _obstacle_on(where, dtype, 64)))
     return list(_report.values())
 
 
@@ -159,11 +168,14 @@ def _backend(kind: Kind) -> ModuleType:
 
 
 def _choose(kind: Kind) -> ModuleType:
-    call, device, dtype, few_keys, lean = kind
-    name, why = _measured(call, device, few_keys, lean)
+    call, device, dtype, few_keys, lean, obstacle = kind
+    name, why = _measured(call, device, few_keys, lean, obstacle)
+    if obstacle and device.type == "cuda":
+        why = f"{why}; not triton: {obstacle}"
+        _say_once(f"Attention goes through PyTorch rather than Triton: {obstacle}.")
     asked = os.environ.get("WORKBENCH_ATTENTION", "")
     if asked and asked != name:
-        reason = _unfit(asked, call, lean)
+        reason = _unfit(asked, call, lean, obstacle)
         if reason:
             _say_once(f"WORKBENCH_ATTENTION={asked} is passed over: {reason}.")
         else:
@@ -172,11 +184,13 @@ def _choose(kind: Kind) -> ModuleType:
     _report[(detail, str(device), str(dtype), name)] = BackendRow(
         detail, str(device), str(dtype).removeprefix("torch."), name, why
     )
-    return _chosen.setdefault(kind, BACKENDS[name])
+    return _chosen.setdefault(kind, _module(name))
 
 
-def _measured(call: str, device: torch.device, few_keys: bool, lean: bool) -> tuple[str, str]:
+def _measured(call: str, device: torch.device, few_keys: bool, lean: bool, obstacle: str) -> tuple[str, str]:
     """The backend that measurements favour, and why."""
+    if device.type == "cuda" and not obstacle:
+        return "triton", "fused kernels that passed their self-test on this card"
     if call == "attention_decode":
         return "plain", "one product over the cache, read in place"
     if call == "attention_packed":
@@ -188,15 +202,57 @@ def _measured(call: str, device: torch.device, few_keys: bool, lean: bool) -> tu
     return "sdpa", f"fastest on a CPU over {PLAIN_KEYS} keys" if device.type == "cpu" else "PyTorch's fused attention"
 
 
-def _unfit(name: str, call: str, lean: bool) -> str:
+def _unfit(name: str, call: str, lean: bool, obstacle: str) -> str:
     """Why a backend that was asked for cannot serve a call; empty when it can."""
+    if name == "triton":
+        return obstacle
     if name not in BACKENDS:
-        return f"there is no backend of that name in this version (there are {', '.join(BACKENDS)})"
+        return f"there is no backend of that name in this version (there are {', '.join(BACKENDS)} and triton)"
     if call == "attention_decode" and not hasattr(BACKENDS[name], call):
         return f"it has no {call}"
     if name == "plain" and call == "attention" and not lean:
         return "it takes no bias, key lengths or dropout, and no query without keys"
     return ""
+
+
+def _obstacle(
+    q: Tensor, k: Tensor, v: Tensor, scale: float | None, bias: Tensor | None = None, dropout: float = 0.0
+) -> str:
+    """Why the Triton kernels cannot take a call; empty when they can."""
+    if q.device.type != "cuda" and not INTERPRETED:
+        return NO_GPU
+    if not q.dtype == k.dtype == v.dtype:
+        return "q, k and v are of several dtypes"
+    if dropout:
+        return "it has no dropout"
+    if bias is not None and bias.requires_grad and torch.is_grad_enabled():
+        return "it gives a bias no gradient"
+    if scale is not None and not scale > 0:
+        return "it takes positive scales only"
+    if q.ndim == 3 and k.ndim == 4 and torch.is_grad_enabled() and (q.requires_grad or k.requires_grad):
+        return "it gives decoding no gradient"
+    return _obstacle_on(q.device, q.dtype, q.shape[-1])
+
+
+@cache
+def _obstacle_on(device: torch.device, dtype: torch.dtype, width: int) -> str:
+    """The same for what a call's options cannot change: the machine, the dtype and the head width."""
+    if device.type != "cuda" and not INTERPRETED:
+        return NO_GPU
+    try:
+        backend = _module("triton")
+    except ImportError as error:
+        return f"Triton cannot be imported ({error})"
+    reason = backend.refusal(device, dtype, width)
+    if reason or device.type != "cuda":
+        return reason
+    return import_module("kernels.selftest").verdict(device, dtype, width)
+
+
+def _module(name: str) -> ModuleType:
+    if name == "triton" and name not in BACKENDS:
+        BACKENDS[name] = import_module("kernels.triton_backend")
+    return BACKENDS[name]
 
 
 @lru_cache

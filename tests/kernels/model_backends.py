@@ -1,0 +1,85 @@
+"""A small model under each attention backend in turn, with Triton in its interpreter: what came out, as JSON."""
+
+from __future__ import annotations
+
+from tests.kernels import interpreter  # isort: skip  # before the kernels are decorated
+
+import importlib
+import json
+import os
+
+import torch
+from torch import Tensor
+
+from stages.models.decoder import Decoder, new_decoder
+from stages.store.architecture import ModelConfig
+
+door = importlib.import_module("kernels.attention")
+assert interpreter.os.environ["TRITON_INTERPRET"] == "1"
+
+BACKENDS = ("reference", "sdpa", "triton")
+SHAPE = ModelConfig(layers=2, heads=4, width=64, context=48, vocab_size=31)
+
+
+def use(backend: str) -> None:
+    """Have every further call served by this backend."""
+    os.environ["WORKBENCH_ATTENTION"] = backend
+    door._chosen.clear()
+    door._report.clear()
+
+
+def served() -> list[str]:
+    return sorted({row.backend for row in door._report.values()})
+
+
+def loss_and_gradients(dtype: torch.dtype) -> dict[str, object]:
+    """Of one training step: the loss, and each backend's distance from the reference over all gradients."""
+    found: dict[str, object] = {}
+    truth: list[Tensor] = []
+    for backend in BACKENDS:
+        use(backend)
+        model = new_decoder(SHAPE, 0, dtype)
+        tokens = torch.randint(0, 31, (2, 41), generator=torch.Generator().manual_seed(1))
+        loss = model(tokens[:, :-1], tokens[:, 1:])
+        loss.backward()
+        gradients = [parameter.grad.double() for parameter in model.parameters()]
+        truth = truth or gradients
+        distance = max(
+            ((a - b).norm() / b.norm().clamp(min=1e-9)).item() for a, b in zip(gradients, truth, strict=True)
+        )
+        found[backend] = {"loss": loss.item(), "distance": distance, "served": served()}
+    return found
+
+
+def packed_against_alone(model: Decoder) -> float:
+    """Largest difference between logits of packed documents and of each document by itself."""
+    documents = [torch.randint(0, 31, (n,), generator=torch.Generator().manual_seed(n)) for n in (5, 33, 1, 20)]
+    bounds = torch.tensor([0, 5, 38, 39, 59])
+    packed = model.hidden_states(torch.cat(documents)[None], bounds)
+    alone = torch.cat([model.hidden_states(document[None]) for document in documents])
+    return (packed - alone).abs().max().item()
+
+
+def decoded_against_whole(model: Decoder) -> float:
+    """Largest difference between logits decoded token by token from a cache and those of the whole sequence."""
+    tokens = torch.randint(0, 31, (2, 14), generator=torch.Generator().manual_seed(3))
+    whole = model(tokens)
+    cache = model.new_cache(2, 16)
+    for row in range(2):
+        model.prefill(tokens[row, :6], cache, row)
+    steps = [model.decode(tokens[:, place], cache) for place in range(6, 14)]
+    return max((step - whole[:, place]).abs().max().item() for place, step in enumerate(steps, 6))
+
+
+def main() -> None:
+    found: dict[str, object] = {str(dtype): loss_and_gradients(dtype) for dtype in (torch.float32, torch.bfloat16)}
+    use("triton")
+    model = new_decoder(SHAPE, 0).eval()
+    with torch.no_grad():
+        found["packed"], found["decoded"] = packed_against_alone(model), decoded_against_whole(model)
+    found["served"] = served()
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

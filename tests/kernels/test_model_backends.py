@@ -1,0 +1,38 @@
+"""A model gives the same numbers whichever attention backend serves it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.kernels.test_triton_attention import ROOT
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Any]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "ignore", "-m", "tests.kernels.model_backends"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("torch.float32", 1e-5), ("torch.bfloat16", 4e-2)])
+def test_loss_and_gradients_agree_under_every_backend(found: dict[str, Any], dtype: str, tolerance: float) -> None:
+    outcomes = found[dtype]
+    for backend, outcome in outcomes.items():
+        assert outcome["served"] == [backend]
+        assert outcome["loss"] == pytest.approx(outcomes["reference"]["loss"], abs=tolerance / 4)
+        assert outcome["distance"] <= tolerance
+    assert outcomes["triton"]["distance"] > 0
+
+
+def test_packed_documents_and_decoding_give_what_whole_sequences_give(found: dict[str, Any]) -> None:
+    assert found["served"] == ["triton"]
+    assert found["packed"] < 1e-5
+    assert found["decoded"] < 1e-5
