@@ -46,7 +46,11 @@ def _records(seen: Mapping[str, Any]) -> Iterator[Content]:
     for record in seen["records"]:
         yield Content()
         for role, text in record_lines(record):
-            yield Content.assemble(line(role, "$text-accent"), "  ", content(text if len(text) <= LONGEST else text[:LONGEST].rstrip() + "…"))
+            yield Content.assemble(line(role, "$text-accent"), "  ", _shown(text))
+
+
+def _shown(text: str) -> Content:
+    return content(text if len(text) <= LONGEST else text[:LONGEST].rstrip() + "…")
 
 
 def _left_out(seen: Mapping[str, Any]) -> Iterator[Content]:

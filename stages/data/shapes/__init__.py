@@ -1,7 +1,7 @@
 """Shapes: which way of writing records a file follows, found from a sample of its rows, and the records of a row.
 
 A shape is chosen for a whole file. The first of `SHAPES` that most of the sample fits wins, so they stand from the most
-telling to the least.
+telling to the least; where none fits most of it, the one that fits the largest part.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def detect(rows: Sequence[Row], kind: Kind | None = None) -> Detection | None:
         counts = [(sum(map(shape.fits, rows)), shape) for shape in SHAPES if shape.kind in kinds]
         best = max((count for count, _ in counts), default=0)
         if best:
-            shape = next(shape for count, shape in counts if count == best)
+            enough = min(best, len(rows) // 2 + 1)
+            shape = next(shape for count, shape in counts if count >= enough)
             return Detection(shape, _certainty(shape, rows, kind or shape.kind), kind or shape.kind)
     return None
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from stages.data.shapes.base import Fields, Row, Shape, Unfit, has_text, is_texts, texts_of
-from stages.data.shapes.turns import LISTS, as_prompt, is_turns, read_turns
+from stages.data.shapes.turns import LISTS, as_prompt, has_answer, is_turns, read_turns
 from stages.store.records import Message, PromptRecord, Record
 
 NAMES = ("prompt", "instruction", "question", "query")
 
 
 def _is_listed(row: Row) -> bool:
-    return is_turns(next((row[name] for name in LISTS if row.get(name) is not None), None))
+    found = next((row[name] for name in LISTS if row.get(name) is not None), None)
+    return is_turns(found) and isinstance(found, list) and not has_answer(found[-1:])
 
 
 def _read_listed(fields: Fields) -> list[Record]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from stages.data.shapes.base import Fields, Row, Shape, Unfit, has_text, text_of
 from stages.store.records import Record, TextRecord
 
-NAMES = ("text", "content", "document", "body", "article", "passage", "story", "code", "completion")
+NAMES = ("text", "content", "document", "body", "article", "passage", "story", "code")
 
 
 def _read(fields: Fields) -> list[Record]:
