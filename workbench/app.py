@@ -53,6 +53,7 @@ class WorkbenchApp(App[None], inherit_bindings=False):
         bind("app.home", "H", "go('home')", "Home", "The model's life and what is next.", show=False),
         bind("app.data", "D", "go('data')", "Data", "Datasets and tokenizers.", show=False),
         bind("app.runs", "R", "go('runs')", "Runs", "All runs, live.", show=False),
+        bind("app.rank", "K", "go('rank')", "Rank", "Judge completions.", show=False),
         bind("app.chat", "C", "go('chat')", "Chat", "Talk to a checkpoint.", show=False),
         bind("app.help", "question_mark,f1", "help", "Keys", "The keys of where you are."),
         bind("app.palette", "ctrl+p", "command_palette", "Palette", "Everything the keys can do, by name."),
@@ -75,6 +76,7 @@ class WorkbenchApp(App[None], inherit_bindings=False):
             "home": self._home,
             "data": self._data,
             "runs": self._runs,
+            "rank": self._rank,
             "chat": self._chat,
         }
         for mode, make in modes.items():
@@ -107,7 +109,7 @@ class WorkbenchApp(App[None], inherit_bindings=False):
         self.go(place)
 
     def go(self, place: str) -> None:
-        """Switch to a place: home, data, runs or chat."""
+        """Switch to a place: home, data, runs, rank or chat."""
         self.switch_mode(place)
 
     @work(group="navigate")
@@ -129,7 +131,7 @@ class WorkbenchApp(App[None], inherit_bindings=False):
             self.screen.post_message(CheckpointChosen(checkpoint))
 
     def start_run(self, stage: str, values: Mapping[str, Any] | None = None) -> None:
-        """Open the start form of a stage; `values` fill its fields: settings, name, dataset, tokenizer."""
+        """Open the start form of a stage; `values` fill its fields: settings, name, parents."""
         filled = dict(values or {})
         if stage == "build":
             from workbench.screens.build import BuildScreen
@@ -139,6 +141,10 @@ class WorkbenchApp(App[None], inherit_bindings=False):
             from workbench.screens.tokenizer import TokenizerScreen
 
             self.push_screen(TokenizerScreen(filled))
+        elif stage == "sft":
+            from workbench.screens.tune import TuneScreen
+
+            self.push_screen(TuneScreen(filled))
         else:
             from workbench.screens.start import StartScreen
 
@@ -275,6 +281,11 @@ class WorkbenchApp(App[None], inherit_bindings=False):
         from workbench.screens.runs import RunsScreen
 
         return RunsScreen()
+
+    def _rank(self) -> Screen[Any]:
+        from workbench.screens.rank import RankScreen
+
+        return RankScreen()
 
     def _chat(self) -> Screen[Any]:
         from workbench.screens.chat import ChatScreen

@@ -10,8 +10,11 @@ import click
 from stages.store.errors import UserError
 from workbench import __version__
 from workbench.cli_chat import chat
+from workbench.cli_compare import compare
 from workbench.cli_data import data
 from workbench.cli_doctor import doctor
+from workbench.cli_import import import_
+from workbench.cli_labels import labels
 from workbench.cli_models import models
 from workbench.cli_runs import runs
 from workbench.cli_tokenizer import tokenizer
@@ -42,7 +45,7 @@ def workbench() -> None:
     """The root of all commands."""
 
 
-for command in (data, tokenizer, train, runs, chat, models, doctor):
+for command in (data, tokenizer, train, runs, compare, labels, chat, models, doctor, import_):
     workbench.add_command(command)
 
 

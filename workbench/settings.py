@@ -48,6 +48,21 @@ class QueueSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     cpu_width: Annotated[int, about("Runs that may train on the CPU at once.", unit="runs", ge=1, le=1_024)] = 1
 
 
+class LabelSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Judging completions by hand."""
+
+    annotator: Annotated[str | None, about("Who labels. Left out: the name of the login.", min_length=1)] = None
+    people: Annotated[int, about("People who judge each prompt of a new set.", unit="people", ge=1, le=100)] = 1
+    repeat_share: Annotated[
+        float,
+        about(
+            "Share of a new set's prompts that are silently asked again, to see how far people agree with themselves.",
+            ge=0,
+            le=0.5,
+        ),
+    ] = 0.05
+
+
 class Settings(msgspec.Struct, kw_only=True, frozen=True):
     """All settings, merged and checked. `Settings()` holds the defaults."""
 
@@ -57,7 +72,9 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     """Keys by the id of a binding; several are separated by commas."""
     queue: QueueSettings = QueueSettings()
     chat: Chat = Chat()
+    labels: LabelSettings = LabelSettings()
     build: dict[str, Any] = {}
+    importing: dict[str, Any] = {}
     tokenizer: dict[str, Any] = {}
     pretrain: dict[str, Any] = {}
     sft: dict[str, Any] = {}
@@ -75,6 +92,7 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "app": AppSettings,
     "queue": QueueSettings,
     "chat": Chat,
+    "labels": LabelSettings,
 }
 """Tables of the app itself. Beside them stand [keys] and a table for every stage."""
 
@@ -95,6 +113,7 @@ def load_settings(start: Path | None = None) -> Settings:
         keys=merged.get("keys", {}),
         queue=QueueSettings(**merged.get("queue", {})),
         chat=Chat(**merged.get("chat", {})),
+        labels=LabelSettings(**merged.get("labels", {})),
         files=tuple(files),
         **{stage: merged.get(stage, {}) for stage in STAGES},
     )

@@ -33,6 +33,8 @@ SAMPLES = {
     "build.sources": ["notes", "letters/1999.txt"],
     "build.max_characters": 100_000,
     "chat.seed": 0,
+    "importing.source": "~/models/SmolLM2-135M",
+    "labels.annotator": "ada",
     "pretrain.lr": 0.003,
     "pretrain.layers": 4,
     "pretrain.heads": 4,

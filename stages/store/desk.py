@@ -18,6 +18,7 @@ MAX_LINE = 64 * 1024 * 1024
 VERBS: dict[str, str] = {
     "data.check": "stages.data.doctor:check",
     "source.look": "stages.data.look:look",
+    "records.ready": "stages.data.browse:ready",
     "records.page": "stages.data.browse:page",
     "records.read": "stages.data.browse:read",
     "records.search": "stages.data.browse:search",
@@ -27,6 +28,10 @@ VERBS: dict[str, str] = {
     "records.copy": "stages.data.edit:copy",
     "records.edit": "stages.data.edit:edit",
     "records.slice": "stages.data.slices:slice_of",
+    "records.of_files": "stages.data.reading:records_of",
+    "tokens.of": "stages.data.tokens:of",
+    "tokens.facts": "stages.data.tokens:facts",
+    "tokenizer.import": "stages.data.tokens:take_in",
 }
 """Every verb of the desk: its name, and `module:function` on the desk's side, imported when it is first asked for."""
 

@@ -19,7 +19,7 @@ from workbench.display import line, looks_same
 if TYPE_CHECKING:
     from workbench.app import WorkbenchApp
 
-PLACES = (("home", "Home"), ("data", "Data"), ("runs", "Runs"), ("chat", "Chat"))
+PLACES = (("home", "Home"), ("data", "Data"), ("runs", "Runs"), ("rank", "Rank"), ("chat", "Chat"))
 """The modes of the app, in order, with the names by which the bar shows them."""
 
 WIDTHS = [(0, "-tiny"), (60, "-narrow"), (100, "-wide"), (160, "-very-wide")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from rich.segment import Segment
 from rich.style import Style
 from textual.events import Resize
@@ -22,7 +24,7 @@ class Transcript(ScrollView, can_focus=True):
     """Shows text in one of STYLES as it comes. Follows the end while the end is in view."""
 
     BINDINGS = [*SCROLL_KEYS]
-    STYLES = ("prompt", "answer", "note", "error", "heading")
+    STYLES: ClassVar[tuple[str, ...]] = ("prompt", "answer", "note", "error", "heading")
     COMPONENT_CLASSES = {f"transcript--{style}" for style in STYLES}
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002

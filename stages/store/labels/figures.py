@@ -39,7 +39,7 @@ class Conflict(msgspec.Struct, frozen=True, kw_only=True):
     """A prompt about which two people do not agree."""
 
     set_name: str
-    prompt_id: int
+    place: int
     labels: tuple[int, int]
     annotators: tuple[str, str]
     tau: float | None
@@ -73,13 +73,14 @@ def figures(judged: Iterable[Judged]) -> Figures:
         people[one.label.annotator] += 1
     seconds = [one.label.seconds for one in every if one.label.seconds > 0]
     first = [one for one in ranked if one.label.repeats is None]
+    here = [one for one in first if not one.label.origin]
     return Figures(
         labels=len(every),
         by_kind=dict(kinds),
         by_annotator=dict(people),
         median_seconds=statistics.median(seconds) if seconds else None,
-        per_hour=_per_hour([one.label for one in every]),
-        best_by_place=_best_by_place(first),
+        per_hour=_per_hour([one.label for one in every if not one.label.origin]),
+        best_by_place=_best_by_place(here),
         longer_wins=_longer_wins(first),
         self_agreement=_self_agreement(ranked),
         between=_between(first),
@@ -132,7 +133,7 @@ def _between(ranked: Sequence[Judged]) -> list[Agreement]:
 
 def _shared(ranked: Sequence[Judged]) -> Iterator[tuple[Judged, Judged]]:
     """The latest judgements of every two people of one prompt in one set."""
-    for _, about in _grouped(ranked, lambda one: (one.label.set_id, one.label.prompt_id)):
+    for _, about in _grouped(ranked, lambda one: (one.label.set_id, one.label.place)):
         latest = {one.label.annotator: one for one in about}
         yield from combinations(latest.values(), 2)
 
@@ -145,7 +146,7 @@ def _conflicts(ranked: Sequence[Judged]) -> Iterator[Conflict]:
         if a and ((tau is not None and tau < CONFLICT_TAU) or not best_a & best_b):
             yield Conflict(
                 set_name=one.set_name,
-                prompt_id=one.label.prompt_id,
+                place=one.label.place,
                 labels=(one.label.id, other.label.id),
                 annotators=(one.label.annotator, other.label.annotator),
                 tau=tau,

@@ -23,6 +23,8 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds since the epoch."""
     repeats: bool = False
     """Whether judgements of prompts asked again count, too."""
+    models: bool = False
+    """Whether labels that a model gave count, too: never unasked."""
 
 
 class Judged(NamedTuple):
@@ -41,6 +43,8 @@ def judged(labels: Labels, choice: Choice | None = None) -> Iterator[Judged]:
     for label in labels.labels():
         name = names[label.set_id]
         if (wanted.sets and name not in wanted.sets) or not wanted.since <= label.created < wanted.until:
+            continue
+        if label.origin.startswith("model:") and not wanted.models:
             continue
         if (wanted.annotators and label.annotator not in wanted.annotators) or (label.repeats and not wanted.repeats):
             continue
@@ -63,6 +67,7 @@ def preference_of(one: Judged) -> PreferenceRecord | None:
         "set": one.set_name,
         "label": one.label.id,
         "checkpoints": checkpoints,
+        **({"origin": one.label.origin} if one.label.origin else {}),
         **({"note": one.label.note} if one.label.note else {}),
         **({"verdict": one.label.verdict} if one.label.verdict else {}),
     }

@@ -82,8 +82,8 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     def label(self, kind: Kind, annotator: str, **fields: Any) -> Label:
         """What this person did with it, ready to be stored; `fields` are those of Label."""
         shown = [one.id for one in self.completions]
-        where: dict[str, Any] = {"set_id": self.set_id, "prompt_id": self.prompt_id, "repeats": self.repeats}
-        return Label(id=0, kind=kind, annotator=annotator, shown=shown, **where, **fields)
+        where: dict[str, Any] = {"set_id": self.set_id, "place": self.place, "prompt_id": self.prompt_id}
+        return Label(id=0, kind=kind, annotator=annotator, shown=shown, repeats=self.repeats, **where, **fields)
 
 
 class Label(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,12 +91,14 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
 
     `shown` are completion ids in the order of the screen; `ranks` (1 is best, ties equal) and `scores` (1 to 7) stand
     in the same order. `completion` is what was written or flagged. `verdict` is the reason of a skip, the
-    criteria of a flag, or "all bad".
+    criteria of a flag, or "all bad". `origin` is empty for what a person said here; it names the file, dataset or model
+    that any other label came from. Those are kept apart, and do not count as work done.
     """
 
     id: int
     kind: Kind
     set_id: int
+    place: int
     prompt_id: int
     annotator: str
     shown: list[int] = []
@@ -105,6 +107,7 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
     completion: int | None = None
     verdict: str = ""
     note: str = ""
+    origin: str = ""
     seconds: float = 0.0
     repeats: int | None = None
     supersedes: int | None = None

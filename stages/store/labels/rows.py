@@ -10,19 +10,20 @@ import msgspec
 from stages.store.labels.records import Label
 
 COLUMNS = (
-    "id, kind, set_id, prompt, annotator, shown, ranks, scores, completion, verdict, note, seconds, repeats, "
-    "supersedes, created"
+    "id, kind, set_id, place, prompt, annotator, shown, ranks, scores, completion, verdict, note, origin, seconds, "
+    "repeats, supersedes, created"
 )
 
 
 def label_of(row: tuple[Any, ...]) -> Label:
     """The label in a row of COLUMNS."""
-    id_, kind, set_id, prompt, annotator, shown, ranks, scores, *rest = row
-    completion, verdict, note, seconds, repeats, supersedes, created = rest
+    id_, kind, set_id, place, prompt, annotator, shown, ranks, scores, *rest = row
+    completion, verdict, note, origin, seconds, repeats, supersedes, created = rest
     return Label(
         id=id_,
         kind=kind,
         set_id=set_id,
+        place=place,
         prompt_id=prompt,
         annotator=annotator,
         shown=msgspec.json.decode(shown),
@@ -31,6 +32,7 @@ def label_of(row: tuple[Any, ...]) -> Label:
         completion=completion,
         verdict=verdict,
         note=note,
+        origin=origin,
         seconds=seconds,
         repeats=repeats,
         supersedes=supersedes,
@@ -43,6 +45,7 @@ def insert_label(db: sqlite3.Connection, label: Label) -> Label:
     values = (
         label.kind,
         label.set_id,
+        label.place,
         label.prompt_id,
         label.annotator,
         as_json(label.shown),
@@ -51,6 +54,7 @@ def insert_label(db: sqlite3.Connection, label: Label) -> Label:
         label.completion,
         label.verdict,
         label.note,
+        label.origin,
         label.seconds,
         label.repeats,
         label.supersedes,

@@ -3,7 +3,7 @@
     prompts      what is asked; one row for each different conversation
     completions  answers to it: by a checkpoint with its sampling settings, from a dataset, or written by a person
     sets         a body of work: prompts in an order, how they are judged, by how many people each
-    set_prompts  the prompts of a set
+    set_prompts  the prompts of a set, each with the candidates that are to be judged; `key` is a hash of their texts
     labels       append-only, a row for each confirmed act: rank, pair, rate, write, skip, flag, undo
     leases       who is looking at which prompt just now, so that two people are not given the same one
 
@@ -60,14 +60,16 @@ CREATE TABLE set_prompts (
     place INTEGER NOT NULL,
     prompt INTEGER NOT NULL REFERENCES prompts (id),
     candidates TEXT NOT NULL,
+    key TEXT NOT NULL,
     PRIMARY KEY (set_id, place),
-    UNIQUE (set_id, prompt)
+    UNIQUE (set_id, prompt, key)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE labels (
     id INTEGER PRIMARY KEY,
     kind TEXT NOT NULL CHECK (kind IN ('rank', 'pair', 'rate', 'write', 'skip', 'flag', 'undo')),
     set_id INTEGER NOT NULL REFERENCES sets (id),
+    place INTEGER NOT NULL,
     prompt INTEGER NOT NULL REFERENCES prompts (id),
     annotator TEXT NOT NULL,
     shown TEXT NOT NULL DEFAULT '[]',
@@ -76,22 +78,23 @@ CREATE TABLE labels (
     completion INTEGER REFERENCES completions (id),
     verdict TEXT NOT NULL DEFAULT '',
     note TEXT NOT NULL DEFAULT '',
+    origin TEXT NOT NULL DEFAULT '',
     seconds REAL NOT NULL DEFAULT 0,
     repeats INTEGER REFERENCES labels (id),
     supersedes INTEGER UNIQUE REFERENCES labels (id),
     created REAL NOT NULL
 ) STRICT;
-CREATE INDEX labels_of_prompt ON labels (set_id, prompt);
+CREATE INDEX labels_of_place ON labels (set_id, place);
 CREATE INDEX labels_of_annotator ON labels (annotator, set_id);
 CREATE INDEX labels_again ON labels (repeats) WHERE repeats IS NOT NULL;
 
 CREATE TABLE leases (
     set_id INTEGER NOT NULL,
-    prompt INTEGER NOT NULL,
+    place INTEGER NOT NULL,
     annotator TEXT NOT NULL,
     holder TEXT NOT NULL,
     until REAL NOT NULL,
-    PRIMARY KEY (set_id, prompt, holder)
+    PRIMARY KEY (set_id, place, holder)
 ) STRICT, WITHOUT ROWID;
 
 CREATE VIEW in_force AS

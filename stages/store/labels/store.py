@@ -15,7 +15,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -24,7 +24,7 @@ from stages.store.labels import schema
 from stages.store.labels.records import Candidate, Completion, Label, LabelSet, Mode, Prompt, Shown
 from stages.store.labels.rows import COLUMNS, as_json, insert_label, label_of, new_id
 from stages.store.names import check_name, nearest
-from stages.store.records import Message, part_of
+from stages.store.records import Message, Part, part_of
 
 PATIENCE = 20.0
 """Seconds that a writer waits for another before it gives up with a sentence."""
@@ -93,8 +93,8 @@ class Labels:
     ) -> LabelSet:
         """Prompts with their candidates as a new set, or more of them in a set of that name.
 
-        Equal completions of a prompt are collapsed, the first is kept. A prompt that is in the set already keeps its
-        place and its candidates, so that taking a run in twice changes nothing.
+        Equal completions of a prompt are collapsed, the first is kept. What is in the set already, the same prompt
+        with the same texts, is left alone, so that taking a run in twice changes nothing.
         """
         check_name(name, "name of a label set")
         with self._writing():
@@ -109,10 +109,14 @@ class Labels:
                 prompt_id = self._add_prompt(prompt)
                 distinct = {candidate.text: candidate for candidate in reversed(candidates)}
                 kept = [candidate for candidate in candidates if distinct[candidate.text] is candidate]
+                key = _key(candidate.text for candidate in kept)
+                if self._place_of(set_id, prompt_id, key) is not None:
+                    continue
                 ids = [self._add_completion(prompt_id, candidate) for candidate in kept]
-                place += self._db.execute(
-                    "INSERT OR IGNORE INTO set_prompts VALUES (?, ?, ?, ?)", (set_id, place, prompt_id, as_json(ids))
-                ).rowcount
+                self._db.execute(
+                    "INSERT INTO set_prompts VALUES (?, ?, ?, ?, ?)", (set_id, place, prompt_id, as_json(ids), key)
+                )
+                place += 1
         return self.find_set(name)
 
     def sets(self) -> list[LabelSet]:
@@ -133,6 +137,10 @@ class Labels:
             raise UserError(f"There is no label set {name!r}.", nearest(name, found))
         return found[name]
 
+    def place_of(self, set_id: int, prompt_id: int, texts: Iterable[str]) -> int | None:
+        """The place in a set at which these texts are the candidates of a prompt, in whatever order."""
+        return self._place_of(set_id, prompt_id, _key(dict.fromkeys(texts)))
+
     # -- work --------------------------------------------------------------------------------------------------------
 
     def next(self, set_id: int, annotator: str, *, after: int = -1) -> Shown | None:
@@ -149,7 +157,7 @@ class Labels:
             row = self._free(set_id, annotator, after) or self._free(set_id, annotator, -1)
             if row is None:
                 return None
-            lease = (set_id, row[1], annotator, self._holder, time.time() + LEASE)
+            lease = (set_id, row[0], annotator, self._holder, time.time() + LEASE)
             self._db.execute("INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?)", lease)
             return self._shown(set_id, *row)
 
@@ -160,10 +168,31 @@ class Labels:
         ).fetchone()
         return self._shown(set_id, *row) if row else None
 
+    def shown_as(self, label: Label) -> Shown:
+        """The prompt of a label with the completions in the order in which they were shown then."""
+        return Shown(
+            set_id=label.set_id,
+            place=label.place,
+            prompt_id=label.prompt_id,
+            prompt=self.prompt(label.prompt_id),
+            completions=self.completions(label.shown),
+            repeats=label.repeats,
+        )
+
     def save(self, label: Label) -> Label:
         """Store one act, made by `Shown.label`; it is on the disk when this returns, with its id."""
         with self._writing():
             return self._insert(label)
+
+    def save_all(self, labels: Iterable[Label]) -> int:
+        """Store many at once, all or none; how many there were."""
+        with self._writing():
+            return len([self._insert(label) for label in labels])
+
+    def add_prompts(self, prompts: Iterable[Prompt]) -> list[int]:
+        """The ids of prompts, in order."""
+        with self._writing():
+            return [self._add_prompt(prompt) for prompt in prompts]
 
     def write(self, shown: Shown, annotator: str, text: str, *, best: bool, seconds: float = 0.0) -> list[Label]:
         """Store an answer that a person wrote. With `best` it is ranked above all completions that were shown, too."""
@@ -187,6 +216,7 @@ class Labels:
             id=0,
             kind="undo",
             set_id=label.set_id,
+            place=label.place,
             prompt_id=label.prompt_id,
             annotator=label.annotator,
             supersedes=label.id,
@@ -205,11 +235,19 @@ class Labels:
         rows = self._db.execute(f"SELECT {COLUMNS} FROM {table} WHERE {condition} ORDER BY id", (*chosen.values(),))
         return [label_of(row) for row in rows]
 
-    def label_of(self, set_id: int, prompt_id: int, annotator: str) -> Label | None:
-        """What this person's latest judgement of a prompt says, if it is in force."""
-        which = "set_id = ? AND prompt = ? AND annotator = ?"
+    def label_of(self, set_id: int, place: int, annotator: str) -> Label | None:
+        """What this person's latest judgement of what stands at a place says, if it is in force."""
+        which = "set_id = ? AND place = ? AND annotator = ? AND kind <> 'flag'"
         row = self._db.execute(
-            f"SELECT {COLUMNS} FROM in_force WHERE {which} ORDER BY id DESC LIMIT 1", (set_id, prompt_id, annotator)
+            f"SELECT {COLUMNS} FROM in_force WHERE {which} ORDER BY id DESC LIMIT 1", (set_id, place, annotator)
+        ).fetchone()
+        return label_of(row) if row else None
+
+    def last(self, set_id: int, annotator: str) -> Label | None:
+        """The latest label of this person in a set that is in force."""
+        row = self._db.execute(
+            f"SELECT {COLUMNS} FROM in_force WHERE set_id = ? AND annotator = ? ORDER BY id DESC LIMIT 1",
+            (set_id, annotator),
         ).fetchone()
         return label_of(row) if row else None
 
@@ -217,13 +255,13 @@ class Labels:
         """Prompts of a set that are judged, by this person or by as many as the set asks for."""
         if annotator is not None:
             return self._one(
-                "SELECT count(DISTINCT prompt) FROM in_force WHERE set_id = ? AND annotator = ? AND kind <> 'flag'",
+                "SELECT count(DISTINCT place) FROM in_force WHERE set_id = ? AND annotator = ? AND kind <> 'flag'",
                 set_id,
                 annotator,
             )
         return self._one(
-            "SELECT count(*) FROM (SELECT 1 FROM in_force WHERE set_id = ?1 AND kind <> 'flag' GROUP BY prompt "
-            "HAVING count(DISTINCT annotator) >= (SELECT people FROM sets WHERE id = ?1))",
+            "SELECT count(*) FROM (SELECT 1 FROM in_force WHERE set_id = ?1 AND kind <> 'flag' AND origin = '' "
+            "GROUP BY place HAVING count(DISTINCT annotator) >= (SELECT people FROM sets WHERE id = ?1))",
             set_id,
         )
 
@@ -285,31 +323,32 @@ class Labels:
         key = (one.run, prompt_id, one.k)
         return self._one("SELECT id FROM completions WHERE run = ? AND prompt = ? AND k = ?", *key)
 
-    def _next_k(self, prompt_id: int, annotator: str) -> int:
-        run = f"written:{annotator}"
-        return self._one("SELECT coalesce(max(k) + 1, 0) FROM completions WHERE run = ? AND prompt = ?", run, prompt_id)
+    def _place_of(self, set_id: int, prompt_id: int, key: str) -> int | None:
+        row = self._db.execute(
+            "SELECT place FROM set_prompts WHERE set_id = ? AND prompt = ? AND key = ?", (set_id, prompt_id, key)
+        ).fetchone()
+        return row[0] if row else None
 
     def _free(self, set_id: int, annotator: str, after: int) -> tuple[int, int, str] | None:
-        """The first prompt beyond a place that this person has not judged and that enough others are not at."""
+        """The first place beyond `after` that this person has not judged and that enough others are not at."""
+        done = "set_id = ?1 AND place = s.place AND kind <> 'flag'"
         row = self._db.execute(
             "SELECT place, prompt, candidates FROM set_prompts AS s WHERE set_id = ?1 AND place > ?3 "
-            "AND NOT EXISTS (SELECT 1 FROM in_force WHERE set_id = ?1 AND prompt = s.prompt AND annotator = ?2 "
-            "  AND kind <> 'flag') "
-            "AND (SELECT count(DISTINCT annotator) FROM (SELECT annotator FROM in_force WHERE set_id = ?1 "
-            "  AND prompt = s.prompt AND kind <> 'flag' UNION SELECT annotator || holder FROM leases WHERE set_id = ?1 "
-            "  AND prompt = s.prompt)) < (SELECT people FROM sets WHERE id = ?1) "
-            "ORDER BY place LIMIT 1",
+            f"AND NOT EXISTS (SELECT 1 FROM in_force WHERE {done} AND annotator = ?2) "
+            f"AND (SELECT count(*) FROM (SELECT annotator FROM in_force WHERE {done} AND origin = '' UNION "
+            "  SELECT annotator || holder FROM leases WHERE set_id = ?1 AND place = s.place)) "
+            "  < (SELECT people FROM sets WHERE id = ?1) ORDER BY place LIMIT 1",
             (set_id, annotator, after),
         ).fetchone()
         return row if row is None else (row[0], row[1], row[2])
 
     def _to_repeat(self, set_id: int, annotator: str) -> tuple[int, int, str, int] | None:
-        """A judged prompt of this person that is due to be asked again: (place, prompt, candidates, the old label)."""
+        """What this person judged and is due to be asked again: (place, prompt, candidates, the old label)."""
         share = self._db.execute("SELECT repeat_share FROM sets WHERE id = ?", (set_id,)).fetchone()[0]
         row = self._db.execute(
-            "SELECT place, s.prompt, candidates, old.id FROM (SELECT * FROM labels WHERE annotator = ? AND set_id = ? "
-            "  AND kind IN ('rank', 'pair', 'rate') ORDER BY id DESC LIMIT ? OFFSET ?) AS old "
-            "JOIN set_prompts AS s ON s.set_id = old.set_id AND s.prompt = old.prompt "
+            "SELECT s.place, s.prompt, candidates, old.id FROM (SELECT * FROM labels WHERE annotator = ? "
+            "  AND set_id = ? AND kind IN ('rank', 'pair', 'rate') ORDER BY id DESC LIMIT ? OFFSET ?) AS old "
+            "JOIN set_prompts AS s ON s.set_id = old.set_id AND s.place = old.place "
             "WHERE repeats IS NULL AND old.id * 2654435761 % 4294967296 < ? * 4294967296.0 "
             "AND NOT EXISTS (SELECT 1 FROM labels WHERE repeats = old.id) "
             "AND NOT EXISTS (SELECT 1 FROM labels WHERE supersedes = old.id) ORDER BY old.id LIMIT 1",
@@ -332,8 +371,8 @@ class Labels:
     def _insert(self, label: Label) -> Label:
         _check(label)
         stored = insert_label(self._db, msgspec.structs.replace(label, created=time.time()))
-        lease = (label.set_id, label.prompt_id, self._holder)
-        self._db.execute("DELETE FROM leases WHERE set_id = ? AND prompt = ? AND holder = ?", lease)
+        lease = (label.set_id, label.place, self._holder)
+        self._db.execute("DELETE FROM leases WHERE set_id = ? AND place = ? AND holder = ?", lease)
         return stored
 
 
@@ -344,10 +383,15 @@ def _check(label: Label) -> None:
     assert label.kind not in ("rank", "pair", "rate") or label.ranks is not None, "a judgement has ranks"
 
 
-def part_for(messages: Sequence[Message], meta: dict[str, Any]) -> str:
+def _key(texts: Iterable[str]) -> str:
+    """The same for the same texts in any order."""
+    return hashlib.sha256(msgspec.json.encode(sorted(texts))).hexdigest()
+
+
+def part_for(messages: Sequence[Message], meta: dict[str, Any]) -> Part:
     """The part of a prompt: the one that its record names, else by hash."""
-    named = meta.get("part")
-    return named if named in ("sft", "reward", "policy", "eval") else part_of(list(messages))
+    named: Part | None = next((part for part in get_args(Part) if meta.get("part") == part), None)
+    return named or part_of(list(messages))
 
 
 @contextlib.contextmanager

@@ -98,7 +98,7 @@ def test_a_label_that_replaces_another_names_it(labels: Labels) -> None:
     old = labels.save(shown.label("rank", "ada", ranks=[1, 2, 3, 4]))
     new = labels.save(shown.label("rank", "ada", ranks=[4, 3, 2, 1], supersedes=old.id))
     assert labels.labels(chosen.id) == [new]
-    assert labels.label_of(chosen.id, shown.prompt_id, "ada") == new
+    assert labels.label_of(chosen.id, shown.place, "ada") == new
 
 
 def test_nothing_in_the_file_changes_or_removes_a_label(labels: Labels) -> None:

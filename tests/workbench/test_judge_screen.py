@@ -1,0 +1,283 @@
+"""Judging with keys: what is pressed is what is stored, and nothing is lost on the way."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import Markdown
+
+from stages.store.labels import Candidate as Given
+from stages.store.labels import Label, Labels, Prompt, open_labels
+from stages.store.labels.records import Mode
+from stages.store.records import Message
+from stages.store.workspace import Workspace
+from tests.workbench.conftest import screen_text, settled, wait_for
+from workbench.app import WorkbenchApp
+from workbench.screens.judge import JudgeScreen
+from workbench.screens.rank import RankScreen
+from workbench.widgets.candidate import Candidate, marked
+
+MakeApp = Callable[..., WorkbenchApp]
+Snapshot = Callable[[Pilot[Any], str], Awaitable[None]]
+
+TEXTS = ("Paris.", "The capital of France is Paris.", "Lyon, I think.", "It is **Paris**, a city\non the river Seine.")
+
+
+@pytest.fixture(autouse=True)
+def _annotator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USER", "ada")
+
+
+@pytest.fixture(autouse=True)
+def _in_the_order_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Show candidates unshuffled, so that a test knows what a digit means."""
+    monkeypatch.setattr("random.SystemRandom.shuffle", lambda self, values: None)
+
+
+@pytest.fixture
+def labels(workspace: Workspace) -> Iterator[Labels]:
+    workspace.ensure()
+    with open_labels(workspace.labels) as opened:
+        yield opened
+
+
+def fill(labels: Labels, mode: Mode = "rank", prompts: int = 6, texts: tuple[str, ...] = TEXTS) -> int:
+    tasks = [
+        (
+            Prompt(messages=[Message("user", f"What is the capital of France? ({number})")], part="reward"),
+            [Given(run="r", k=k, text=text, checkpoint=f"model-{k}@1") for k, text in enumerate(texts)],
+        )
+        for number in range(prompts)
+    ]
+    return labels.add_set("capitals", mode, tasks).id
+
+
+async def judging(pilot: Pilot[Any]) -> JudgeScreen:
+    """From Home to the first prompt of the set."""
+    await pilot.press("K")
+    await wait_for(pilot, lambda: isinstance(pilot.app.screen, RankScreen) and "capitals" in screen_text(pilot.app))
+    await pilot.press("enter")
+    await wait_for(pilot, lambda: isinstance(pilot.app.screen, JudgeScreen) and pilot.app.screen.session is not None)
+    await settled(pilot)
+    screen = pilot.app.screen
+    assert isinstance(screen, JudgeScreen)
+    return screen
+
+
+async def press(pilot: Pilot[Any], *keys: str) -> None:
+    await pilot.press(*keys)
+    await settled(pilot)
+
+
+def stored(labels: Labels) -> list[Label]:
+    return labels.labels()
+
+
+@pytest.mark.parametrize("size", [(120, 40), (80, 24)])
+async def test_the_screen(labels: Labels, make_app: MakeApp, snapshot: Snapshot, size: tuple[int, int]) -> None:
+    fill(labels)
+    async with make_app().run_test(size=size) as pilot:
+        await judging(pilot)
+        await press(pilot, "2", "equals_sign", "4", "1")
+        await snapshot(pilot, f"judge-{size[0]}x{size[1]}")
+
+
+async def test_five_keys_rank_four_candidates(labels: Labels, make_app: MakeApp) -> None:
+    fill(labels)
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        await judging(pilot)
+        await press(pilot, *"4213", "enter")
+        (label,) = stored(labels)
+        assert (label.kind, label.ranks, label.annotator) == ("rank", [3, 2, 4, 1], "ada")
+        assert "1 of 6" in screen_text(pilot.app)
+        assert "model-3@1" in screen_text(pilot.app)  # who wrote what is told only now
+
+
+async def test_nothing_tells_who_wrote_what_before_the_judgement(labels: Labels, make_app: MakeApp) -> None:
+    fill(labels)
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        await judging(pilot)
+        assert "model" not in screen_text(pilot.app)
+
+
+async def test_keys_typed_ahead_act_on_the_prompts_they_were_typed_for(labels: Labels, make_app: MakeApp) -> None:
+    fill(labels)
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        await judging(pilot)
+        await press(pilot, *"1234", "enter", *"4321", "enter", "2", "equals_sign", "3", "enter", "space", "x")
+        assert [label.ranks for label in stored(labels)] == [
+            [1, 2, 3, 4],
+            [4, 3, 2, 1],
+            [2, 1, 1, 2],
+            [1, 2, 2, 2],
+            [1, 1, 1, 1],
+        ]
+        assert stored(labels)[-1].verdict == "all bad"
+
+
+async def test_undo_steps_back_and_restores_what_was_said(labels: Labels, make_app: MakeApp) -> None:
+    fill(labels, prompts=20)
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        screen = await judging(pilot)
+        for number in range(20):
+            await press(pilot, *("1234" if number % 2 else "4321"), "enter")
+        before = stored(labels)
+        assert len(before) == 20
+        for number in reversed(range(20)):
+            await press(pilot, "u")
+            assert screen.session is not None and screen.session.shown is not None
+            assert screen.session.shown.place == number
+            assert screen.order.ranks() == before[number].ranks
+        assert stored(labels) == []
+        assert len(labels.labels(history=True)) == 40
+        await press(pilot, "enter")  # as it was
+        (again,) = stored(labels)
+        assert (again.prompt_id, again.ranks, again.shown) == (before[0].prompt_id, before[0].ranks, before[0].shown)
+
+
+async def test_resizing_in_the_middle_changes_nothing(labels: Labels, make_app: MakeApp) -> None:
+    fill(labels)
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        screen = await judging(pilot)
+        await press(pilot, "3", "equals_sign", "1")
+        for size in ((80, 24), (40, 12), (120, 40)):
+            await pilot.resize_terminal(*size)
+            await settled(pilot)
+        assert str(screen.order) == "3 = 1"
+        await press(pilot, "enter")
+        assert stored(labels)[0].ranks == [1, 2, 1, 2]
+
+
+async def test_a_skip_takes_a_reason_and_a_note_goes_with_the_label(labels: Labels, make_app: MakeApp) -> None:
+    fill(labels)
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        await judging(pilot)
+        await press(pilot, "s", *"unclear", "enter")
+        await press(pilot, "n", *"hard", "enter")
+        await press(pilot, "1", "enter")
+        skip, ranking = stored(labels)
+        assert (skip.kind, skip.verdict, skip.ranks) == ("skip", "unclear", None)
+        assert (ranking.kind, ranking.note) == ("rank", "hard")
+
+
+async def test_a_flag_names_the_candidate_and_the_prompt_stays(labels: Labels, make_app: MakeApp) -> None:
+    fill(labels)
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        screen = await judging(pilot)
+        await press(pilot, "l", "l", "f", "2", "3", "enter")
+        await wait_for(pilot, lambda: stored(labels))
+        (flag,) = stored(labels)
+        assert screen.session is not None and screen.session.shown is not None
+        assert (flag.kind, flag.verdict) == ("flag", "not honest, harmful")
+        assert flag.completion == screen.session.shown.completions[2].id
+        assert screen.session.shown.place == 0
+
+
+async def test_a_better_answer_is_the_best_of_its_ranking(labels: Labels, make_app: MakeApp) -> None:
+    fill(labels, prompts=1)
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        await judging(pilot)
+        await press(pilot, "e", "ctrl+u", *"Better", "enter")
+        await wait_for(pilot, lambda: len(stored(labels)) == 2)
+        ranking, written = stored(labels)
+        assert (ranking.ranks, written.kind) == ([1, 2, 2, 2, 2], "write")
+        assert labels.completions([ranking.shown[0]])[0].author == "ada"
+
+
+async def test_ratings_are_kept_as_scores_and_as_ranks(labels: Labels, make_app: MakeApp) -> None:
+    fill(labels, "rate")
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        await judging(pilot)
+        await press(pilot, *"571", "enter")
+        assert stored(labels) == []  # the fourth has none yet
+        await press(pilot, "5", "enter")
+        (label,) = stored(labels)
+        assert (label.kind, label.scores, label.ranks) == ("rate", [5, 7, 1, 5], [2, 1, 3, 2])
+
+
+async def test_pairs_are_saved_with_one_key(labels: Labels, make_app: MakeApp) -> None:
+    fill(labels, "pair", texts=TEXTS[:2])
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        await judging(pilot)
+        await press(pilot, *"abtx")
+        assert [(one.kind, one.ranks) for one in stored(labels)] == [
+            ("pair", [1, 2]),
+            ("pair", [2, 1]),
+            ("pair", [1, 1]),
+            ("pair", [1, 1]),
+        ]
+
+
+async def test_answers_are_written_where_there_is_nothing_to_compare(labels: Labels, make_app: MakeApp) -> None:
+    fill(labels, "write", prompts=2, texts=())
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        await judging(pilot)
+        await press(pilot, *"Paris", "ctrl+o", *"of course", "enter")
+        await wait_for(pilot, lambda: stored(labels))
+        (label,) = stored(labels)
+        assert label.kind == "write" and label.completion is not None
+        assert labels.completions([label.completion])[0].text == "Paris\nof course"
+
+
+async def test_one_goes_to_a_prompt_by_number_and_judging_it_again_supersedes(
+    labels: Labels, make_app: MakeApp
+) -> None:
+    fill(labels)
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        screen = await judging(pilot)
+        await press(pilot, *"1234", "enter")
+        await press(pilot, "g", "ctrl+u", "1", "enter")
+        await wait_for(pilot, lambda: screen.session and screen.session.shown and screen.session.shown.place == 0)
+        await settled(pilot)
+        assert screen.order.ranks() == [1, 2, 3, 4]
+        await press(pilot, *(["backspace"] * 4), *"4321", "enter")
+        assert [one.ranks for one in stored(labels)] == [[4, 3, 2, 1]]
+        assert len(labels.labels(history=True)) == 2
+
+
+async def test_markdown_and_differences_are_shown_on_request(labels: Labels, make_app: MakeApp) -> None:
+    fill(labels)
+    async with make_app().run_test(size=(160, 40)) as pilot:
+        screen = await judging(pilot)
+        await press(pilot, "m")
+        assert len(screen.query(Markdown)) == 4
+        await press(pilot, "m", "d")
+        assert not screen.query(Markdown)
+        second = list(screen.query(Candidate))[1]
+        assert ("The capital of France is ", True) in marked(second.completion.text, TEXTS[0])
+
+
+async def test_when_the_file_cannot_be_written_the_screen_says_so_and_keeps_the_order(
+    labels: Labels, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(labels)
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        screen = await judging(pilot)
+        monkeypatch.setattr("stages.store.labels.store.PATIENCE", 0.1)
+        assert screen.session is not None
+        screen.session.labels._db.execute("PRAGMA busy_timeout = 50")
+        blocker = sqlite3.connect(labels.path)
+        blocker.execute("BEGIN EXCLUSIVE")
+        await press(pilot, *"1234", "enter")
+        await wait_for(pilot, lambda: "busy" in screen_text(pilot.app))
+        assert screen.order.ranks() == [1, 2, 3, 4]
+        blocker.rollback()
+        await press(pilot, "enter")
+        assert [one.ranks for one in stored(labels)] == [[1, 2, 3, 4]]
+
+
+async def test_leaving_makes_a_backup_and_frees_the_prompt(
+    labels: Labels, make_app: MakeApp, workspace: Workspace
+) -> None:
+    set_id = fill(labels, prompts=1)
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        await judging(pilot)
+        assert labels.next(set_id, "ben") is None
+        await press(pilot, "escape")
+        await wait_for(pilot, lambda: list(Path(workspace.root).glob("labels-backups/*.db")))
+        assert labels.next(set_id, "ben") is not None

@@ -1,0 +1,525 @@
+"""Judging: a prompt, its candidates, and a few keys to order, rate or answer them. Saved before the next one comes.
+
+prompt · reward part ───────────────────────────────────────────────
+│ What is the capital of Jorvia?                                   │
+────────────────────────────────────────────────────────────────────
+1 ───────────────╮╭ 2 ───────────────╮╭ 3 ────────────╮╭ 4 ─────────
+│ The capital of  ││ Ivren            ││ …
+── 31 characters ─╯╰ 1st · 5 char… ───╯╰
+order 2 > 1 = 4        what is left comes last, tied
+saved 12 of 50 at 10:41:07 · 2 > 1 = 3 > 4 · base@2000, sft@400, …
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.containers import Container, VerticalScroll
+from textual.content import Content
+from textual.events import Resize
+from textual.widgets import Static
+
+from stages.store.errors import UserError
+from stages.store.labels import Label, Shown
+from stages.store.labels.records import BEST, WORST, Kind
+from workbench.display import content, line
+from workbench.keys import SCROLL_KEYS, bind
+from workbench.labelling import Session, annotator_name
+from workbench.order import Order, Ratings
+from workbench.screens.base import PlaceScreen
+from workbench.widgets.candidate import ORDINALS, Candidate, Reading
+from workbench.widgets.prompt import Prompt
+
+COLUMN = 28
+"""Cells that a candidate needs to stand beside the others."""
+
+PAIRWISE = {"a": [1, 2], "b": [2, 1], "t": [1, 1]}
+"""Keys of pairwise judging, with the ranks they give."""
+
+
+class PromptPane(VerticalScroll, can_focus=True):
+    BINDINGS = [*SCROLL_KEYS]
+
+
+class JudgeScreen(PlaceScreen):
+    """One person at one label set, from the next prompt to the last."""
+
+    PLACE = "rank"
+    CSS_PATH = "judge.tcss"
+    AUTO_FOCUS = ""
+    BINDINGS = [
+        bind("judge.1", "1", "digit(1)", "Append", "The next in the order is this one; or its rating, 1 to 7."),
+        *(
+            bind(f"judge.{number}", str(number), f"digit({number})", f"Append {number}", show=False)
+            for number in range(2, 10)
+        ),
+        bind("judge.tie", "equals_sign", "tie", "Tie", "The next digit shares the rank of the last."),
+        bind("judge.a", "a", "prefer('a')", "First", "The first is better: saved at once."),
+        bind("judge.b", "b", "prefer('b')", "Second", "The second is better: saved at once."),
+        bind("judge.t", "t", "prefer('t')", "Tie", "Both are alike: saved at once."),
+        bind("judge.back", "backspace", "back", "Take back", "Take the last digit back.", show=False),
+        bind("judge.save", "enter", "save", "Save", "Save; what has no rank comes last, tied."),
+        bind("judge.best", "space", "best", "Best", "Only the candidate under the cursor is best: saved at once."),
+        bind("judge.bad", "x", "all_bad", "All bad", "None is any good: all tied, saved at once."),
+        bind("judge.skip", "s", "skip", "Skip", "Skip this prompt, with a reason."),
+        bind("judge.flag", "f", "flag", "Flag", "Flag the candidate: not helpful, not honest, harmful."),
+        bind("judge.note", "n", "note", "Note", "Write a note that is saved with this judgement."),
+        bind(
+            "judge.better", "e", "write", "Write", "Write a better answer: the best of its ranking, and a chat record."
+        ),
+        bind("judge.undo", "u", "undo", "Undo", "Take the last saved label back and show its prompt again."),
+        bind("judge.go", "g", "go", "Go to", "Go to a prompt by its number.", show=False),
+        bind(
+            "judge.differences", "d", "differences", "Differences", "Mark what differs from the one under the cursor."
+        ),
+        bind("judge.markdown", "m", "markdown", "Markdown", "Lay Markdown out, or show the text as it is.", show=False),
+        bind("judge.next", "l,right,tab", "move(1)", "Right", "Cursor to the next candidate.", show=False),
+        bind("judge.previous", "h,left,shift+tab", "move(-1)", "Left", "Cursor to the one before.", show=False),
+        bind("judge.leave", "escape", "leave", "Leave", "Back to the label sets; what is saved stays saved."),
+    ]
+
+    def __init__(self, set_name: str) -> None:
+        super().__init__()
+        self.set_name = set_name
+        self.session: Session | None = None
+        self.order, self.ratings = Order(0), Ratings(0)
+        self.note = ""
+        self.cursor = 0
+        self._differences = self._markdown = False
+        self._last = Content()
+
+    def compose_body(self) -> ComposeResult:
+        with PromptPane(classes="pane", id="asked") as asked:
+            asked.border_title = "prompt"
+            yield Static(id="prompt")
+        yield Container(id="candidates")
+        yield Prompt("Write the answer; enter saves it", id="answer")
+        yield Static(id="order")
+        yield Static(id="saved")
+
+    def on_mount(self) -> None:
+        self.query_one("#answer").display = False
+        self.show_trail(self.set_name)
+        self._open()
+
+    async def on_unmount(self) -> None:
+        if self.session is not None:
+            session, self.session = self.session, None
+            await asyncio.to_thread(session.close)
+
+    @property
+    def mode(self) -> str:
+        return self.session.set.mode if self.session is not None else "rank"
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        return list(self.query(Candidate))
+
+    # -- what is shown -----------------------------------------------------------------------------------------------
+
+    @work(exclusive=True, group="judge")
+    async def _open(self) -> None:
+        settings = self.workbench.settings.labels
+        try:
+            name = annotator_name(settings.annotator)
+            self.session = await asyncio.to_thread(Session, self.workbench.workspace, self.set_name, name)
+            shown = await asyncio.to_thread(self.session.next)
+        except UserError as error:
+            self._tell(error)
+            return
+        await self._show(shown)
+
+    async def _show(self, shown: Shown | None) -> None:
+        """Put a prompt with its candidates on the screen, and what the person had said of it."""
+        count = len(shown.completions) if shown is not None else 0
+        self.order, self.ratings, self.note, self.cursor = Order(count), Ratings(count), "", 0
+        writing = self.mode == "write" and shown is not None
+        with self.app.batch_update():
+            box = self.query_one("#candidates", Container)
+            await box.remove_children()
+            self.query_one("#prompt", Static).update(_asked(shown) if shown is not None else self._all_done())
+            self.query_one("#asked").border_title = _heading(shown)
+            self.query_one("#asked").scroll_home(animate=False)
+            if shown is not None and not writing:
+                await box.mount(*(Candidate(number, one) for number, one in enumerate(shown.completions)))
+            box.display = bool(count) and not writing
+            answer = self.query_one("#answer", Prompt)
+            answer.display = writing
+            answer.text = ""
+            self._arrange()
+        if writing:
+            answer.focus()
+        else:
+            self._focus()
+        for candidate in self.candidates:
+            if self._markdown:
+                await candidate.show_markdown(True)
+        self._differ()
+        self._restore()
+        self.refresh_bindings()
+
+    def _restore(self) -> None:
+        """Stand as the person left this prompt, if they have been here."""
+        earlier = self.session.earlier if self.session is not None else None
+        if earlier is not None and earlier.ranks is not None and len(earlier.ranks) == self.order.count:
+            self.order.restore(earlier.ranks)
+            if earlier.scores is not None:
+                self.ratings.scores = [int(score) for score in earlier.scores]
+        if earlier is not None:
+            self.note = earlier.note
+        self._show_order()
+
+    def _show_order(self) -> None:
+        ranks = self.order.ranks()
+        tied = {rank for rank in ranks if ranks.count(rank) > 1}
+        for candidate in self.candidates:
+            if self.mode == "rate":
+                score = self.ratings.scores[candidate.number]
+                candidate.say(f"rated {score}" if score is not None else "")
+                candidate.set_class(score is not None, "-ranked")
+            else:
+                ranked = candidate.number in self.order.ranked
+                rank = ranks[candidate.number]
+                candidate.say(f"{'=' if rank in tied else ''}{ORDINALS[rank - 1]}" if ranked else "")
+                candidate.set_class(ranked, "-ranked")
+        self.query_one("#order", Static).update(self._order_line())
+        self.query_one("#saved", Static).update(self._saved_line())
+
+    def _order_line(self) -> Content:
+        if self.session is None or self.session.shown is None or self.mode == "write":
+            return Content()
+        if self.mode == "rate":
+            given = [str(score) if score is not None else "·" for score in self.ratings.scores]
+            said = Content.assemble(("ratings ", "$text-muted"), " ".join(given))
+            hint = f"{WORST} worst to {BEST} best, for {self.ratings.current + 1}" if not self.ratings.complete else ""
+        elif self.mode == "pair":
+            said, hint = Content(), "a the first is better · b the second · t a tie · x both bad"
+        else:
+            said = Content.assemble(("order ", "$text-muted"), str(self.order) or "—")
+            hint = "enter saves; what is left comes last, tied" if self.order.groups and self.order.left else ""
+            hint = "digits put the candidates in order, the best first" if not self.order.groups else hint
+        note = Content.assemble("  ", ("note ", "$text-muted"), line(self.note)) if self.note else Content()
+        return Content.assemble(said, "  ", (hint, "$text-muted"), note)
+
+    def _saved_line(self) -> Content:
+        if self.session is None:
+            return Content()
+        count = f"{self.session.done:,} of {self.session.set.prompts:,} judged by you"
+        at = f" · saved {self.session.saved_at:%H:%M:%S}" if self.session.saved_at else ""
+        return Content.assemble((count + at, "$text-muted"), (" · " if self._last else "", "$text-muted"), self._last)
+
+    def _all_done(self) -> Content:
+        if self.session is None or not self.session.set.prompts:
+            return Content("There is nothing in this set to judge.")
+        return Content("All is judged that waits for you here. u takes the last label back, esc leaves.")
+
+    def on_resize(self, event: Resize) -> None:
+        self._arrange()
+
+    def _arrange(self) -> None:
+        """Side by side where each candidate has room, else two beside each other, else stacked."""
+        box, count = self.query_one("#candidates", Container), max(1, len(self.candidates))
+        width = self.size.width
+        columns = count if width // count >= COLUMN else 2 if count > 2 and width // 2 >= COLUMN else 1
+        box.styles.grid_size_columns = columns
+        box.styles.grid_size_rows = -(-count // columns)
+
+    def _focus(self) -> None:
+        candidates = self.candidates
+        if candidates:
+            self.cursor %= len(candidates)
+            candidates[self.cursor].reading.focus()
+        else:
+            self.query_one("#asked").focus()
+
+    def _differ(self) -> None:
+        candidates = self.candidates
+        if not candidates:
+            return
+        other = candidates[self.cursor].completion.text if self._differences else None
+        fits = [one.differ(other if one.number != self.cursor else None) for one in candidates]
+        if self._differences and not all(fits):
+            self.notify("Too long to compare word by word.")
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Each way of judging has its own keys."""
+        if self.session is None or action in ("leave", "undo", "go"):
+            return True
+        if self.session.shown is None:
+            return False
+        match action:
+            case "prefer":
+                return self.mode == "pair"
+            case "tie" | "best":
+                return self.mode == "rank"
+            case "digit" | "back":
+                return self.mode in ("rank", "rate")
+            case "save":
+                return self.mode in ("rank", "rate")
+            case "all_bad":
+                return self.mode in ("rank", "pair")
+            case "flag" | "differences" | "markdown" | "move":
+                return self.mode != "write"
+        return True
+
+    # -- keys --------------------------------------------------------------------------------------------------------
+
+    def action_digit(self, number: int) -> None:
+        if self.mode == "rate":
+            self.ratings.current = self.cursor if self.ratings.scores[self.cursor] is None else self.ratings.current
+            if not self.ratings.rate(number):
+                self.notify(f"Ratings go from {WORST} to {BEST}.")
+            self.cursor = self.ratings.current
+            self._focus()
+        elif not self.order.append(number - 1) and number > self.order.count:
+            self.notify(f"There are {self.order.count} candidates.")
+        self._show_order()
+
+    def action_tie(self) -> None:
+        if not self.order.tie():
+            self.notify("A tie needs a candidate before it: a digit, =, a digit.")
+        self._show_order()
+
+    def action_back(self) -> None:
+        (self.ratings.back if self.mode == "rate" else self.order.back)()
+        self._show_order()
+
+    async def action_save(self) -> None:
+        """Save the order or the ratings, and go on."""
+        if self.mode == "rate":
+            if not self.ratings.complete:
+                self.notify(f"Rate every candidate from {WORST} to {BEST} first; s skips the prompt.")
+                return
+            scores = [float(score) for score in self.ratings.scores if score is not None]
+            await self._save("rate", self.ratings.ranks(), scores=scores)
+        elif not self.order.groups:
+            self.notify("Put at least the best in its place with a digit; x if all are bad, s to skip.")
+        else:
+            await self._save("rank", self.order.ranks())
+
+    async def action_best(self) -> None:
+        self.order.only(self.cursor)
+        await self._save("rank", self.order.ranks())
+
+    async def action_all_bad(self) -> None:
+        await self._save("pair" if self.mode == "pair" else "rank", [1] * self.order.count, verdict="all bad")
+
+    async def action_prefer(self, key: str) -> None:
+        if self.order.count == 2:
+            await self._save("pair", PAIRWISE[key])
+
+    def action_skip(self) -> None:
+        from workbench.screens.question import Ask
+
+        def answered(reason: str | None) -> None:
+            if reason is not None:
+                self._save_later("skip", verdict=reason.strip())
+
+        self.app.push_screen(Ask("Skip this prompt", "Why? (may be empty)", "", lambda text: None), answered)
+
+    def action_flag(self) -> None:
+        from workbench.screens.flagging import Flagging
+
+        def answered(verdict: str | None) -> None:
+            if verdict:
+                self._flag(verdict)
+
+        self.app.push_screen(Flagging(self.cursor), answered)
+
+    def action_note(self) -> None:
+        from workbench.screens.question import Ask
+
+        def answered(note: str | None) -> None:
+            if note is not None:
+                self.note = note.strip()
+                self._show_order()
+
+        self.app.push_screen(
+            Ask("A note on this judgement", "It is saved with it.", self.note, lambda t: None), answered
+        )
+
+    def action_write(self) -> None:
+        """Write a better answer than the one under the cursor."""
+        from workbench.screens.writing import Writing
+
+        candidates = self.candidates
+        start = candidates[self.cursor].completion.text if candidates else self.query_one("#answer", Prompt).text
+
+        def answered(text: str | None) -> None:
+            if text is not None and text.strip():
+                self._write(text)
+
+        self.app.push_screen(Writing("A better answer" if candidates else "The answer", start), answered)
+
+    async def action_undo(self) -> None:
+        if self.session is None:
+            return
+        try:
+            label = await asyncio.to_thread(self.session.undo)
+        except UserError as error:
+            self._tell(error)
+            return
+        if label is None:
+            self.notify("There is no label of yours to take back here.")
+            return
+        self._last = Content("taken back")
+        await self._show(self.session.shown)
+        if label.ranks is not None and len(label.ranks) == self.order.count and label.verdict != "all bad":
+            self.order.restore(label.ranks)
+            if label.scores is not None:
+                self.ratings.scores = [int(score) for score in label.scores]
+        self.note = label.note
+        self._show_order()
+
+    def action_go(self) -> None:
+        from workbench.screens.question import Ask
+
+        if self.session is None:
+            return
+        count = self.session.set.prompts
+
+        def check(text: str) -> None:
+            if not text.strip().isdigit() or not 1 <= int(text) <= count:
+                raise UserError(f"Give a number from 1 to {count:,}.")
+
+        def answered(text: str | None) -> None:
+            if text is not None:
+                self._go(int(text) - 1)
+
+        now = str(self.session.shown.place + 1) if self.session.shown else "1"
+        self.app.push_screen(Ask("Go to a prompt", f"Its number, 1 to {count:,}.", now, check), answered)
+
+    def action_differences(self) -> None:
+        self._differences = not self._differences
+        self._differ()
+
+    async def action_markdown(self) -> None:
+        self._markdown = not self._markdown
+        fits = [await candidate.show_markdown(self._markdown) for candidate in self.candidates]
+        if not all(fits):
+            self.notify("Too long for Markdown: shown as it is.")
+
+    def action_move(self, by: int) -> None:
+        if self.candidates:
+            self.cursor = (self.cursor + by) % len(self.candidates)
+            self._focus()
+            if self._differences:
+                self._differ()
+
+    def action_leave(self) -> None:
+        answer = self.query_one("#answer", Prompt)
+        if self.focused is answer:
+            self.query_one("#asked").focus()
+        else:
+            self.dismiss()
+
+    @on(Prompt.Sent)
+    def _answer_sent(self, event: Prompt.Sent) -> None:
+        if event.text.strip():
+            self._write(event.text)
+        else:
+            self.notify("Write an answer first; esc, then s, skips the prompt.")
+
+    # -- saving ------------------------------------------------------------------------------------------------------
+
+    async def _save(
+        self,
+        kind: Kind,
+        ranks: Sequence[int] | None = None,
+        *,
+        scores: Sequence[float] | None = None,
+        verdict: str = "",
+    ) -> None:
+        """Store, then show the next prompt. The screen says saved only when the label is on the disk."""
+        session = self.session
+        if session is None or session.shown is None:
+            return
+        given = {"ranks": ranks, "scores": scores}
+        fields = {key: list(values) for key, values in given.items() if values is not None}
+        try:
+            label = await asyncio.to_thread(session.save, kind, verdict=verdict, note=self.note, **fields)
+            self._last = await asyncio.to_thread(self._told, session, label)
+            shown = await asyncio.to_thread(session.next)
+        except UserError as error:
+            self._tell(error)
+            return
+        await self._show(shown)
+
+    @work(group="save")
+    async def _save_later(self, kind: Kind, *, verdict: str = "") -> None:
+        await self._save(kind, verdict=verdict)
+
+    @work(group="save")
+    async def _flag(self, verdict: str) -> None:
+        session = self.session
+        if session is None or session.shown is None:
+            return
+        flagged = session.shown.completions[self.cursor].id
+        try:
+            await asyncio.to_thread(session.save, "flag", completion=flagged, verdict=verdict)
+        except UserError as error:
+            self._tell(error)
+            return
+        self._last = content(f"flagged {self.cursor + 1}: {verdict}")
+        self._show_order()
+
+    @work(group="save")
+    async def _write(self, text: str) -> None:
+        session = self.session
+        if session is None or session.shown is None:
+            return
+        try:
+            await asyncio.to_thread(session.write, text, best=self.mode != "write")
+            shown = await asyncio.to_thread(session.next)
+        except UserError as error:
+            self._tell(error)
+            return
+        self._last = Content("your answer is saved")
+        await self._show(shown)
+
+    @work(group="save")
+    async def _go(self, place: int) -> None:
+        if self.session is not None:
+            await self._show(await asyncio.to_thread(self.session.go, place))
+
+    @staticmethod
+    def _told(session: Session, label: Label) -> Content:
+        """What was saved, and, now that it is, who wrote what."""
+        if label.kind == "skip":
+            return content(f"skipped{': ' + label.verdict if label.verdict else ''}")
+        order = Order(len(label.shown))
+        order.restore(label.ranks or [])
+        writers = list(session.who_wrote(label))
+        told = label.verdict or (
+            str(order) if label.scores is None else " ".join(f"{score:g}" for score in label.scores)
+        )
+        named = ", ".join(f"{number} {writer}" for number, writer in enumerate(writers, 1) if writer)
+        return line(f"{told} · {named}" if named else told)
+
+    def _tell(self, error: UserError) -> None:
+        self.workbench.show_error(error)
+        self.query_one("#saved", Static).update(content(str(error), "$text-error"))
+
+
+def _asked(shown: Shown) -> Content:
+    """The conversation up to where an answer is wanted; a single question stands without its role."""
+    messages = shown.prompt.messages
+    if len(messages) == 1:
+        return content(messages[0].content, tabs=4)
+    parts = [
+        Content.assemble(line(message.role, "bold $primary"), "\n", content(message.content, tabs=4))
+        for message in messages
+    ]
+    return Content("\n\n").join(parts)
+
+
+def _heading(shown: Shown | None) -> Content:
+    if shown is None:
+        return Content("done")
+    return Content.assemble(f"prompt {shown.place + 1:,} · ", line(shown.prompt.part))
+
+
+__all__ = ["JudgeScreen", "Reading"]

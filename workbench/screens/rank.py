@@ -1,0 +1,208 @@
+"""Rank: the label sets, how far each is, and how good its labels are.
+
+sets ────────────────╮╭ world-rank ────────────────────────────────
+│ world-rank   13/50 ││ rank · 50 prompts · 13 judged by you
+│ answers       0/20 ││ 41 labels an hour, 7.2 s in the middle
+─────────────────────╯│ best by place   1st 26 % …
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.containers import Horizontal, VerticalScroll
+from textual.content import Content
+from textual.widgets import OptionList, Static
+
+from stages.store.errors import UserError
+from stages.store.labels import LabelSet, open_labels
+from stages.store.labels.figures import Agreement, Figures, figures
+from stages.store.labels.judged import Choice, judged
+from stages.store.statistics import Share
+from workbench.display import content, line, looks_same
+from workbench.keys import SCROLL_KEYS, bind
+from workbench.labelling import annotator_name
+from workbench.progress import duration
+from workbench.screens.base import PlaceScreen
+from workbench.widgets.picklist import PickList
+
+EMPTY = """\
+There is nothing to judge yet. n makes a label set from a dataset: preferences are ranked or rated, prompts
+are answered.
+
+The starter examples are a way to begin: in Data, build starter:rankings; then come back and press n."""
+
+BAR = 20
+"""Cells of a bar."""
+
+
+class Sheet(VerticalScroll, can_focus=True):
+    BINDINGS = [*SCROLL_KEYS]
+
+
+class RankScreen(PlaceScreen):
+    """Choose what to judge."""
+
+    PLACE = "rank"
+    CSS_PATH = "rank.tcss"
+    AUTO_FOCUS = "#sets"
+    BINDINGS = [
+        bind("rank.new", "n", "new", "New set", "Make a label set from a dataset."),
+        bind("rank.refresh", "r", "look", "Refresh", "Work the figures out again.", show=False),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sets: dict[str, LabelSet] = {}
+        self._figures: tuple[str, Figures] | None = None
+        self._shown = Content()
+        self._wanted: str | None = None
+
+    def compose_body(self) -> ComposeResult:
+        with Horizontal():
+            sets = PickList(id="sets", empty="none yet: n makes one")
+            sets.border_title = "Label sets"
+            sets.add_class("pane")
+            yield sets
+            with Sheet(classes="pane", id="sheet") as sheet:
+                sheet.border_title = "How good the labels are"
+                yield Static(id="figures")
+
+    def on_screen_resume(self) -> None:
+        super().on_screen_resume()
+        self.action_look()
+
+    def action_look(self) -> None:
+        self._look()
+
+    @work(thread=True, exclusive=True, group="look")
+    def _look(self) -> None:
+        path = self.workbench.workspace.labels
+        if not path.is_file():
+            self.app.call_from_thread(self._show_sets, [], {})
+            return
+        try:
+            annotator = annotator_name(self.workbench.settings.labels.annotator)
+            with open_labels(path) as labels:
+                sets = labels.sets()
+                done = {one.name: labels.count(one.id, annotator) for one in sets}
+        except UserError as error:
+            self.app.call_from_thread(self.workbench.show_error, error)
+            return
+        self.app.call_from_thread(self._show_sets, sets, done)
+
+    def _show_sets(self, sets: list[LabelSet], done: dict[str, int]) -> None:
+        self._sets = {one.name: one for one in sets}
+        entries = [
+            (one.name, Content.assemble(line(one.name), (f"  {done[one.name]:,}/{one.prompts:,}", "$text-muted")))
+            for one in sets
+        ]
+        names = self.query_one("#sets", PickList)
+        names.show(entries)
+        if self._wanted is not None and names.choose(self._wanted):
+            self._wanted = None
+        self._work_out()
+
+    @on(OptionList.OptionHighlighted)
+    def _work_out(self) -> None:
+        chosen = self.query_one("#sets", PickList).chosen
+        if chosen is None or chosen not in self._sets:
+            self._show(Content(EMPTY))
+        else:
+            self._read_figures(chosen)
+
+    @work(thread=True, exclusive=True, group="figures")
+    def _read_figures(self, name: str) -> None:
+        try:
+            with open_labels(self.workbench.workspace.labels) as labels:
+                found = figures(judged(labels, Choice(sets=(name,), repeats=True)))
+        except UserError as error:
+            self.app.call_from_thread(self.workbench.show_error, error)
+            return
+        self.app.call_from_thread(self._show_figures, name, found)
+
+    def _show_figures(self, name: str, found: Figures) -> None:
+        if self.query_one("#sets", PickList).chosen == name:
+            self._show(Content("\n").join(sheet_of(self._sets[name], found)))
+
+    def _show(self, shown: Content) -> None:
+        if not looks_same(shown, self._shown):
+            self._shown = shown
+            self.query_one("#figures", Static).update(shown)
+
+    @on(OptionList.OptionSelected)
+    def _selected(self) -> None:
+        from workbench.screens.judge import JudgeScreen
+
+        chosen = self.query_one("#sets", PickList).chosen
+        if chosen in self._sets:
+            self.app.push_screen(JudgeScreen(chosen))
+
+    def action_new(self) -> None:
+        from workbench.screens.new_set import NewSetScreen
+
+        self.app.push_screen(NewSetScreen(self._made))
+
+    def _made(self, name: str) -> None:
+        self._wanted = name
+
+
+def sheet_of(chosen: LabelSet, found: Figures) -> Iterator[Content]:
+    """The figures of a set as lines."""
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in found.by_kind.items()) or "none yet"
+    people = ", ".join(f"{who} {count:,}" for who, count in found.by_annotator.items())
+    yield Content.assemble(
+        _name("judged by"), f"{chosen.mode}, {chosen.people} for each prompt" if chosen.people > 1 else chosen.mode
+    )
+    yield Content.assemble(_name("labels"), f"{kinds}")
+    if people:
+        yield Content.assemble(_name("people"), line(people))
+    if found.median_seconds is not None:
+        rate = f", {found.per_hour:,.0f} an hour at work" if found.per_hour else ""
+        yield Content.assemble(_name("time"), f"{duration(found.median_seconds)} in the middle{rate}")
+    if any(place.count for place in found.best_by_place):
+        yield Content()
+        yield Content.styled(
+            "Ranked alone at the top, by place on the screen (without bias all are alike)", "$text-muted"
+        )
+        for number, place in enumerate(found.best_by_place, 1):
+            yield Content.assemble(_name(f"place {number}"), _bar(place))
+    if found.longer_wins.count:
+        yield Content()
+        yield Content.styled(
+            "The longer of two that differ in rank was preferred (without bias one in two)", "$text-muted"
+        )
+        yield Content.assemble(_name("longer"), _bar(found.longer_wins))
+    for title, agreements in (
+        ("Agreement with oneself, on prompts asked again", found.self_agreement),
+        ("Agreement between people", found.between),
+    ):
+        if agreements:
+            yield Content()
+            yield Content.styled(title, "$text-muted")
+            yield from (_agreement(one) for one in agreements)
+    if found.conflicts:
+        yield Content()
+        count = len(found.conflicts)
+        yield Content.styled(f"{count:,} conflict{'s' if count > 1 else ''} between people", "$warning")
+        for one in found.conflicts[:20]:
+            tau = f"τ {one.tau:+.2f}" if one.tau is not None else ""
+            yield content(f"  prompt {one.place + 1:,}: {' and '.join(one.annotators)} {tau}")
+
+
+def _agreement(one: Agreement) -> Content:
+    tau = f"  τ {one.tau[0]:+.2f} ({one.tau[1]:+.2f} to {one.tau[2]:+.2f})" if one.tau else ""
+    prompts = f"  over {one.prompts:,} prompt{'s' if one.prompts > 1 else ''}"
+    return Content.assemble(_name(one.who), _bar(one.pairs), Content(tau + prompts))
+
+
+def _bar(share: Share) -> Content:
+    filled = round((share.value or 0.0) * BAR)
+    return Content.assemble(("█" * filled, "$primary"), ("░" * (BAR - filled), "$text-muted"), f" {share}")
+
+
+def _name(text: str) -> Content:
+    shown = line(text, "$text-muted").truncate(15, ellipsis=True)
+    return shown.pad_right(16 - shown.cell_length)

@@ -1,0 +1,96 @@
+"""One completion before the person who judges it: its number, its text, its length and where it ended."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.widgets import Markdown
+
+from stages.store.chat import REASONS
+from stages.store.labels.records import Completion
+from workbench.display import content, displayable
+from workbench.widgets.transcript import Transcript
+
+MARKDOWN_LIMIT = 20_000
+"""Characters beyond which a text is shown as it is: laying out Markdown takes time that grows with it."""
+DIFF_LIMIT = 2_000
+"""Words beyond which differences are not looked for."""
+_WORDS = re.compile(r"\s+|\w+|[^\w\s]")
+
+ORDINALS = ("1st", "2nd", "3rd", *(f"{number}th" for number in range(4, 10)))
+
+
+class Reading(Transcript):
+    """Text to be read, with what differs from another text marked."""
+
+    STYLES: ClassVar[tuple[str, ...]] = ("answer", "differs", "note")
+    COMPONENT_CLASSES = {f"transcript--{style}" for style in STYLES}
+
+
+class Candidate(Vertical):
+    """A completion by its number on the screen, from 0."""
+
+    def __init__(self, number: int, completion: Completion) -> None:
+        super().__init__(classes="candidate pane")
+        self.number, self.completion = number, completion
+        self.border_title = str(number + 1)
+        self._other: str | None = None
+        self._markdown = False
+        self.say("")
+
+    def compose(self) -> ComposeResult:
+        yield Reading()
+
+    def on_mount(self) -> None:
+        self._write()
+
+    @property
+    def reading(self) -> Reading:
+        return self.query_one(Reading)
+
+    def say(self, standing: str) -> None:
+        """Show where the candidate stands (a rank, a rating) beside its length."""
+        text, ended = self.completion.text, self.completion.ended
+        reason = REASONS.get(ended, "") if ended else ""  # type: ignore[call-overload]  # what an import says may be anything
+        facts = [standing, f"{len(text):,} characters", reason]
+        self.border_subtitle = content(" · ".join(filter(None, facts)))
+
+    def differ(self, other: str | None) -> bool:
+        """Mark what differs from another text, or nothing; False when the texts are too long for that."""
+        fits = other is None or max(len(_WORDS.findall(text)) for text in (self.completion.text, other)) <= DIFF_LIMIT
+        self._other = other if fits else None
+        self._write()
+        return fits
+
+    async def show_markdown(self, markdown: bool) -> bool:
+        """Lay the text out as Markdown, or show it raw; False when it is too long for that."""
+        fits = len(self.completion.text) <= MARKDOWN_LIMIT
+        self._markdown = markdown and fits
+        await self.query(Markdown).remove()
+        self.reading.display = not self._markdown
+        if self._markdown:
+            await self.mount(Markdown(displayable(self.completion.text, tabs=4), open_links=False))
+        return fits or not markdown
+
+    def _write(self) -> None:
+        reading = self.reading
+        reading.clear()
+        for text, changed in marked(self.completion.text, self._other):
+            reading.write(text, "differs" if changed else "answer")
+        if not self.completion.text.strip():
+            reading.write("(nothing)" if not self.completion.text else "(only spaces)", "note")
+        reading.scroll_home(animate=False)
+
+
+def marked(text: str, other: str | None) -> list[tuple[str, bool]]:
+    """The text in pieces, each with whether it stands so in the other text too (False) or not (True)."""
+    if other is None or other == text:
+        return [(text, False)]
+    ours, theirs = _WORDS.findall(text), _WORDS.findall(other)
+    matcher = difflib.SequenceMatcher(None, theirs, ours, autojunk=False)
+    pieces = [("".join(ours[b1:b2]), tag != "equal") for tag, _, _, b1, b2 in matcher.get_opcodes()]
+    return [piece for piece in pieces if piece[0]]
