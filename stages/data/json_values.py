@@ -63,7 +63,7 @@ def read_json(open_again: Callable[[], BinaryIO], refuse: Refuse) -> Iterator[tu
         with open_again() as file:
             scanner = Scanner(file)
             if scanner.enter_list(key):
-                yield from _decoded(scanner, refuse, listed=True)
+                yield from _decoded(scanner, refuse, listed=True, more=True)
             else:
                 refuse(line, "", "This object is too long for a record, and holds no list of records.")
 
@@ -82,13 +82,14 @@ def _list_of_records(line: int, data: bytes, refuse: Refuse) -> str | None:
     return lists[0] if len(lists) == 1 else None
 
 
-def _decoded(scanner: Scanner, refuse: Refuse, *, listed: bool) -> Iterator[tuple[int, Any]]:
+def _decoded(scanner: Scanner, refuse: Refuse, *, listed: bool, more: bool = False) -> Iterator[tuple[int, Any]]:
+    """The values from here on: to the end of their list (`listed`; `more` may follow it), or of the file."""
     damages = 0
     while first := scanner.next():
         line = scanner.line
         if first == b"]" and listed:
             scanner.skip(b"]")
-            if not scanner.next():
+            if more or not scanner.next():
                 return
             refuse(scanner.line, "", "The list ends here, but more follows.")
             data: bytes | None = b""
@@ -208,12 +209,17 @@ class Scanner:
             name = self.value() or b""
             while self.next() == b":":
                 self.skip(b":")
-            if self.next() == b"[" and (not key or _text(name) == key):
+            if self.next() == b"[" and (_text(name) == key if key else self._holds_objects()):
                 self.skip(b"[")
                 self._next_record = None
                 return True
             self.value()
         return False
+
+    def _holds_objects(self) -> bool:
+        if len(self._data) - self._at < OVERLAP:
+            self._fill(keep=self._at)
+        return re.compile(rb"\[\s*\{").match(self._data, self._at) is not None
 
     def _go(self, place: int) -> None:
         self.line += self._data.count(b"\n", self._at, place)

@@ -23,13 +23,14 @@ def read_rows(path: Path, form: Form, refuse: Refuse, advance: Advance) -> Itera
 
     Raises OSError when the file cannot be opened.
     """
-    last = 0
+    last, texts = 0, None
     try:
         for number, value in _grouped(_values(path, form, refuse, advance)):
-            last = number
-            row = {"text": value} if isinstance(value, str) else value
-            if isinstance(row, dict):
-                yield number, row
+            last, texts = number, isinstance(value, str) if texts is None else texts
+            if isinstance(value, dict):
+                yield number, value
+            elif texts and isinstance(value, str):
+                yield number, {"text": value}
             else:
                 refuse(number, "", "This is not a JSON object.")
     except (*BROKEN, Unpacks) as error:
