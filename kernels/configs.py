@@ -152,12 +152,12 @@ TABLE: dict[tuple[str, int], dict[str, list[Config]]] = {
         decode="              16x64/4/3   16x64/4/3   16x64/4/3  16x64/4/2  16x32/4/2",
     ),
     ("sm_86", 2): _table(
-        forward="             128x64/4/3  128x64/8/2  128x64/8/2 64x64/4/2  64x32/8/1",
-        forward_any="         64x64/4/2   64x64/4/2   64x32/4/2  64x32/4/2  64x32/8/1",
-        backward_keys="       64x64/4/2   64x64/8/2   32x64/8/1  32x64/8/2  32x32/8/1",
-        backward_keys_any="   64x64/4/2   64x64/8/2   32x64/8/1  32x64/8/1  32x32/8/1",
-        backward_queries="    64x64/4/2   64x64/8/2   64x64/8/2  64x32/8/2  32x32/8/1",
-        backward_queries_any="64x64/4/2   64x64/8/2   64x64/8/1  64x32/8/1  32x32/8/1",
+        forward="             128x64/4/3  128x64/8/2  128x64/8/2 128x64/8/2 64x32/8/2",
+        forward_any="         64x64/4/2   128x64/8/2  64x32/4/2  64x32/4/2  64x32/8/2",
+        backward_keys="       64x64/4/2   64x128/8/2  32x64/8/1  64x64/8/2  32x32/8/1",
+        backward_keys_any="   64x64/4/2   64x128/8/2  32x64/8/1  64x64/8/2  32x32/8/1",
+        backward_queries="    64x64/4/2   128x64/8/2  128x64/8/2 128x64/8/2 64x32/8/1",
+        backward_queries_any="64x64/4/2   128x64/8/2  64x64/8/2  64x64/8/2  64x32/8/1",
         decode="              16x64/4/3   16x64/4/3   16x64/4/2  16x64/4/2  16x32/4/2",
     ),
     ("sm_90", 2): _table(
@@ -182,14 +182,18 @@ TABLE: dict[tuple[str, int], dict[str, list[Config]]] = {
         forward="             128x64/4/1  128x128/8/1 128x64/8/1 128x64/8/1 128x32/8/1",
         forward_any="         128x64/4/1  128x128/8/1 128x64/8/1 128x64/8/1 128x32/8/1",
         backward_keys="       64x64/4/1   64x64/4/1   32x64/8/1  32x64/8/1  32x32/4/1",
-        backward_keys_any="   64x64/4/1   64x64/4/1   32x64/8/1  32x64/8/1  32x32/4/1",
-        backward_queries="    64x64/4/1   64x64/4/1   64x32/8/1  64x32/8/1  32x32/8/1",
-        backward_queries_any="64x64/4/1   64x64/4/1   64x32/8/1  64x32/8/1  32x32/8/1",
+        backward_keys_any="   64x64/4/1   64x64/4/1   32x64/4/1  32x64/8/1  32x32/4/1",
+        backward_queries="    64x64/4/1   128x64/8/1  64x64/8/1  64x32/8/1  32x32/4/1",
+        backward_queries_any="64x64/4/1   128x64/8/1  64x64/4/1  64x32/8/1  32x32/4/1",
         decode="              16x64/4/1   16x64/4/1   16x64/4/1  16x64/4/1  16x32/4/1",
     ),
 }  # fmt: skip
 """By family and bytes of an element. The rows called `any` are for calls that are not plain: ragged lengths, windows,
 packed documents and biases take registers of their own."""
+
+ALLOWED_SPILLS = {("sm_80", "backward_keys", 96): 32, ("sm_86", "backward_keys", 96): 32}
+"""Bytes of registers that may spill, by family, kernel and class of width; 0 elsewhere. Ampere's backward at widths
+of two pieces keeps 24 bytes in memory at every tile size, so it is not the tiles that lack room."""
 
 _SINGLE = _table(
     forward="                 32x32/4/1   32x32/4/1   32x32/8/1  16x32/8/1  16x16/8/1",
