@@ -24,8 +24,12 @@ from textual.widget import Widget
 from textual.widgets import OptionList
 
 import workbench.app
+from stages.store.checks import Check, Example, Finding
 from stages.store.datasets import Filter, Problem, Source
 from stages.store.errors import UserError
+from stages.store.labels import Candidate, open_labels
+from stages.store.labels import Prompt as LabelPrompt
+from stages.store.records import Message
 from stages.store.rundir import Parent, RunDir, RunError, RunSpec, RunState
 from stages.store.specs import STAGES
 from stages.store.strict import fields
@@ -34,13 +38,17 @@ from tests.workbench.conftest import CREATED, add_checkpoint, add_dataset, add_r
 from tests.workbench.payloads import in_file_name, in_json, payloads
 from workbench import chat_client
 from workbench.app import WorkbenchApp
+from workbench.desk_client import DeskClient
 from workbench.look_report import look_report
 from workbench.screens.build import BuildScreen
 from workbench.screens.chat import ChatScreen
+from workbench.screens.check import CheckScreen, ExamplesScreen
 from workbench.screens.checkpoints import CheckpointScreen
 from workbench.screens.data import Report
 from workbench.screens.home import HomeScreen
+from workbench.screens.judge import JudgeScreen
 from workbench.screens.question import Ask, Question
+from workbench.screens.rank import RankScreen
 from workbench.settings import Settings
 from workbench.widgets.filter_field import FilterField
 from workbench.widgets.log_tail import LogTail
@@ -355,6 +363,71 @@ async def visit_look(pilot: Pilot[Any]) -> None:
         await wait_for(pilot, on_screen(pilot, chunk))
 
 
+def prepare_judging(workspace: Workspace) -> None:
+    """Prompts and candidates that are payloads: nine of them beside each other."""
+    tasks = []
+    for number, chunk in enumerate(chunks(READABLE, 10)):
+        candidates = [Candidate(run="r", k=k, text=text, checkpoint=text) for k, text in enumerate(chunk[1:])]
+        tasks.append((LabelPrompt(messages=[Message("user", chunk[0])], part="eval", source=str(number)), candidates))
+    with open_labels(workspace.labels) as labels:
+        labels.add_set("hostile", "rank", tasks)
+
+
+async def visit_judging(pilot: Pilot[Any]) -> None:
+    """Every prompt with its candidates, some as Markdown, each judged so that the line of the last tells of it."""
+    await pilot.press("K")
+    await wait_for(pilot, lambda: isinstance(pilot.app.screen, RankScreen))
+    await settled(pilot)
+    await pilot.press("enter")
+    await wait_for(pilot, lambda: isinstance(pilot.app.screen, JudgeScreen) and pilot.app.screen.session is not None)
+    for number, chunk in enumerate(chunks(READABLE, 10)):
+        await wait_for(pilot, on_screen(pilot, chunk))
+        if number % 8 == 0:
+            await pilot.press("m")
+            await settled(pilot)
+            await pilot.press("m")
+        await pilot.press("x")
+
+
+async def visit_check(pilot: Pilot[Any]) -> None:
+    """The doctor's report: names of sources, notes, problems, findings with their examples, fixes and advice."""
+    app, texts = pilot.app, SHORT[::8]
+    finding = Finding(texts[0], texts[1], 1, [Example(text, text) for text in texts], {"max_line": texts[2]}, texts[3])
+    problems = [Problem(text, 1, text, text) for text in texts]
+    for start in range(0, len(problems), 10):
+        report = Check(
+            name=texts[0],
+            kind="text",
+            records={"all": 1},
+            files=1,
+            bytes=1,
+            characters=1,
+            notes=texts,
+            lengths=[],
+            findings=[finding],
+            problems=problems[start:],
+            problem_count=len(problems),
+            sources=texts,
+        )
+        screen = CheckScreen(settings={"sources": texts})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(DeskClient, "ask", answering(report))
+            await app.push_screen(screen)
+            await settled(pilot)
+        app.pop_screen()
+    await app.push_screen(ExamplesScreen(finding))
+    await wait_for(pilot, on_screen(pilot, texts))
+
+
+def answering(report: Check) -> Callable[..., Awaitable[Any]]:
+    """A desk that has this report for whatever it is asked."""
+
+    async def ask(self: DeskClient, verb: str, **args: Any) -> Any:
+        return msgspec.to_builtins(report)
+
+    return ask
+
+
 PLACES = [
     Place("home", nothing, visit_home),
     Place("data", prepare_data, visit_data, READABLE[:351], size=(160, 300)),
@@ -364,8 +437,10 @@ PLACES = [
     Place("chat", nothing, visit_chat, PAYLOADS),
     Place("checkpoints", prepare_checkpoints, visit_checkpoints),
     Place("toasts", nothing, visit_toasts, PAYLOADS, size=(160, 300)),
+    Place("check", nothing, visit_check, SHORT[::8], size=(160, 300)),
     Place("questions", nothing, visit_questions, SHORT, size=(160, 300)),
     Place("look", nothing, visit_look, SHORT, size=(160, 100)),
+    Place("judging", prepare_judging, visit_judging, READABLE, size=(200, 60)),
     Place("forms", prepare_forms, visit_forms, PAYLOADS[::8], size=(200, 120)),
 ]
 
