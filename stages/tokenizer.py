@@ -12,24 +12,29 @@ from typing import Any, NamedTuple
 import msgspec
 import tokenizers
 
-from stages.data.records import read_texts
+from stages.data.cutting import cut_for_encoding
+from stages.data.records import read_all_texts
 from stages.data.tokenizer import (
     FILE,
     TextTokenizer,
-    cut_for_encoding,
     save_tokenizer,
     special_ids,
     train_tokenizer,
 )
+from stages.data.vocabularies import Words
 from stages.run import Run
 from stages.store.building import building
 from stages.store.datasets import Dataset
+from stages.store.errors import UserError
 from stages.store.files import sha256_file, write_atomic
 from stages.store.specs.tokenizer import Tokenizer
 from stages.store.tokenizers import INFO, TokenizerInfo
 
 CHECKED_DOCUMENTS = 10_000
 """Documents that are encoded and decoded again, at most."""
+
+LEAST = 260
+"""Entries of a vocabulary: the bytes and the special tokens."""
 
 POLL = 0.1
 """Seconds between looks at requests while the library is at work."""
@@ -39,8 +44,10 @@ def run(run: Run) -> dict[str, Any]:
     """Train the tokenizer that has the run's name; what came out."""
     settings = run.settings(Tokenizer)
     dataset = run.dataset()
+    if settings.vocab_size - settings.sentinels < LEAST:
+        raise UserError(f"A vocabulary has {LEAST} entries at least, besides sentinels.", "Raise vocab_size.")
     with building(run.workspace.tokenizers, run.spec.name, "tokenizer", replace=settings.replace) as folder:
-        sample = Sample(dataset, settings.sample_megabytes * 1_000_000)
+        sample = Sample(dataset, settings.sample_megabytes * 1_000_000, settings.sample_share)
         trained = _train(run, sample, settings)
         save_tokenizer(trained, folder)
         tokenizer = TextTokenizer.load(folder)
@@ -54,6 +61,9 @@ def run(run: Run) -> dict[str, Any]:
             special=special_ids(trained),
             dataset=dataset.name,
             dataset_digest=dataset.info.digest,
+            sample_bytes=0 if settings.type == "byte" else sample.done,
+            sample="none" if settings.type == "byte" else sample.sentence,
+            notes=notes(settings),
             bytes_per_token=quality.bytes_per_token,
             round_trips=quality.round_trips,
             round_trip_checked=quality.checked,
@@ -62,7 +72,7 @@ def run(run: Run) -> dict[str, Any]:
             created=time.time(),
         )
         _write_info(folder, info)
-    if settings.type == "bpe" and info.vocab_size < settings.vocab_size:
+    if settings.type != "byte" and info.vocab_size < settings.vocab_size:
         run.warn(f"The text gives {info.vocab_size:,} tokens, fewer than the {settings.vocab_size:,} asked for.")
     return {
         "tokenizer": info.name,
@@ -74,22 +84,42 @@ def run(run: Run) -> dict[str, Any]:
 
 
 class Sample:
-    """Training text of a dataset, at most `limit` bytes, taken evenly from all of it. Counts what was read."""
+    """Training text of a dataset: a share of it, at most `limit` bytes, taken evenly from all records of any kind.
 
-    def __init__(self, dataset: Dataset, limit: int) -> None:
-        self._dataset, self._limit = dataset, limit
-        everything = dataset.info.bytes.get("train", 0)
-        self._every = -(-everything // limit) or 1
-        self.total = min(everything, limit)
+    The same pieces each time it is gone through. Counts what was read, each time anew.
+    """
+
+    def __init__(self, dataset: Dataset, limit: int, share: float = 1.0) -> None:
+        self._dataset = dataset
+        self._everything = dataset.info.bytes.get("train", 0)
+        self.total = min(round(self._everything * share), limit)
         self.done = 0
 
+    @property
+    def sentence(self) -> str:
+        """What was taken, for people."""
+        if self.total >= self._everything:
+            return "all of the training text"
+        return f"{self.done:,} of {self._everything:,} bytes of the training text, in pieces spread evenly over it"
+
     def __iter__(self) -> Iterator[str]:
-        pieces = (piece for text in read_texts(self._dataset, "train") for piece in cut_for_encoding(text))
-        for piece in islice(pieces, 0, None, self._every):
-            if self.done >= self._limit:
-                return
-            yield piece
-            self.done += len(piece.encode())
+        seen = self.done = 0
+        for text in read_all_texts(self._dataset, "train"):
+            for piece in cut_for_encoding(text):
+                size = len(piece.encode())
+                if self.done * self._everything <= self.total * seen and self.done < self.total:
+                    yield piece
+                    self.done += size
+                seen += size
+
+
+def notes(settings: Tokenizer) -> list[str]:
+    """What a tokenizer so trained does not do."""
+    if settings.type == "wordpiece":
+        return ["WordPiece does not keep white space, nor what its normaliser changes: texts do not come back exactly."]
+    if settings.type == "unigram":
+        return ["Trained again on the same text, a unigram vocabulary may come out a little different."]
+    return []
 
 
 class Quality(NamedTuple):
@@ -99,10 +129,10 @@ class Quality(NamedTuple):
 
 
 def measure(tokenizer: TextTokenizer, dataset: Dataset) -> Quality:
-    """Bytes per token, and how many documents decode to themselves, on validation (on training when there is none)."""
+    """Bytes per token, and how many texts decode to themselves, on validation (on training when there is none)."""
     split = "val" if dataset.info.records.get("val") else "train"
     tokens = size = same = checked = 0
-    for text in islice(read_texts(dataset, split), CHECKED_DOCUMENTS):
+    for text in islice(read_all_texts(dataset, split), CHECKED_DOCUMENTS):
         ids = tokenizer.encode(text)
         checked += 1
         same += tokenizer.decode(ids) == text
@@ -114,11 +144,19 @@ def measure(tokenizer: TextTokenizer, dataset: Dataset) -> Quality:
 def _train(run: Run, sample: Sample, settings: Tokenizer) -> tokenizers.Tokenizer:
     """Train on a thread, so that the run answers while the library works. A thread that is left behind ends with us."""
     outcome: list[tokenizers.Tokenizer | BaseException] = []
+    words = Words(settings.lowercase, settings.strip_accents, settings.split_chinese, settings.split_punctuation)
 
     def work() -> None:
         try:
             outcome.append(
-                train_tokenizer(sample, settings.type, settings.vocab_size, split_digits=settings.split_digits)
+                train_tokenizer(
+                    sample,
+                    settings.type,
+                    settings.vocab_size,
+                    split_digits=settings.split_digits,
+                    sentinels=settings.sentinels,
+                    words=words,
+                )
             )
         except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
             outcome.append(error)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.data.records import read_texts
-from stages.data.tokenizer import TextTokenizer, cut_for_encoding
+from stages.data.tokenizer import TextTokenizer
 from stages.store.datasets import Dataset
 from stages.store.errors import WorkFailed
 from stages.store.files import (
@@ -203,7 +203,7 @@ def _encode(
     path = folder / f"{split}.bin"
     little_endian = np.dtype(dtype).newbyteorder("<")
     with path.open("wb") as file:
-        for pieces, ends in _batches(read_texts(dataset, split)):
+        for pieces, ends in _batches(read_texts(dataset, split), tokenizer):
             for ids, end in zip(tokenizer.encode_batch(pieces), ends, strict=True):
                 ids += [tokenizer.eos_id] if end else []
                 file.write(np.array(ids, dtype=little_endian).data)  # tofile would not say why a disk refuses
@@ -215,13 +215,13 @@ def _encode(
     return SplitTokens(tokens, size, sha256_file(path))
 
 
-def _batches(texts: Iterator[str]) -> Iterator[tuple[list[str], list[bool]]]:
+def _batches(texts: Iterator[str], tokenizer: TextTokenizer) -> Iterator[tuple[list[str], list[bool]]]:
     """Pieces of documents, about BATCH_CHARACTERS at a time, and whether a document ends with each."""
     pieces: list[str] = []
     ends: list[bool] = []
     characters = 0
     for text in texts:
-        parts = cut_for_encoding(text)
+        parts = tokenizer.cut(text)
         for number, piece in enumerate(parts, 1):
             pieces.append(piece)
             ends.append(number == len(parts))

@@ -144,6 +144,11 @@ def read_records(dataset: Dataset, split: str) -> Iterator[Record]:
     return read_shards(dataset.shards(split))
 
 
+def read_all_texts(dataset: Dataset, split: str) -> Iterator[str]:
+    """Every text in the records of a split, whatever their kind, in order, streaming."""
+    return (text for record in read_records(dataset, split) for text in texts_in(record))
+
+
 def read_texts(dataset: Dataset, split: str) -> Iterator[str]:
     """The texts of a split of a dataset of kind text, in order, streaming. UserError for another kind."""
     if dataset.info.kind != "text":

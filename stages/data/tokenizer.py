@@ -1,39 +1,50 @@
-"""Byte-level BPE, and bytes as the same with no merges: training one, and turning text into token ids and back.
-
-Source of the method: Sennrich et al., Neural Machine Translation of Rare Words with Subword Units (arXiv 1508.07909),
-over bytes as in Radford et al., Language Models are Unsupervised Multitask Learners (2019).
-"""
+"""Turning text into token ids and back, with tokenizers of any kind: ours, and those that others trained."""
 
 from __future__ import annotations
 
 import re
 import shutil
 from collections.abc import Iterable, Sequence
+from functools import cache, cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Encoding, Tokenizer, decoders
 
+from stages.data.cutting import PIECE, cut_for_encoding, safe_cuts
+from stages.data.vocabularies import (
+    END,
+    PAD,
+    SPECIAL,
+    TURN_END,
+    TURN_START,
+    Words,
+    add_sentinels,
+    byte_symbols,
+    train_byte_level,
+    train_wordpiece,
+)
 from stages.store.errors import UserError
 from stages.store.files import write_atomic
 
-END = "<|endoftext|>"
-PAD = "<|pad|>"
-TURN_START = "<|im_start|>"
-TURN_END = "<|im_end|>"
-SPECIAL = (END, PAD, TURN_START, TURN_END)
-"""In the order of their ids, from 0. Padding has a token of its own: it is never the end of text."""
+__all__ = ["END", "PAD", "SPECIAL", "TextTokenizer", "cut_for_encoding", "save_tokenizer", "train_tokenizer"]
 
 ROLES = {"bos": END, "eos": END, "pad": PAD, "turn_start": TURN_START, "turn_end": TURN_END}
+BERT_ROLES = {
+    "pad": "[PAD]",
+    "unk": "[UNK]",
+    "cls": "[CLS]",
+    "sep": "[SEP]",
+    "mask": "[MASK]",
+    "bos": "[CLS]",
+    "eos": "[SEP]",
+    "turn_start": TURN_START,
+    "turn_end": TURN_END,
+}
 
 FILE, CONFIG = "tokenizer.json", "tokenizer_config.json"
-
-PIECE = 100_000
-"""Characters encoded at once. A longer text is cut where that cannot change its tokens."""
-
-SAFE_CUT = re.compile(r"(?<=\S)[ \n]")
-"""Between what is no space and a space, GPT-2's regular expression always splits, and neither side sees the other."""
 
 
 class TextTokenizer:
@@ -44,13 +55,15 @@ class TextTokenizer:
         self._tokenizer.encode_special_tokens = True  # the library's name for: treat special tokens in text as text
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        self._bytes_of = {symbol: byte for byte, symbol in _byte_symbols().items()}
         self.folder = folder
-        self.eos_id = self._special_id(eos)
-        self.pad_id = self._special_id(pad)
+        self.eos_id = self._special_id(eos, "end-of-text", "eos_token")
+        self.pad_id = self._special_id(pad, "padding", "pad_token")
         self.special_ids = frozenset(
             number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special
         )
+        self._cuts = safe_cuts(tokenizer)
+        self.by_bytes = isinstance(tokenizer.decoder, decoders.ByteLevel) and tokenizer.normalizer is None
+        """Whether the bytes of tokens, joined, are exactly the bytes of the text."""
 
     @classmethod
     def load(cls, folder: Path) -> TextTokenizer:
@@ -61,86 +74,164 @@ class TextTokenizer:
         config = _read_config(folder)
         try:
             tokenizer = Tokenizer.from_file(str(folder / FILE))
-        except Exception as error:
-            raise UserError(f"{folder / FILE} cannot be read: {error}.") from error
-        return cls(tokenizer, folder, _content(config.get("eos_token")), _content(config.get("pad_token")))
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:  # the library's panics are no Exceptions
+            raise UserError(f"{folder / FILE} cannot be read: {_one_line(error)}.") from error
+        eos = content_of(config.get("eos_token"))
+        # A model of others may have no row left for a token of padding. Padded places are masked: any token will do.
+        return cls(tokenizer, folder, eos, content_of(config.get("pad_token")) or eos)
 
-    @property
+    @cached_property
     def vocab_size(self) -> int:
-        """Entries, special tokens included."""
-        return self._tokenizer.get_vocab_size(with_added_tokens=True)
+        """Ids, special tokens included: one more than the highest, so that it is also the rows that a model needs."""
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+    @cached_property
+    def start_ids(self) -> list[int]:
+        """What the tokenizer itself puts before a text, such as Llama's begin of text; often nothing."""
+        plain = self._tokenizer.encode("a", add_special_tokens=False).ids
+        whole = self._tokenizer.encode("a", add_special_tokens=True).ids
+        places = [n for n in range(len(whole)) if plain and whole[n : n + len(plain)] == plain]
+        return whole[: places[0]] if places else []
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`; no special token is added or recognised."""
-        if len(text) <= PIECE:
-            return self._tokenizer.encode(text, add_special_tokens=False).ids
-        return self.encode_batch([text])[0]
+        return self.encode_batch([text])[0] if len(text) > PIECE else self._encoding(text).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, on all cores."""
-        pieces = [cut_for_encoding(text) for text in texts]
+        pieces = [self.cut(text) for text in texts]
         flat = [piece for parts in pieces for piece in parts]
-        encoded = iter(self._tokenizer.encode_batch_fast(flat, add_special_tokens=False))
-        return [[token for _ in parts for token in next(encoded).ids] for parts in pieces]
+        encoded = zip(flat, self._tokenizer.encode_batch_fast(flat, add_special_tokens=False), strict=True)
+        return [[token for _ in parts for token in self._plain_ids(*next(encoded))] for parts in pieces]
+
+    def cut(self, text: str) -> list[str]:
+        """The text in pieces that can be encoded one by one to the same tokens."""
+        return cut_for_encoding(text, PIECE, self._cuts)
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """Text of token ids; bytes that are not UTF-8 become U+FFFD."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=skip_special)
 
     def token_bytes(self, token: int) -> bytes:
-        """The bytes that a token id stands for; those of its name for a special token. KeyError for an unknown id."""
+        """The bytes that a token id stands for; those of its name for a special token. KeyError for an unknown id.
+
+        Marks of a word's beginning or inside are part of the name, and stand here as a space or not at all.
+        """
         name = self._tokenizer.id_to_token(token)
         if name is None:
             raise KeyError(token)
         if token in self.special_ids:
             return name.encode()
-        return bytes(self._bytes_of[symbol] for symbol in name)
+        if isinstance(self._tokenizer.decoder, decoders.ByteLevel):
+            return b"".join(_bytes_of(symbol) for symbol in name)
+        if found := re.fullmatch(r"<0x([0-9A-F]{2})>", name):
+            return bytes.fromhex(found[1])
+        return name.removeprefix("##").replace("▁", " ").encode()
 
-    def _special_id(self, token: str) -> int:
-        found = self._tokenizer.token_to_id(token)
+    def id_of(self, name: str) -> int | None:
+        """The id of a token by its name."""
+        return self._tokenizer.token_to_id(name)
+
+    def name_of(self, token: int) -> str:
+        """A token's name as its vocabulary writes it; nothing for an unknown id."""
+        return self._tokenizer.id_to_token(token) or ""
+
+    def spans(self, text: str) -> list[tuple[int, int, int]]:
+        """Tokens of a text with where each stands in it, in characters: (id, start, end)."""
+        found, before = [], 0
+        for piece in self.cut(text):
+            encoding = self._encoding(piece)
+            found += [
+                (token, before + a, before + b) for token, (a, b) in zip(encoding.ids, encoding.offsets, strict=True)
+            ]
+            before += len(piece)
+        return found
+
+    def _encoding(self, text: str) -> Encoding:
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        return encoding if self.special_ids.isdisjoint(encoding.ids) else self._broken(text)
+
+    def _plain_ids(self, text: str, encoding: Encoding) -> list[int]:
+        ids = encoding.ids
+        return ids if self.special_ids.isdisjoint(ids) else self._broken(text).ids
+
+    def _broken(self, text: str) -> Encoding:
+        """Encode a text in which the model itself found a special token by its name, with that name in two parts."""
+        names = [self._tokenizer.id_to_token(number) or "" for number in self.special_ids]
+        pattern = re.compile("|".join(rf"(?<={re.escape(n[0])})(?={re.escape(n[1:])})" for n in names if len(n) > 1))
+        places = [0, *(found.start() for found in pattern.finditer(text)), len(text)]
+        parts = [text[a:b] for a, b in pairwise(places)]
+        encodings = [self._tokenizer.encode(part, add_special_tokens=False) for part in parts]
+        whole = Encoding.merge(encodings, growing_offsets=True)
+        if forged := self.special_ids.intersection(whole.ids):
+            name = self._tokenizer.id_to_token(min(forged))
+            raise UserError(f"The tokenizer in {self.folder} reads plain text as its control token {name!r}.")
+        return whole
+
+    def _special_id(self, token: str, what: str, key: str) -> int:
+        found = self._tokenizer.token_to_id(token) if token else None
         if found is None:
-            raise UserError(f"The tokenizer in {self.folder} has no token {token!r} for its end of text or padding.")
+            said = f"has no token {token!r}, which it names as its {what} token" if token else f"names no {what} token"
+            raise UserError(
+                f"The tokenizer in {self.folder} {said}.",
+                f"`workbench tokenizer import` makes a copy with one; or set {key} in its {CONFIG}.",
+            )
         return found
 
 
-def train_tokenizer(texts: Iterable[str], kind: str, vocab_size: int, *, split_digits: bool) -> Tokenizer:
-    """Train on `texts`. `kind` is bpe or byte; bytes have 256 entries and the special tokens, and need no text.
+def train_tokenizer(
+    texts: Iterable[str],
+    kind: str,
+    vocab_size: int,
+    *,
+    split_digits: bool,
+    sentinels: int = 0,
+    words: Words | None = None,
+) -> Tokenizer:
+    """Train on `texts`, which must start anew each time they are gone through. kind: bpe, wordpiece, unigram or byte.
 
-    The same texts in the same order give the same tokenizer.
+    `vocab_size` counts special tokens and sentinels; bytes have 256 and these, and need no text. The same texts in the
+    same order give the same tokenizer, but for unigram, where the library adds numbers up in an order of its own.
     """
-    tokenizer = Tokenizer(models.BPE())
-    by_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    digits = pre_tokenizers.Digits(individual_digits=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, by_bytes]) if split_digits else by_bytes
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size if kind == "bpe" else 256 + len(SPECIAL),
-        special_tokens=[AddedToken(token, special=True, normalized=False) for token in SPECIAL],
-        initial_alphabet=[_byte_symbols()[byte] for byte in range(256)],
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts if kind == "bpe" else (), trainer)
+    if kind == "wordpiece":
+        tokenizer = train_wordpiece(texts, vocab_size - sentinels, words or Words(), split_digits=split_digits)
+    else:
+        tokenizer = train_byte_level(texts, kind, vocab_size - sentinels, split_digits=split_digits)
+    add_sentinels(tokenizer, sentinels)
     return tokenizer
 
 
+def roles_of(tokenizer: Tokenizer) -> dict[str, str]:
+    """The special tokens of one that we trained, by role."""
+    return BERT_ROLES if tokenizer.token_to_id("[SEP]") is not None else ROLES
+
+
 def special_ids(tokenizer: Tokenizer) -> dict[str, int]:
-    """Ids of the special tokens by role."""
+    """Ids of the special tokens of one that we trained, by role."""
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
-    return {role: vocabulary[token] for role, token in ROLES.items()}
+    return {role: vocabulary[token] for role, token in roles_of(tokenizer).items()}
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     """Write tokenizer.json and the tokenizer_config.json with which transformers' AutoTokenizer opens it."""
+    roles = roles_of(tokenizer)
+    named = {f"{role}_token": token for role, token in roles.items() if not role.startswith("turn_")}
+    sentinels = sorted(t.content for t in tokenizer.get_added_tokens_decoder().values() if _is_sentinel(t.content))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": END,
-        "eos_token": END,
-        "pad_token": PAD,
-        "extra_special_tokens": [TURN_START, TURN_END],
+        **named,
+        "extra_special_tokens": [TURN_START, TURN_END, *sentinels],
         "clean_up_tokenization_spaces": False,
         "model_max_length": 1_000_000_000,
     }
-    write_atomic(folder / FILE, tokenizer.to_str(pretty=True).encode(), durable=False)
+    write_files(folder, tokenizer.to_str(pretty=True).encode(), config)
+
+
+def write_files(folder: Path, tokenizer: bytes, config: dict[str, Any]) -> None:
+    """Write the two files of a tokenizer."""
+    write_atomic(folder / FILE, tokenizer, durable=False)
     write_atomic(folder / CONFIG, msgspec.json.format(msgspec.json.encode(config), indent=2), durable=False)
 
 
@@ -150,20 +241,9 @@ def copy_tokenizer(tokenizer: TextTokenizer, folder: Path) -> None:
         shutil.copyfile(tokenizer.folder / name, folder / name)
 
 
-def cut_for_encoding(text: str, size: int = PIECE) -> list[str]:
-    """Cut `text` into pieces of about `size` characters without changing its byte-level tokens.
-
-    A text without a place for it stays whole.
-    """
-    pieces, start = [], 0
-    while len(text) - start > size:
-        place = SAFE_CUT.search(text, start + size)
-        cut = place.start() if place else len(text)
-        pieces.append(text[start:cut])
-        start = cut
-    if start < len(text) or not pieces:
-        pieces.append(text[start:])
-    return pieces
+def content_of(token: Any) -> str:
+    """A special token as tokenizer_config.json may write it: a string, or an object with `content`."""
+    return str(token.get("content", "")) if isinstance(token, dict) else str(token or "")
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -176,13 +256,20 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read: {error}.") from error
 
 
-def _content(token: Any) -> str:
-    """A special token as tokenizer_config.json may write it: a string, or an object with `content`."""
-    return str(token.get("content", "")) if isinstance(token, dict) else str(token or "")
+def _bytes_of(symbol: str) -> bytes:
+    """The byte that a symbol of GPT-2's stands for; itself for what is none, as decoding takes it."""
+    byte = _symbol_bytes().get(symbol)
+    return symbol.encode() if byte is None else bytes([byte])
 
 
-def _byte_symbols() -> dict[int, str]:
-    """GPT-2's printable symbol of each byte: itself where it is printable, else from U+0100 on."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {byte: chr(byte) for byte in printable} | {byte: chr(0x100 + n) for n, byte in enumerate(others)}
+@cache
+def _symbol_bytes() -> dict[str, int]:
+    return {symbol: byte for byte, symbol in byte_symbols().items()}
+
+
+def _is_sentinel(name: str) -> bool:
+    return re.fullmatch(r"<extra_id_\d+>", name) is not None
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300].rstrip(".")

@@ -20,7 +20,7 @@ class TokenizerInfo(msgspec.Struct, kw_only=True, frozen=True):
 
     name: str
     type: str
-    """bpe, wordpiece, unigram or byte."""
+    """bpe, wordpiece, unigram, byte, or wordlevel where it was imported."""
     vocab_size: int
     digest: str
     """SHA-256 of tokenizer.json."""
@@ -28,6 +28,14 @@ class TokenizerInfo(msgspec.Struct, kw_only=True, frozen=True):
     """Special tokens by role: pad, eos, bos, unk …; pad is never eos."""
     dataset: str = ""
     dataset_digest: str = ""
+    source: str = ""
+    """The file or folder it was imported from, where it was."""
+    sample_bytes: int = 0
+    """UTF-8 bytes of text it was trained on."""
+    sample: str = ""
+    """How that text was chosen, for people."""
+    notes: list[str] = []
+    """What one should know of it: tokens that were added, texts that do not come back."""
     bytes_per_token: float | None = None
     """Over the validation split of the dataset it was trained on."""
     round_trips: int = 0

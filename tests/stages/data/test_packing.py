@@ -103,7 +103,7 @@ def test_long_documents_are_encoded_in_pieces_to_the_same_tokens(
     _, entry = parts
     whole = token_shards(dataset_of(tmp_path / "one", [RHYMES, RHYMES], [RHYMES]), entry)
     monkeypatch.setattr(packing, "BATCH_CHARACTERS", 300)
-    monkeypatch.setattr(packing, "cut_for_encoding", lambda text: cut_for_encoding(text, 100))
+    monkeypatch.setattr(TextTokenizer, "cut", lambda self, text: cut_for_encoding(text, 100))
     pieces = token_shards(dataset_of(tmp_path / "two", [RHYMES, RHYMES], [RHYMES]), entry)
     assert pieces.train.tolist() == whole.train.tolist() and pieces.val.tolist() == whole.val.tolist()
 
