@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from pathlib import Path
 from typing import Any
 
 from workbench.follow import CHUNK, RowFollower
-from workbench.series import Bucket, Series
+from workbench.scope import EVERYTHING, WHOLE, Axis, Scope
+from workbench.series import CAPACITY, Bucket, Scale, Series
 
 NOT_METRICS = frozenset({"step", "time", "rewind_to"})
 
 LARGEST = 2**53
 """Whole numbers beyond it are no steps and no values: a float cannot hold them."""
 
+TOKENS = "tokens"
+"""The metric that says how many tokens the run has been trained on."""
+
+EVERYWHERE = (-math.inf, math.inf)
+
+FINE = CAPACITY // 2
+"""Buckets in view that are enough: reading once more would at best double them."""
+
 MOST_METRICS = 256
 """Metrics that are kept; a file with more different keys than this is no log of ours."""
 
 
 class Curves:
-    """Series by metric. `catch_up` may run in a thread; every other method is safe to call meanwhile."""
+    """Series by metric. `catch_up` may run in a thread; every other method is safe to call meanwhile.
 
-    def __init__(self, path: Path) -> None:
+    With `within`, only the rows whose step is from the first to the second of it count.
+    """
+
+    def __init__(self, path: Path, within: tuple[float, float] = EVERYWHERE) -> None:
+        self.within = within
         self._follower = RowFollower(path)
         self._lock = threading.Lock()
         self._series: dict[str, Series] = {}
+        self._clock = Series()
         self.version = 0
         """Grows with every change, so that a view knows when to draw."""
 
@@ -33,7 +48,7 @@ class Curves:
         with self._lock:
             chunk = self._follower.read(limit)
             if chunk.restarted:
-                self._series = {}
+                self._series, self._clock = {}, Series()
             if chunk.rewind_to is not None and not self._rewind(chunk.rewind_to):
                 self._follower.restart()
                 return True
@@ -48,11 +63,17 @@ class Curves:
         with self._lock:
             return sorted((name for name, series in self._series.items() if len(series)), key=_rank)
 
-    def buckets(self, metric: str) -> list[Bucket]:
-        """The curve of a metric; empty when there is none."""
+    def buckets(self, metric: str, axis: Axis = "steps", began: float | None = None) -> list[Bucket]:
+        """The curve of a metric; empty when there is none, or nothing to draw it against.
+
+        Time is counted from `began`, in seconds since the epoch, or from the first row.
+        """
         with self._lock:
             series = self._series.get(metric)
-            return series.buckets if series else []
+            scale = self._scale(axis, began)
+            if series is None or scale is None:
+                return series.buckets if series and axis == "steps" else []
+            return [b._replace(first=scale(b.first), last=scale(b.last)) for b in series.buckets]
 
     def latest(self, metric: str) -> tuple[float, float] | None:
         """Step and value of the last row that has this metric."""
@@ -60,19 +81,79 @@ class Curves:
             series = self._series.get(metric)
             return series.latest if series else None
 
+    @property
+    def began(self) -> float | None:
+        """When the first row was logged, in seconds since the epoch."""
+        with self._lock:
+            return next((bucket.begin for bucket in self._clock.buckets[:1]), None)
+
+    def has(self, axis: Axis) -> bool:
+        """Whether there is anything to draw against `axis`."""
+        with self._lock:
+            return axis == "steps" or self._scale(axis, None) is not None
+
+    def ends(self, axis: Axis) -> tuple[float, float] | None:
+        """Where the rows begin and end on `axis`; None when nothing is known."""
+        with self._lock:
+            rows = [series.buckets for series in self._series.values() if len(series)]
+            scale = self._scale(axis, None)
+        if not rows or (scale is None and axis != "steps"):
+            return None
+        ends = min(buckets[0].first for buckets in rows), max(buckets[-1].last for buckets in rows)
+        return (scale(ends[0]), scale(ends[1])) if scale else ends
+
+    def coarse(self, scope: Scope, began: float | None) -> tuple[float, float] | None:
+        """The steps to be read again to see a range better: None when its rows are apart, or enough for any plot.
+
+        `began` as for `buckets`.
+        """
+        with self._lock:
+            series = max(self._series.values(), key=len, default=Series())
+            scale = self._scale(scope.axis, began)
+            back = scale.back if scale else float
+            left, right = (None if end is None else back(end) for end in scope.range)
+            buckets = series.buckets
+        inside = [
+            at
+            for at, bucket in enumerate(buckets)
+            if (left is None or bucket.last >= left) and (right is None or bucket.first <= right)
+        ]
+        if scope.range == WHOLE or not inside or len(inside) >= FINE or all(buckets[at].size == 1 for at in inside):
+            return None
+        first, last = inside[0], inside[-1]
+        return (
+            buckets[first - 1].first if first else -math.inf,
+            buckets[last + 1].last if last + 2 < len(buckets) else math.inf,
+        )
+
     def points(self) -> int:
         """How many points all curves hold together."""
         with self._lock:
             return sum(len(series) for series in self._series.values())
 
     def _rewind(self, step: float) -> bool:
-        return all(series.rewind(step) for series in self._series.values())
+        return all(series.rewind(step) for series in (self._clock, *self._series.values()))
+
+    def _scale(self, axis: Axis, began: float | None) -> Scale | None:
+        """From steps to what `axis` counts; None for steps themselves, and where nothing is known."""
+        if axis == "steps":
+            return None
+        if axis == "tokens":
+            tokens = self._series.get(TOKENS)
+            return Scale.of(tokens.buckets) if tokens else None
+        clock = self._clock.buckets
+        return Scale.of(clock, clock[0].begin if began is None else began) if clock else None
 
     def _add(self, rows: list[dict[str, Any]]) -> None:
         steps: list[Any] = [row.get("step") for row in rows]
         if set(map(type, steps)) != {int} or max(steps) > LARGEST or min(steps) < -LARGEST:
             rows = [row for row in rows if _is_number(row.get("step"))]
             steps = [row["step"] for row in rows]
+        if self.within != EVERYWHERE:
+            low, high = self.within
+            rows = [row for row, step in zip(rows, steps, strict=True) if low <= step <= high]
+            steps = [row["step"] for row in rows]
+        self._clock.extend(*_column(rows, steps, "time"))
         names = set[str]().union(*rows) - NOT_METRICS
         for name in sorted(names):
             series = self._series.get(name)
@@ -104,3 +185,47 @@ def _rank(name: str) -> tuple[int, str]:
         if part in name:
             return place, name
     return 99, name
+
+
+class Track:
+    """The curves of one run at two scales: all of it, and the range that is looked at.
+
+    All of a long run is kept as buckets of many rows. Their extremes are exact, but not where each was; so a range of
+    few buckets is read from the file once more, for itself, and followed like the whole.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.scope = EVERYTHING
+        """What the screen shows; the next `catch_up` goes by it."""
+        self.whole = Curves(path)
+        self._path = path
+        self._part: tuple[Scope, Curves] | None = None
+
+    @property
+    def version(self) -> tuple[int, int, int]:
+        """Changes whenever a view has something new to draw."""
+        part = self._part
+        return self.whole.version, part[1].version if part else 0, id(part[1]) if part else 0
+
+    def catch_up(self) -> None:
+        """Read all that is new. For one thread at a time."""
+        _to_the_end(self.whole)
+        scope, part = self.scope, self._part
+        if part and part[0] == scope:
+            _to_the_end(part[1])
+            return
+        curves = self.whole
+        while (steps := curves.coarse(scope, self.whole.began)) is not None and steps != curves.within:
+            curves = Curves(self._path, steps)
+            _to_the_end(curves)
+        self._part = None if curves is self.whole else (scope, curves)
+
+    def curves(self) -> Curves:
+        """The curves that show the range best."""
+        part = self._part
+        return part[1] if part and part[0] == self.scope else self.whole
+
+
+def _to_the_end(curves: Curves) -> None:
+    while curves.catch_up():
+        pass

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import bisect
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from workbench.curves import Curves
+from workbench.curves import Track
 from workbench.plot import Curve
-from workbench.series import Bucket, outline, smooth, tick_label
+from workbench.scope import EVERYTHING, WHOLE, Range, Scope, range_text
+from workbench.series import Bucket, clipped, outline, smooth, tick_label
 from workbench.themes import MARKERS
 
 SMOOTHINGS = (0.0, 0.6, 0.9, 0.97, 0.99)
@@ -25,6 +28,12 @@ MOST_MARKERS = 48
 
 MOST_CURVES = 7
 
+SIGNS = 8
+"""Markers along the line of each of several runs."""
+
+PLAIN = 50
+"""Role of a run among others that has no colour of its own: the one under the cursor."""
+
 
 class Group(NamedTuple):
     """Metrics that share a plot: the same measure on different data."""
@@ -39,6 +48,7 @@ class Look:
 
     log: bool = False
     smoothing: int = 0
+    scope: Scope = EVERYTHING
 
     @property
     def weight(self) -> float:
@@ -61,6 +71,16 @@ class Key(NamedTuple):
     value: str
 
 
+class Shown(NamedTuple):
+    """One of several runs on a plot."""
+
+    name: str
+    track: Track
+    role: int
+    marker: str
+    """`━` for a line without markers."""
+
+
 @dataclass
 class Picture:
     """All that a plot needs: a title, the key, curves, and the last x there will be (0: not known)."""
@@ -73,6 +93,7 @@ class Picture:
     end: float = 0.0
     empty: str = ""
     """What to say when there is nothing to draw."""
+    scope: Scope = EVERYTHING
 
 
 def groups(metrics: Sequence[str]) -> list[Group]:
@@ -84,20 +105,43 @@ def groups(metrics: Sequence[str]) -> list[Group]:
     return [Group(title, tuple(sorted(names, key=_part)[:MOST_CURVES])) for title, names in found.items()]
 
 
-def picture(curves: Curves, group: Group, look: Look, *, end: float = 0.0) -> Picture:
-    """The group's curves, smoothed and marked, with the latest value of each."""
-    shown = Picture(group.title, log=look.log, end=end)
+def apart(metrics: Sequence[str]) -> list[Group]:
+    """Every metric for itself: how several runs are compared."""
+    return [Group(name, (name,)) for name in metrics]
+
+
+def picture(track: Track, group: Group, look: Look, *, end: float = 0.0) -> Picture:
+    """The group's curves of one run, smoothed and marked, with the latest value of each."""
+    shown = Picture(group.title, log=look.log, end=_end(look, end), scope=look.scope)
     for role, name in enumerate(group.metrics):
-        buckets = curves.buckets(name)
-        latest = curves.latest(name)
+        buckets = _buckets(track, name, look.scope)
+        latest = track.whole.latest(name)
         if not buckets or latest is None:
             continue
-        shown.curves += _marked(buckets, role, look.weight) if role else _line(buckets, role, look.weight)
+        shown.curves += _marked(buckets, role, look) if role else _line(buckets, role, look)
         label = name.partition("/")[0] if len(group.metrics) > 1 else "now"
         shown.keys.append(Key(MARKERS[role] if role else "━", role, label, figure(latest[1])))
     if len(group.metrics) > 1 and shown.keys:
-        low = min((bucket.low, bucket.last) for bucket in curves.buckets(group.metrics[-1]))
+        low = min((bucket.low, bucket.last) for bucket in track.whole.buckets(group.metrics[-1]))
         shown.keys.append(Key("", -1, "best", f"{figure(low[0])} at {tick_label(low[1])}"))
+    shown.note = " · ".join(_notes(look))
+    return shown
+
+
+def overlay(runs: Sequence[Shown], metric: str, look: Look, *, end: float = 0.0) -> Picture:
+    """One metric of several runs: a line for each in its own colour, with its marker here and there."""
+    shown = Picture(metric, log=look.log, end=_end(look, end), scope=look.scope)
+    signs: list[Curve] = []
+    for place, run in enumerate(runs):
+        latest = run.track.whole.latest(metric)
+        shown.keys.append(Key(run.marker, run.role, run.name, figure(latest[1]) if latest else "–"))
+        buckets = _buckets(run.track, metric, look.scope)
+        line = smooth(buckets, look.weight) if look.weight > 0 else outline(buckets)
+        shown.curves.append(Curve(_inside(line, look.scope.range), run.role))
+        if run.marker in MARKERS:
+            points = _inside(smooth(buckets, look.weight), look.scope.range)
+            signs.append(Curve(_spread(points, place / len(runs)), run.role, run.marker, joined=False))
+    shown.curves += signs
     shown.note = " · ".join(_notes(look))
     return shown
 
@@ -110,21 +154,64 @@ def figure(value: float) -> str:
     return f"{value:.4g}"
 
 
-def _line(buckets: list[Bucket], role: int, weight: float) -> list[Curve]:
-    if weight <= 0:
-        return [Curve(outline(buckets), role)]
-    return [Curve(outline(buckets), role + FAINT), Curve(smooth(buckets, weight), role)]
+def _buckets(track: Track, metric: str, scope: Scope) -> list[Bucket]:
+    return track.curves().buckets(metric, scope.axis, track.whole.began)
 
 
-def _marked(buckets: list[Bucket], role: int, weight: float) -> list[Curve]:
+def _line(buckets: list[Bucket], role: int, look: Look) -> list[Curve]:
+    range_ = look.scope.range
+    if look.weight <= 0:
+        return [Curve(_inside(outline(buckets), range_), role)]
+    return [
+        Curve(_inside(outline(buckets), range_), role + FAINT),
+        Curve(_inside(smooth(buckets, look.weight), range_), role),
+    ]
+
+
+def _marked(buckets: list[Bucket], role: int, look: Look) -> list[Curve]:
     """Single markers, so that curves differ by more than hue; where there are many, some and the last."""
-    points = smooth(buckets, weight)
-    some = points[:: -(-len(points) // MOST_MARKERS)]
-    return [Curve(some if some[-1] == points[-1] else [*some, points[-1]], role, MARKERS[role], joined=False)]
+    range_ = look.scope.range
+    points = [(x, y) for x, y in smooth(buckets, look.weight) if _holds(range_, x)]
+    some = points[:: max(1, -(-len(points) // MOST_MARKERS))]
+    return [Curve(some if some[-1:] == points[-1:] else [*some, points[-1]], role, MARKERS[role], joined=False)]
+
+
+def _inside(line: list[tuple[float, float]], range_: Range) -> list[tuple[float, float]]:
+    """The part of a line that a range shows."""
+    if range_ == WHOLE:
+        return line
+    left, right = range_
+    return clipped(line, -math.inf if left is None else left, math.inf if right is None else right)
+
+
+def _holds(range_: Range, x: float) -> bool:
+    return (range_.left is None or range_.left <= x) and (range_.right is None or x <= range_.right)
+
+
+def _spread(points: list[tuple[float, float]], shift: float) -> list[tuple[float, float]]:
+    """Up to SIGNS points equally far apart in x, those of another `shift` (0 to 1) between them."""
+    if not points:
+        return []
+    left, width = points[0][0], (points[-1][0] - points[0][0]) / SIGNS
+    wanted = [left + width * (number + shift) for number in range(SIGNS)]
+    xs = [x for x, _ in points]
+    return [points[at] for at in sorted({min(bisect.bisect_left(xs, x), len(xs) - 1) for x in wanted})]
+
+
+def _end(look: Look, end: float) -> float:
+    """The last step there will be, where steps are what is drawn against."""
+    return end if look.scope.axis == "steps" else 0.0
 
 
 def _notes(look: Look) -> list[str]:
-    return (["log"] if look.log else []) + ([f"smoothed {look.weight:g}"] if look.weight else [])
+    axis, range_ = look.scope
+    notes = [
+        "log" if look.log else "",
+        f"smoothed {look.weight:g}" if look.weight else "",
+        f"against {axis}" if axis != "steps" else "",
+        range_text(range_, axis),
+    ]
+    return [note for note in notes if note]
 
 
 def _part(name: str) -> int:

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from workbench.series import log_ticks, round_end, round_limits, tick_label, ticks
+from workbench.progress import duration
+from workbench.scope import WHOLE, Axis, Range
+from workbench.series import clock_ticks, log_ticks, round_end, round_limits, tick_label, ticks
 
 AXIS, GRID = -1, -2
 """Roles of text that is no curve."""
@@ -51,12 +53,16 @@ class Window(NamedTuple):
     low: float
     high: float
     log: bool = False
+    axis: Axis = "steps"
 
 
-def window(curves: Sequence[Curve], *, log: bool = False, end: float = 0.0) -> Window | None:
+def window(
+    curves: Sequence[Curve], *, log: bool = False, end: float = 0.0, axis: Axis = "steps", zoom: Range = WHOLE
+) -> Window | None:
     """The ranges that hold all points, moved out to round numbers so that they rarely change; None for no points.
 
-    `end` is the last x that there will be, if that is known: the axis does not go beyond it.
+    `end` is the last x that there will be, if that is known: the axis does not go beyond it. Ends of x that `zoom`
+    names are kept as they are.
     """
     xs = [x for curve in curves for x, y in curve.points if y > 0 or not log]
     ys = [y for curve in curves for _, y in curve.points if y > 0 or not log]
@@ -66,14 +72,16 @@ def window(curves: Sequence[Curve], *, log: bool = False, end: float = 0.0) -> W
     right = round_end(max(xs)) if max(xs) > 0 else max(xs)
     if end >= max(xs):
         right = min(right, end)
+    left = left if zoom.left is None else zoom.left
+    right = right if zoom.right is None else zoom.right
     if right <= left:
         right = left + 1.0
     if not log:
-        return Window(left, right, *round_limits(min(ys), max(ys)))
+        return Window(left, right, *round_limits(min(ys), max(ys)), axis=axis)
     low, high = min(ys), max(ys)
     low, high = (low / 1.5, high * 1.5) if low == high else (low, high)
     exponents = round_limits(math.log10(low), math.log10(high))
-    return Window(left, right, 10 ** exponents[0], 10 ** exponents[1], log=True)
+    return Window(left, right, 10 ** exponents[0], 10 ** exponents[1], log=True, axis=axis)
 
 
 def frame(curves: Sequence[Curve], view: Window | None, width: int, height: int) -> list[Line]:
@@ -125,14 +133,14 @@ def _dotted(length: int, column: int) -> str:
 
 
 def _x_axis(view: Window, gutter: int, columns: int) -> list[Line]:
-    scale = ticks(view.left, view.right, max(2, columns // 12))
+    scale = (clock_ticks if view.axis == "time" else ticks)(view.left, view.right, max(2, columns // 12))
     spacing = scale[1] - scale[0] if len(scale) > 1 else 0.0
     axis, below = ["─"] * columns, [" "] * (columns + gutter + 1)
     free = 0
     for value in scale:
         column = min(columns - 1, int((value - view.left) / (view.right - view.left) * columns))
         axis[column] = "┬"
-        label = tick_label(value, spacing)
+        label = duration(value) if view.axis == "time" and spacing >= 1 else tick_label(value, spacing)
         start = min(max(gutter + 1 + column - len(label) // 2, free), len(below) - len(label))
         if start >= free:
             below[start : start + len(label)] = label

@@ -5,6 +5,7 @@ Appending costs O(1) amortised, and the extremes that a bucket reports are exact
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -132,6 +133,59 @@ def _merge(a: Bucket, b: Bucket) -> Bucket:
     )
 
 
+class Scale:
+    """What another quantity was at each x, from its own buckets: how steps become tokens or seconds, and back.
+
+    Linear between the ends of buckets, and held at the ends. The quantity is taken to grow: a clock that was set back
+    stands still until it has caught up.
+    """
+
+    def __init__(self, xs: Sequence[float], ys: Sequence[float]) -> None:
+        self._xs, self._ys = xs, ys
+
+    @classmethod
+    def of(cls, buckets: Sequence[Bucket], origin: float = 0.0) -> Scale:
+        """The scale from x to y − `origin`."""
+        xs: list[float] = []
+        ys: list[float] = []
+        for bucket in buckets:
+            for x, y in ((bucket.first, bucket.begin), (bucket.last, bucket.end)):
+                if not xs or x > xs[-1]:
+                    xs.append(x)
+                    ys.append(max(y - origin, ys[-1]) if ys else y - origin)
+        return cls(xs, ys)
+
+    @property
+    def back(self) -> Scale:
+        """From y to x."""
+        return Scale(self._ys, self._xs)
+
+    def __call__(self, x: float) -> float:
+        """The quantity at `x`; nan when nothing is known."""
+        xs, ys = self._xs, self._ys
+        at = bisect.bisect_right(xs, x)
+        if at == 0 or at == len(xs):
+            return ys[max(0, at - 1)] if xs else math.nan
+        return ys[at - 1] + (ys[at] - ys[at - 1]) * (x - xs[at - 1]) / (xs[at] - xs[at - 1])
+
+
+def clipped(points: Sequence[tuple[float, float]], left: float, right: float) -> list[tuple[float, float]]:
+    """The part of a line through `points`, in the order of x, from `left` to `right`, cut where it crosses them."""
+    found: list[tuple[float, float]] = []
+    before: tuple[float, float] | None = None
+    for point in points:
+        if before is not None:
+            found += [_between(before, point, end) for end in (left, right) if before[0] < end < point[0]]
+        if left <= point[0] <= right:
+            found.append(point)
+        before = point
+    return found
+
+
+def _between(a: tuple[float, float], b: tuple[float, float], x: float) -> tuple[float, float]:
+    return x, a[1] + (b[1] - a[1]) * (x - a[0]) / (b[0] - a[0])
+
+
 def outline(buckets: Sequence[Bucket]) -> list[tuple[float, float]]:
     """Points of a line that touches every bucket's extremes, at most two a bucket."""
     points: list[tuple[float, float]] = []
@@ -179,6 +233,19 @@ def ticks(low: float, high: float, most: int) -> list[float]:
         found.append(value if abs(value) > step * 1e-9 else 0.0)
         start += 1
     return found if len(found) <= most else found[::2][:most]
+
+
+_CLOCK = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 10_800, 21_600, 43_200, 86_400)
+
+
+def clock_ticks(low: float, high: float, most: int) -> list[float]:
+    """At most `most` moments from `low` to `high`, in seconds, as far apart as clocks are divided, or whole days."""
+    if high - low < 2 * most:
+        return ticks(low, high, most)
+    step = next((step for step in _CLOCK if (high - low) / step <= most - 1), 0)
+    if not step:
+        return [day * 86_400 for day in ticks(low / 86_400, high / 86_400, most)]
+    return [step * count for count in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def log_ticks(low: float, high: float, most: int) -> list[float]:

@@ -91,3 +91,9 @@ def series_colors(theme: Theme) -> tuple[str, ...]:
     if theme.ansi:
         return SERIES_ANSI
     return SERIES if theme.dark else SERIES_LIGHT
+
+
+def series_color(theme: Theme, place: int) -> str:
+    """The colour of the series at `place` in `theme`."""
+    colours = series_colors(theme)
+    return colours[place % len(colours)]

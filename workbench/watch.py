@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from stages.store.errors import UserError
 from stages.store.rundir import RunDir, RunSpec, RunState, Status, list_runs
 from stages.store.workspace import Workspace
-from workbench.curves import Curves
+from workbench.curves import Curves, Track
 from workbench.follow import RowFollower, TextFollower
 
 SAMPLES = 200
@@ -34,6 +34,12 @@ class Entry(NamedTuple):
     def share(self) -> float | None:
         """How much is done, from 0 to 1; None when nobody knows."""
         return min(1.0, self.state.step / self.state.total) if self.state.total > 0 else None
+
+    def matches(self, text: str) -> bool:
+        """Whether every word of `text` is in the run's name, stage, status or the name of its dataset."""
+        dataset = self.spec.parents.get("dataset")
+        told = f"{self.spec.name}\n{self.spec.stage}\n{self.status}\n{dataset.name if dataset else ''}".casefold()
+        return all(word in told for word in text.casefold().split())
 
 
 class Board:
@@ -74,7 +80,7 @@ class Watch:
     def __init__(self, run: RunDir) -> None:
         self.run = run
         self.spec = run.spec()
-        self.curves = Curves(run.metrics)
+        self.track = Track(run.metrics)
         self.state = run.state()
         self.status: Status = run.status(self.state)
         self.samples: deque[dict[str, Any]] = deque(maxlen=SAMPLES)
@@ -87,6 +93,11 @@ class Watch:
         self._busy = threading.Lock()
 
     @property
+    def curves(self) -> Curves:
+        """All of the run's curves."""
+        return self.track.whole
+
+    @property
     def entry(self) -> Entry:
         return Entry(self.run, self.spec, self.state, self.status)
 
@@ -97,8 +108,7 @@ class Watch:
         try:
             state = self.run.state()
             self.state, self.status = state, self.run.status(state)
-            while self.curves.catch_up():
-                pass
+            self.track.catch_up()
             while self._more_samples():
                 pass
             self._more_log()

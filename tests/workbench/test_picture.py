@@ -7,20 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from workbench.curves import Curves
+from workbench.curves import Track
 from workbench.picture import FAINT, MOST_MARKERS, Group, Look, figure, groups, picture
 
 
-def curves(tmp_path: Path, count: int, every: int) -> Curves:
+def track(tmp_path: Path, count: int, every: int) -> Track:
     rows = [
         {"step": step, "train/loss": 4 / step} | ({"val/loss": 5 / step} if step % every == 0 else {})
         for step in range(1, count + 1)
     ]
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = Curves(path)
-    while found.catch_up():
-        pass
+    found = Track(path)
+    found.catch_up()
     return found
 
 
@@ -35,7 +34,7 @@ def test_the_same_measure_on_different_data_shares_a_plot() -> None:
 
 @pytest.mark.parametrize("every", [1, 10, 250])
 def test_train_and_val_differ_by_marker_at_every_length(tmp_path: Path, every: int) -> None:
-    shown = picture(curves(tmp_path, 1000, every), Group("loss", ("train/loss", "val/loss")), Look())
+    shown = picture(track(tmp_path, 1000, every), Group("loss", ("train/loss", "val/loss")), Look())
     train, val = shown.curves
     assert (train.marker, train.joined, val.marker, val.joined) == ("braille", True, "◆", False)
     assert len(val.points) <= MOST_MARKERS + 1
@@ -45,7 +44,7 @@ def test_train_and_val_differ_by_marker_at_every_length(tmp_path: Path, every: i
 
 def test_a_smoothed_curve_stands_before_its_faint_self(tmp_path: Path) -> None:
     look = Look().smoother(1).toggled_log()
-    shown = picture(curves(tmp_path, 100, 10), Group("loss", ("train/loss",)), look)
+    shown = picture(track(tmp_path, 100, 10), Group("loss", ("train/loss",)), look)
     assert [curve.role for curve in shown.curves] == [FAINT, 0]
     assert (shown.log, shown.note) == (True, "log · smoothed 0.6")
 

@@ -13,6 +13,7 @@ from textual.widgets import ContentSwitcher, Static
 
 from stages.store.errors import UserError
 from stages.store.rundir import RunDir
+from workbench.curves import Track
 from workbench.display import line
 from workbench.keys import bind
 from workbench.picture import figure, groups
@@ -85,7 +86,13 @@ class RunScreen(Plotting, Steering, PlaceScreen):
 
     def plot_changed(self) -> None:
         self._drawn = ()
+        for track in self.tracks():
+            track.scope = self.look.scope
         self._draw()
+        self._catch_up()
+
+    def tracks(self) -> list[Track]:
+        return [self._watch.track] if self._watch else []
 
     def action_back(self) -> None:
         self.dismiss(None)
@@ -176,13 +183,13 @@ class RunScreen(Plotting, Steering, PlaceScreen):
         watch = self._watch
         if watch is None:
             return
-        now = (watch.curves.version, watch.state.total, watch.status)
+        now = (watch.track.version, watch.state.total, watch.status)
         if now == self._drawn:
             return
         self._drawn = now
-        picture = self.picture_of(watch.curves, end=last_step(watch.state))
-        picture.empty = "no curve yet" if watch.entry.live else "this run logged no curve"
-        self.query_one(LossPlot).show(picture)
+        picture = self.picture_of(watch.track, end=last_step(watch.state))
+        picture.empty = picture.empty or ("no curve yet" if watch.entry.live else "this run logged no curve")
+        self.show_picture(picture)
         self.query_one("#run-metrics", Static).update(self._metrics(watch), layout=False)
 
     def _metrics(self, watch: Watch) -> Content:

@@ -1,4 +1,4 @@
-"""Runs: all of them with their live state, and the curve of the one under the cursor."""
+"""Runs: all of them with their live state, and the curves of the one under the cursor and of those marked."""
 
 from __future__ import annotations
 
@@ -12,28 +12,31 @@ from textual.message import Message
 from textual.timer import Timer
 from textual.widgets import Static
 
-from stages.store.rundir import RunDir, RunState
-from workbench.curves import Curves
+from stages.store.rundir import RunState
+from workbench.curves import Track
 from workbench.display import content, line
 from workbench.keys import bind
+from workbench.marks import Marks
+from workbench.picture import PLAIN, Picture, Shown
 from workbench.progress import summary
 from workbench.screens.base import PlaceScreen
-from workbench.screens.plotting import PLOT_KEYS, Plotting
+from workbench.screens.plotting import PLOT_KEYS, Plotting, set_subtitle
 from workbench.screens.steering import RESUMABLE, RunSteered, Steering
-from workbench.themes import STATUS_STYLES, STATUS_SYMBOLS
+from workbench.themes import MARKERS, STATUS_STYLES, STATUS_SYMBOLS
 from workbench.watch import Board, Entry
+from workbench.widgets.filter_field import FilterField
 from workbench.widgets.loss_plot import LossPlot
 from workbench.widgets.run_list import RunList
 
-REMEMBERED = 8
-"""Runs whose curves stay in memory, so that going back to one shows it at once."""
+REMEMBERED = 16
+"""Runs whose curves stay in memory, so that going back to one shows it at once. More than can be marked."""
 
 REST = 0.06
 """Seconds that the cursor stays on a run before its curve is drawn, so that moving on never waits for a plot."""
 
 
 class RunsScreen(Plotting, Steering, PlaceScreen):
-    """The list is looked at once a second, the curve in view four times."""
+    """The list is looked at once a second, the curves in view four times. Marks and filter last as long as the app."""
 
     PLACE = "runs"
     CSS_PATH = "runs.tcss"
@@ -45,6 +48,10 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
         bind("runs.stop", "s", "stop", "Stop", "Save a checkpoint and end the run."),
         bind("runs.delete", "d,delete", "delete", "Delete", "Delete the run and its checkpoints."),
         bind("runs.chat", "c", "chat", "Chat", "Chat with the run's last checkpoint."),
+        bind("runs.mark", "space", "mark", "Mark", "Mark the run, or take its mark away: marked runs share the plot."),
+        bind("runs.unmark", "u", "unmark", "Unmark", "Take all marks away.", show=False),
+        bind("runs.filter", "slash", "filter", "Filter", "Show only runs whose name, stage, status or dataset match."),
+        bind("runs.unfilter", "escape", "unfilter", "All runs", "Show all runs again.", show=False),
         *PLOT_KEYS,
     ]
 
@@ -54,17 +61,17 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
 
         entries: list[Entry]
 
-    @dataclass
     class CurvesRead(Message):
-        """The curves of a run have grown, or were read for the first time."""
-
-        run_id: str
+        """A thread has read what was new of the runs on the plot."""
 
     def __init__(self) -> None:
         super().__init__()
         self._board: Board | None = None
-        self._curves: dict[str, Curves] = {}
-        self._drawn: tuple[str, int] = ("", -1)
+        self._entries: list[Entry] = []
+        self._marks = Marks()
+        self._tracks: dict[str, Track] = {}
+        self._drawn: object = None
+        self._behind = False
         self._rest: Timer | None = None
         self._state_lines = -1
         self._offered: object = None
@@ -74,6 +81,7 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
             with Vertical(id="runs-list", classes="pane"):
                 yield RunList()
                 yield Static(self._invitation(), id="runs-empty")
+                yield FilterField(placeholder="words of name, stage, status, dataset")
             with Vertical(id="runs-detail", classes="pane"):
                 yield Static(id="runs-state")
                 yield LossPlot()
@@ -90,12 +98,53 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
         return self.query_one(RunList).entry
 
     def plot_changed(self) -> None:
-        self._drawn = ("", -1)
+        self._drawn = None
         self._draw()
+        self._follow()
+
+    def tracks(self) -> list[Track]:
+        return [self._track_of(entry) for entry in self._shown()]
+
+    def offers(self, action: str) -> bool:
+        if action in ("mark", "filter"):
+            return bool(self._entries) and not isinstance(self.focused, FilterField)
+        return super().offers(action)
 
     def action_new(self) -> None:
         """Open the start form, filled with what the newest data and tokenizer are."""
         self.workbench.start_run("pretrain")
+
+    def action_mark(self) -> None:
+        """Draw the run together with the others that are marked, or no longer."""
+        entry = self.run_in_view()
+        if entry is None:
+            return
+        if not self._marks.toggle(entry.run.id):
+            self.notify(f"{len(MARKERS)} runs are marked; there is no marker left to tell another by.")
+        self._list()
+        self.plot_changed()
+
+    def action_unmark(self) -> None:
+        """Draw the run under the cursor alone."""
+        self._marks.clear()
+        self._list()
+        self.plot_changed()
+
+    def action_filter(self) -> None:
+        """Type words that the runs shown must have."""
+        self.query_one(FilterField).open()
+
+    def action_unfilter(self) -> None:
+        """Show all runs."""
+        self.query_one(FilterField).action_clear()
+
+    @on(FilterField.Changed)
+    def _filter_changed(self) -> None:
+        self._list()
+
+    @on(FilterField.Left)
+    def _filter_left(self) -> None:
+        self.query_one(RunList).focus()
 
     @on(RunList.Opened)
     def _opened(self, event: RunList.Opened) -> None:
@@ -118,20 +167,34 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
 
     @on(Looked)
     def _looked(self, event: Looked) -> None:
-        runs = self.query_one(RunList)
-        runs.show(event.entries)
-        runs.display = bool(event.entries)
-        self.query_one("#runs-empty").display = not event.entries
-        self.query_one("#runs-detail").display = bool(event.entries)
-        live = sum(entry.live for entry in event.entries)
-        self.query_one("#runs-list").border_subtitle = f"{live} at work" if live else ""
+        self._entries = event.entries
+        self._marks.keep({entry.run.id for entry in event.entries})
+        self._list()
         self._show_state()
 
+    def _list(self) -> None:
+        """Show the runs that the filter lets through."""
+        words = self.query_one(FilterField).value
+        entries = [entry for entry in self._entries if entry.matches(words)]
+        runs, empty = self.query_one(RunList), self.query_one("#runs-empty", Static)
+        runs.show(entries, self._marks.places)
+        runs.display = bool(entries)
+        empty.display = not entries
+        if not entries:
+            told = self._nothing_matches(words) if self._entries else self._invitation()
+            if str(empty.visual) != told.plain:
+                empty.update(told)
+        self.query_one("#runs-detail").display = bool(self._entries)
+        live = sum(entry.live for entry in self._entries)
+        some = f"{len(entries)} of {len(self._entries)}" if len(entries) < len(self._entries) else ""
+        subtitle = " · ".join(filter(None, (some, f"{live} at work" if live else "")))
+        set_subtitle(self.query_one("#runs-list"), subtitle)
+
     @on(CurvesRead)
-    def _curves_read(self, event: CurvesRead) -> None:
-        entry = self.run_in_view()
-        if entry is not None and entry.run.id == event.run_id:
-            self._draw()
+    def _curves_read(self) -> None:
+        self._draw()
+        if self._behind:
+            self._follow()
 
     def _look(self) -> None:
         if not any(worker.group == "look" and worker.is_running for worker in self.workers):
@@ -143,39 +206,60 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
             self.post_message(self.Looked(self._board.look()))
 
     def _follow(self) -> None:
-        entry = self.run_in_view()
-        if entry is None or any(worker.group == "follow" and worker.is_running for worker in self.workers):
-            return
-        self._catch_up(entry.run, self._curves_of(entry.run))
+        """Read what is new of the runs on the plot; while a thread is at it, once that is done."""
+        tracks = self.tracks()
+        self._behind = any(worker.group == "follow" and worker.is_running for worker in self.workers)
+        if tracks and not self._behind:
+            self._catch_up(tracks)
 
     @work(thread=True, group="follow")
-    def _catch_up(self, run: RunDir, curves: Curves) -> None:
-        before = curves.version
-        while curves.catch_up():
-            pass
-        if curves.version != before or self._drawn[0] != run.id:
-            self.post_message(self.CurvesRead(run.id))
+    def _catch_up(self, tracks: list[Track]) -> None:
+        for track in tracks:
+            track.catch_up()
+        self.post_message(self.CurvesRead())
 
-    def _curves_of(self, run: RunDir) -> Curves:
-        curves = self._curves.pop(run.id, None) or Curves(run.metrics)
-        self._curves[run.id] = curves
-        while len(self._curves) > REMEMBERED:
-            del self._curves[next(iter(self._curves))]
-        return curves
+    def _shown(self) -> list[Entry]:
+        """The runs on the plot: those marked, in the order of their places, and last the one under the cursor."""
+        places, cursor = self._marks.places, self.run_in_view()
+        marked = sorted((e for e in self._entries if e.run.id in places), key=lambda entry: places[entry.run.id])
+        return marked if cursor is None or cursor.run.id in places else [*marked, cursor]
+
+    def _track_of(self, entry: Entry) -> Track:
+        """The run's curves, which become the last to be forgotten."""
+        track = self._tracks.pop(entry.run.id, None) or Track(entry.run.metrics)
+        self._tracks[entry.run.id] = track
+        track.scope = self.look.scope
+        while len(self._tracks) > REMEMBERED:
+            del self._tracks[next(iter(self._tracks))]
+        return track
 
     def _draw(self) -> None:
-        entry = self.run_in_view()
         plot = self.query_one(LossPlot)
-        plot.display = entry is not None
-        if entry is None:
+        entries, tracks = self._shown(), self.tracks()
+        plot.display = bool(entries)
+        now = [(entry.run.id, track.version) for entry, track in zip(entries, tracks, strict=True)]
+        if not entries or now == self._drawn:
             return
-        curves = self._curves_of(entry.run)
-        if self._drawn == (entry.run.id, curves.version):
-            return
-        self._drawn = (entry.run.id, curves.version)
-        picture = self.picture_of(curves, end=last_step(entry.state))
-        picture.empty = "no curve yet" if entry.live else "this run logged no curve"
-        plot.show(picture)
+        self._drawn = now
+        self.show_picture(self._picture(entries, tracks))
+
+    def _picture(self, entries: list[Entry], tracks: list[Track]) -> Picture:
+        if len(entries) == 1:
+            picture = self.picture_of(tracks[0], end=last_step(entries[0].state))
+            missing = "no curve yet" if entries[0].live else "this run logged no curve"
+        else:
+            ends = [last_step(entry.state) for entry in entries]
+            runs = [self._line_of(entry, track) for entry, track in zip(entries, tracks, strict=True)]
+            picture = self.picture_of_all(runs, end=max(ends) if all(ends) else 0.0)
+            missing = "none of these runs logged a curve"
+        picture.empty = picture.empty or missing
+        return picture
+
+    def _line_of(self, entry: Entry, track: Track) -> Shown:
+        """How a run is drawn among others."""
+        place = self._marks.places.get(entry.run.id)
+        role, marker = (PLAIN, "━") if place is None else (place, MARKERS[place])
+        return Shown(entry.spec.name, track, role, marker)
 
     def _show_state(self) -> None:
         entry = self.run_in_view()
@@ -187,6 +271,15 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
         lines = shown.plain.count("\n")
         self.query_one("#runs-state", Static).update(shown, layout=lines != self._state_lines)
         self._state_lines = lines
+
+    def _nothing_matches(self, words: str) -> Content:
+        return Content.assemble(
+            "No run has all of ",
+            line(words.strip(), "bold"),
+            ".\n",
+            Content.styled("esc", "bold $accent"),
+            Content.styled(" shows all.", "$text-muted"),
+        )
 
     def _invitation(self) -> Content:
         return Content.assemble(

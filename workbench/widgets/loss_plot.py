@@ -18,12 +18,10 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from workbench.display import displayable_line
-from workbench.picture import FAINT, Picture
-from workbench.plot import AXIS, GRID, Line, Span, frame, window
-from workbench.themes import series_colors
-
-TITLE, VALUE = -3, -4
-"""Roles of words in the line above the plot."""
+from workbench.legend import TITLE, VALUE, legend
+from workbench.picture import FAINT, PLAIN, Picture
+from workbench.plot import AXIS, GRID, Line, Span, Window, frame, window
+from workbench.themes import series_color
 
 
 class LossPlot(Widget):
@@ -56,6 +54,12 @@ class LossPlot(Widget):
         """Draw `picture` soon; cells that stay the same are not sent to the terminal again."""
         self._picture = picture
         self._redraw()
+
+    @property
+    def extent(self) -> tuple[float, float] | None:
+        """The range of x that the picture shows; None when it shows nothing."""
+        view = _window(self._picture)
+        return (view.left, view.right) if view else None
 
     def on_resize(self) -> None:
         self._redraw()
@@ -109,8 +113,9 @@ class LossPlot(Widget):
             return Style(color=self._blend(self.colors[3], share).rich_color)
         if role == VALUE:
             return Style(bold=True)
-        colours = series_colors(self.app.current_theme)
-        colour = Color.parse(colours[role % FAINT % len(colours)])
+        if role == PLAIN:
+            return Style()
+        colour = Color.parse(series_color(self.app.current_theme, role % FAINT))
         if role < FAINT:
             return Style(color=colour.rich_color)
         return Style(color=colour.rich_color, dim=True) if ansi else Style(color=self._blend(colour, 0.4).rich_color)
@@ -121,19 +126,16 @@ class LossPlot(Widget):
 
 def build(picture: Picture, width: int, height: int) -> list[Line]:
     """The header and the frame of a picture: `height` lines. For any thread."""
-    view = window(picture.curves, log=picture.log, end=picture.end)
-    lines = [_header(picture), *frame(picture.curves, view, width, height - 1)]
+    view = _window(picture)
+    lines = [legend(picture, width), *frame(picture.curves, view, width, height - 1)]
     if view is None and picture.empty:
         lines[height // 2] = [Span(displayable_line(picture.empty).center(width), TITLE)]
     return lines[:height]
 
 
-def _header(picture: Picture) -> Line:
-    spans = [Span(displayable_line(picture.title) + "   ", VALUE)]
-    for key in picture.keys:
-        spans += [Span(f"{key.marker} ", key.role)] if key.marker else []
-        spans += [Span(displayable_line(key.name) + " ", TITLE), Span(f"{key.value}   ", VALUE)]
-    return [*spans, Span(picture.note, AXIS)] if picture.note else spans
+def _window(picture: Picture) -> Window | None:
+    axis, zoom = picture.scope
+    return window(picture.curves, log=picture.log, end=picture.end, axis=axis, zoom=zoom)
 
 
 def _differences(old: list[Line], new: list[Line], size: Size) -> list[Region]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from rich.style import Style
+from textual.color import Color
 from textual.events import Click
 from textual.geometry import Region, Size
 from textual.message import Message
@@ -19,19 +20,20 @@ from textual.strip import Strip
 from workbench.display import displayable_line
 from workbench.keys import bind
 from workbench.progress import standing
-from workbench.themes import STATUS_SYMBOLS
+from workbench.themes import MARKERS, STATUS_SYMBOLS, series_color
 from workbench.watch import Entry
 
 STANDING = 12
 """Cells of the last column, so that the columns before it stand straight."""
 
 Row = list[tuple[str, str]]
-"""Pieces of a line: text and the name of its colour."""
+"""Pieces of a line: mark, symbol, name, stage and standing, each a text and the name of its colour."""
 
 
-class RunList(ScrollView, can_focus=True):
+class RunList(ScrollView, can_focus=True, inherit_bindings=False):
     """Runs, the newest first, with their live state. Only lines that changed are painted."""
 
+    HELP_TITLE = "The list of runs"
     COMPONENT_CLASSES = {"run-list--cursor", "run-list--held", "run-list--muted"} | {
         f"run-list--{status}" for status in STATUS_SYMBOLS
     }
@@ -83,11 +85,15 @@ class RunList(ScrollView, can_focus=True):
         """The run under the cursor."""
         return self._entries[self.cursor] if 0 <= self.cursor < len(self._entries) else None
 
-    def show(self, entries: Sequence[Entry]) -> None:
-        """Show these runs; the cursor stays on its run."""
+    def show(self, entries: Sequence[Entry], marks: Mapping[str, int] | None = None) -> None:
+        """Show these runs; the cursor stays on its run.
+
+        `marks` are places among the series, by run id: such a run wears the marker and the colour of its curve.
+        """
         held = self.entry
         self._entries = list(entries)
-        rows = [_row(entry) for entry in entries]
+        marks = marks or {}
+        rows = [_row(entry, marks.get(entry.run.id), bool(marks)) for entry in entries]
         before, self._rows = self._rows, rows
         if len(rows) != len(before):
             self.virtual_size = Size(0, len(rows))
@@ -167,13 +173,18 @@ class RunList(ScrollView, can_focus=True):
         return Region(0, at - self.scroll_offset.y, self.size.width, 1)
 
     def _style(self, name: str) -> Style:
+        if name.isdigit():
+            colour = Color.parse(series_color(self.app.current_theme, int(name)))
+            return Style(color=colour.rich_color)
         return self.get_component_rich_style(f"run-list--{name}", partial=True) if name else Style()
 
 
-def _row(entry: Entry) -> Row:
-    """Symbol, name, stage, and how it stands."""
+def _row(entry: Entry, place: int | None, marking: bool) -> Row:
+    """How a run is shown; with room for marks while any run has one."""
     loud = entry.live or entry.status in ("failed", "lost", "paused")
+    mark = " " if place is None else MARKERS[place]
     return [
+        (f" {mark}" if marking else "", "" if place is None else str(place)),
         (f" {STATUS_SYMBOLS[entry.status]} ", entry.status),
         (displayable_line(entry.spec.name), ""),
         (displayable_line(entry.spec.stage), "muted"),
@@ -190,11 +201,12 @@ def _standing(entry: Entry) -> str:
 
 def fit(row: Row, width: int) -> Row:
     """The row in `width` cells: the name gives way first, and the stage is left out of a narrow list."""
-    symbol, name, stage, standing = row
+    mark, symbol, name, stage, standing = row
     right = cell_len(standing[0]) + 2
     stage_width = 10 if width >= 40 else 0
-    room = max(4, width - cell_len(symbol[0]) - stage_width - right)
+    room = max(4, width - cell_len(mark[0] + symbol[0]) - stage_width - right)
     return [
+        mark,
         symbol,
         (_cut(name[0], room), name[1]),
         (_cut(stage[0], stage_width), stage[1]),
