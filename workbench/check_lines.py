@@ -21,7 +21,7 @@ def fact_lines(check: Check) -> Iterator[str]:
     yield f"{check.files:,} file{'s' * (check.files != 1)} · {check.bytes:,} bytes"
     yield from map(displayable_line, check.notes)
     if check.problem_count:
-        yield f"{check.problem_count:,} records or files could not be read:"
+        yield f"Could not be read: {check.problem_count:,}"
         for problem in check.problems[:PROBLEMS]:
             place = ":".join(filter(None, [problem.file, str(problem.line) if problem.line else "", problem.field]))
             yield displayable_line(f"  {place}: {problem.message}")

@@ -37,6 +37,7 @@ class DataScreen(PlaceScreen):
     AUTO_FOCUS = "#dataset"
     BINDINGS = [
         bind("data.build", "n", "build", "Build", "Build a dataset from files and folders."),
+        bind("data.check", "c", "check", "Check", "Examine the selected dataset: lengths, duplicates, suspicions."),
         bind("data.tokenizer", "t", "tokenizer", "Tokenizer", "Train a tokenizer on the selected dataset."),
         bind("data.pretrain", "p", "pretrain", "Pre-train", "Pre-train a model on what is selected."),
         bind("data.cancel", "x", "cancel", "Cancel", "Stop the selected run; nothing half-made is left."),
@@ -174,6 +175,8 @@ class DataScreen(PlaceScreen):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Runs are cancelled and tried again only where one is selected."""
+        if action == "check":
+            return self.kind == "dataset" and self._run() is None and self._list("dataset").chosen is not None
         if action not in ("cancel", "again", "delete"):
             return True
         facts = self._run()
@@ -192,6 +195,11 @@ class DataScreen(PlaceScreen):
             self.notify("A tokenizer is trained on a dataset: build one first (n).")
         else:
             self.workbench.start_run("tokenizer", {"dataset": dataset})
+
+    def action_check(self) -> None:
+        from workbench.screens.check import CheckScreen
+
+        self.app.push_screen(CheckScreen(dataset=self._list("dataset").chosen or ""))
 
     def action_pretrain(self) -> None:
         dataset = self._dataset()
