@@ -29,13 +29,13 @@ TWO_TURN_SHARE = 0.1
 DRAWN_COUNTS: dict[Part, int] = {"sft": 1_500, "reward": 400, "policy": 400, "eval": 150}
 # Documents of each sort, in percent.
 DOCUMENT_SHARES = {
-    "facts": 24,
-    "opposites": 8,
-    "sums": 26,
-    "context": 11,
+    "facts": 21,
+    "opposites": 7,
+    "sums": 28,
+    "context": 9,
     "stories": 9,
     "few_shot": 4,
-    "entailment": 9,
+    "entailment": 13,
     "choice": 9,
 }
 

@@ -12,6 +12,9 @@ from stages.data.world import lexicon as lx
 from stages.data.world.draw import Draw
 from stages.data.world.items import Item
 
+CLAIMED_PAIRS = 4
+"""Opposites of things, and of persons, that premises and hypotheses are made of."""
+
 
 def _others(values: Sequence[str], answer: str, draw: Draw, first: tuple[str, ...] = ()) -> tuple[str, ...]:
     """Up to five false answers, those of `first` (the tempting ones of the context) before the rest."""
@@ -80,23 +83,26 @@ def few_shot_item(draw: Draw) -> Item:
 def entailment_item(draw: Draw) -> Item:
     """A premise, and whether a hypothesis about the same thing follows: yes, no or maybe, in equal shares."""
     premise, hypothesis, answer = entailment(draw)
-    question = draw.pick(("Is it true that {0}?", "Does it follow that {0}?"))
+    question = draw.pick(("Is it true that {0}?", "Does it follow that {0}?", "Is it so that {0}?"))
     prompt = f"{premise} {question.format(hypothesis)}"
     wrong = tuple(value for value in ("yes", "no", "maybe") if value != answer)
     return Item("entailment", prompt, "The answer is", answer, wrong, f"{premise} | {hypothesis}")
 
 
 def entailment(draw: Draw) -> tuple[str, str, str]:
-    """A premise, a hypothesis (a clause without its full stop) and the answer."""
+    """A premise, a hypothesis (a clause without its full stop) and the answer.
+
+    What is said again follows, its opposite does not, and of anything else nobody knows.
+    """
     things = draw.chance(0.5)
     subject = f"the {draw.pick(lx.VESSELS)}" if things else draw.pick(lx.NAMES)
-    pairs = lx.THING_OPPOSITES if things else lx.PERSON_OPPOSITES
+    pairs = (lx.THING_OPPOSITES if things else lx.PERSON_OPPOSITES)[:CLAIMED_PAIRS]
     (stated, opposite), (unsaid, _) = [draw.shuffled(pair) for pair in draw.sample(pairs, 2)]
-    frame = draw.pick(("{s} is {a}.", "{s} is very {a}."))
+    frame = draw.pick(("{s} is {a}.", "{s} is very {a}.", "{s} is quite {a}.", "{s} is rather {a}."))
     premise = frame.format(s=subject[:1].upper() + subject[1:], a=stated)
     answer = draw.pick(("yes", "no", "maybe"))
-    claims = {"yes": (stated, f"not {opposite}"), "no": (opposite, f"not {stated}"), "maybe": (unsaid,)}
-    return premise, f"{subject} is {draw.pick(claims[answer])}", answer
+    claim = {"yes": stated, "no": opposite, "maybe": unsaid}[answer]
+    return premise, f"{subject} is {claim}", answer
 
 
 def choice_item(draw: Draw) -> Item:

@@ -18,7 +18,7 @@ from stages.data.world import build, knowledge
 from stages.data.world.items import part_of
 
 ROOT = Path(world.__file__).parents[3]
-PINNED = {1: "2c88e2406a14cb709aa324e9837ca15014ff5b512db8d429a5a05a5f4b2415c9"}
+PINNED = {1: "2a0f647cb045adaa347eaad8e59574dbe0a6e33bd40c3cf5ba4144d4b86eac66"}
 
 DIGEST_SCRIPT = """
 import hashlib, json
