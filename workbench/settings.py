@@ -51,7 +51,9 @@ class QueueSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
 class LabelSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Judging completions by hand."""
 
-    annotator: Annotated[str | None, about("Who labels. Left out: the name of the login.", min_length=1)] = None
+    annotator: Annotated[
+        Annotated[str, msgspec.Meta(min_length=1)] | None, about("Who labels. Left out: the name of the login.")
+    ] = None
     people: Annotated[int, about("People who judge each prompt of a new set.", unit="people", ge=1, le=100)] = 1
     repeat_share: Annotated[
         float,

@@ -16,7 +16,7 @@ from stages.store.architecture import ModelConfig
 from stages.store.errors import UserError
 
 TRANSFORMERS_VERSION = "5.23.0"
-MAX_JSON_BYTES = 64 * 1024 * 1024
+MAX_JSON_BYTES = 16 * 1024 * 1024
 
 Ids = dict[str, int | list[int] | None]
 """Special tokens by role (bos, eos, pad). A model may end its text by any of several tokens."""
@@ -69,7 +69,7 @@ def read_config(folder: Path) -> ModelConfig:
     try:
         return msgspec.convert(module.fields(raw, family) | {"family": family}, ModelConfig)
     except (ValueError, OverflowError) as error:
-        raise UserError(f"{path} does not describe a model that can be built: {error}.") from error
+        raise UserError(f"{path} does not describe a model that can be built: {str(error)[:300]}.") from error
     except KeyError as error:
         raise UserError(f"{path} lacks the key {error.args[0]!r}.") from error
 

@@ -12,6 +12,7 @@ import msgspec
 
 from stages.store.errors import UserError
 from stages.store.files import delete_folder, disk_errors, publish_folder, sha256_file, temporary_beside, write_atomic
+from stages.store.hub import cached_model
 from stages.store.rundir import Parent, RunDir, find_run
 from stages.store.workspace import Workspace
 
@@ -131,14 +132,20 @@ def latest_verified(run: RunDir) -> tuple[Checkpoint | None, list[str]]:
 
 
 def resolve_checkpoint(workspace: Workspace, text: str) -> Checkpoint:
-    """CKPT as people write it: a run's name (its last checkpoint), `run@step`, an imported model, or a folder."""
+    """CKPT as people write it: a run's name (its last checkpoint), `run@step`, an imported model, or a folder.
+
+    A folder may also be named by the id (org/name) of a model in the local Hugging Face cache.
+    """
     try:
         folder = Path(text).expanduser()
     except RuntimeError as error:
         raise UserError(f"{text!r} is no checkpoint: there is no such user.") from error
     if ("/" in text or text.startswith(("~", "."))) and folder.is_dir():
         return Checkpoint(folder.absolute(), _step(folder))
-    if (workspace.models / text / "config.json").is_file():
+    cached = cached_model(text)
+    if cached is not None:
+        return Checkpoint(cached, 0)
+    if "/" not in text and (workspace.models / text / "config.json").is_file():
         return Checkpoint(workspace.models / text, 0)
     name, _, step = text.partition("@")
     run = find_run(workspace, name)

@@ -18,6 +18,7 @@ from stages.store.checkpoints import Checkpoint, list_checkpoints
 from stages.store.datasets import find_dataset
 from stages.store.errors import UserError
 from stages.store.files import delete_folder, disk_errors
+from stages.store.models import find_model
 from stages.store.rundir import Parent, RunDir, RunSpec, find_run, list_runs
 from stages.store.specs import TRAINING
 from stages.store.tokenizers import find_tokenizer, list_tokenizers
@@ -67,6 +68,16 @@ def children_of_tokenizer(workspace: Workspace, name: str) -> list[Child]:
     return _runs_that_pin(workspace, "tokenizer", Parent(name, find_tokenizer(workspace, name).info.digest))
 
 
+def children_of_model(workspace: Workspace, name: str) -> list[Child]:
+    """Runs that go on from an imported model."""
+    digest = find_model(workspace, name).digest()
+    return [
+        Child("run", spec.name)
+        for _, spec in _specs(workspace)
+        if (parent := spec.parents.get("checkpoint")) and parent.digest == digest
+    ]
+
+
 def children_of_run(workspace: Workspace, run: RunDir) -> list[Child]:
     """Runs that started from one of the run's checkpoints, pruned ones included."""
     digests = {checkpoint.digest() for checkpoint in list_checkpoints(run)}
@@ -91,6 +102,14 @@ def delete_tokenizer(workspace: Workspace, name: str) -> None:
     path = find_tokenizer(workspace, name).path
     with _not_building(path, "tokenizer"):
         _refuse_if_needed(f"The tokenizer {name!r}", children_of_tokenizer(workspace, name))
+        delete_folder(path)
+
+
+def delete_model(workspace: Workspace, name: str) -> None:
+    """Delete an imported model. Raises UserError naming the runs that need it, or when it is being imported anew."""
+    path = find_model(workspace, name).path
+    with _not_building(path, "model"):
+        _refuse_if_needed(f"The model {name!r}", children_of_model(workspace, name))
         delete_folder(path)
 
 

@@ -7,11 +7,18 @@ import msgspec
 from stages.store.errors import UserError
 from stages.store.names import nearest
 from stages.store.specs.build import Build
+from stages.store.specs.importing import Importing
 from stages.store.specs.pretrain import Pretrain
 from stages.store.specs.sft import SFT
 from stages.store.specs.tokenizer import Tokenizer
 
-STAGES: dict[str, type[msgspec.Struct]] = {"build": Build, "tokenizer": Tokenizer, "pretrain": Pretrain, "sft": SFT}
+STAGES: dict[str, type[msgspec.Struct]] = {
+    "build": Build,
+    "importing": Importing,
+    "tokenizer": Tokenizer,
+    "pretrain": Pretrain,
+    "sft": SFT,
+}
 """By stage: the name of the file in `stages/`, of the spec's file here, and of the table in workbench.toml."""
 
 TRAINING = ("pretrain", "sft")

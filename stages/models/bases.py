@@ -1,0 +1,38 @@
+"""Which folder holds the weights of a checkpoint: its own, or that of the base that an adapter names. Without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stages.models.hf_config import read_config
+from stages.models.peft_folder import CONFIG, read_adapter_config
+from stages.store.architecture import ModelConfig
+from stages.store.checkpoints import MANIFEST, Checkpoint
+from stages.store.errors import UserError
+from stages.store.hub import cached_model
+
+
+def checkpoint_config(folder: Path) -> ModelConfig:
+    """The shape of a checkpoint's model, that of its base for an adapter."""
+    return read_config(base_folder(folder))
+
+
+def base_folder(folder: Path) -> Path:
+    """The folder that holds the weights: the folder itself, or the base of an adapter.
+
+    Raises UserError when the base is gone, or is not what the adapter was trained on.
+    """
+    if not (folder / CONFIG).is_file() or (folder / "config.json").is_file():
+        return folder
+    named = read_adapter_config(folder).base
+    base = Path(named) if Path(named).is_dir() else cached_model(named)
+    if not named or base is None:
+        raise UserError(
+            f"The adapter in {folder} was trained on {named[:200]!r}, which is not there.",
+            "Import that model, and name its folder as base_model_name_or_path in adapter_config.json.",
+        )
+    lineage = Checkpoint(folder, 0).lineage()
+    parent = lineage.parents.get("checkpoint") if lineage else None
+    if parent is not None and (base / MANIFEST).is_file() and Checkpoint(base, 0).digest() != parent.digest:
+        raise UserError(f"The adapter in {folder} was trained on another model than {base} is now.")
+    return base

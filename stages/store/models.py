@@ -1,0 +1,83 @@
+"""The catalogue of imported models: models/<name>/ is a Hugging Face folder with a manifest and model.info.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from stages.store.building import recover_interrupted
+from stages.store.checkpoints import Checkpoint
+from stages.store.errors import UserError
+from stages.store.names import check_name, nearest
+from stages.store.workspace import Workspace
+
+INFO = "model.info.json"
+
+
+class ModelInfo(msgspec.Struct, kw_only=True, frozen=True):
+    """model.info.json: what is shown of a model without opening it."""
+
+    name: str
+    family: str
+    parameters: int
+    dtype: str
+    """As stored: float32, bfloat16 or float16."""
+    layers: int
+    heads: int
+    width: int
+    context: int
+    vocab_size: int
+    bytes: int
+    """Of the weights."""
+    chat_template: bool = False
+    source: str = ""
+    run: str = ""
+    created: float = 0.0
+    schema: int = 1
+
+
+class Model(NamedTuple):
+    path: Path
+    info: ModelInfo
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def digest(self) -> str:
+        """Names the content: the SHA-256 of the manifest."""
+        return Checkpoint(self.path, 0).digest()
+
+
+def list_models(workspace: Workspace) -> list[Model]:
+    """All complete imported models by name."""
+    recover_interrupted(workspace.models)
+    if not workspace.models.is_dir():
+        return []
+    found = []
+    for path in sorted(workspace.models.iterdir()):
+        if not path.name.startswith(".") and (path / INFO).is_file():
+            try:
+                found.append(_open(path))
+            except UserError:
+                continue
+    return found
+
+
+def find_model(workspace: Workspace, name: str) -> Model:
+    """The imported model of this name; UserError naming the nearest otherwise."""
+    recover_interrupted(workspace.models)
+    path = workspace.models / check_name(name, "name of a model")
+    if not (path / INFO).is_file():
+        known = [model.name for model in list_models(workspace)]
+        raise UserError(f"There is no imported model {name!r}.", nearest(name, known))
+    return _open(path)
+
+
+def _open(path: Path) -> Model:
+    try:
+        return Model(path, msgspec.json.decode((path / INFO).read_bytes(), type=ModelInfo))
+    except (OSError, msgspec.DecodeError) as error:
+        raise UserError(f"{path / INFO} cannot be read: {error}.") from error

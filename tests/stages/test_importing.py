@@ -1,0 +1,250 @@
+"""Importing models: what is taken in, what is refused, what it costs, and that the copy is a checkpoint like any."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from stages.completion import open_text_model
+from stages.data.tokenizer import save_tokenizer, train_tokenizer
+from stages.importing import Progress, import_model, inspect
+from stages.models.hf import load_model
+from stages.models.lora import LoraConfig, add_lora, lora_parameters, save_adapter
+from stages.models.opening import open_decoder
+from stages.store.checkpoints import resolve_checkpoint, verify
+from stages.store.errors import UserError
+from stages.store.hub import model_source
+from stages.store.lineage import children_of_model, delete_model
+from stages.store.models import find_model, list_models
+from stages.store.rundir import Parent, RunSpec, create_run
+from stages.store.workspace import Workspace, installation_root
+from tests.stages.models.families import saved, tokens
+
+VOCABULARY = 300
+TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer((), "byte", 0, split_digits=False)
+
+
+@pytest.fixture
+def source(tmp_path: Path, tokenizer: Tokenizer) -> Path:
+    """A model folder as others publish it."""
+    return folder_of(tmp_path / "source", tokenizer)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path / "workspace").ensure()
+
+
+def folder_of(folder: Path, tokenizer: Tokenizer, name: str = "llama", **changes: object) -> Path:
+    size = {"vocab_size": VOCABULARY} | changes
+    saved(name, folder, **size)
+    save_tokenizer(tokenizer, folder)
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    return folder
+
+
+def quietly(phase: str, done: int, total: int) -> None:
+    """Nobody watches."""
+
+
+def take_in(workspace: Workspace, folder: Path, name: str = "m", progress: Progress = quietly) -> Path:
+    """Import without a process of its own."""
+    target = workspace.models / name
+    target.mkdir()
+    import_model(inspect(folder), target, name, progress)
+    return target
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "mistral", "qwen2", "qwen3"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_copy_is_the_model_tokenizer_and_template(
+    name: str, dtype: torch.dtype, tmp_path: Path, tokenizer: Tokenizer, workspace: Workspace
+) -> None:
+    source = folder_of(tmp_path / "source", tokenizer, name)
+    theirs = AutoModelForCausalLM.from_pretrained(source, dtype=dtype).eval()
+    theirs.save_pretrained(source, max_shard_size="60KB" if name == "llama" else "5GB")
+    for stray in source.glob("model.safetensors") if name == "llama" else ():
+        stray.unlink()
+    copy = take_in(workspace, source)
+    batch = tokens(2, 30, VOCABULARY)
+    reopened = AutoModelForCausalLM.from_pretrained(copy, dtype=dtype).eval()
+    assert torch.equal(reopened(batch).logits, theirs(batch).logits)
+    ours = load_model(copy)
+    assert {parameter.dtype for parameter in ours.parameters()} == {dtype}
+    published = AutoTokenizer.from_pretrained(copy)
+    assert published.encode("né 日本") == AutoTokenizer.from_pretrained(source).encode("né 日本")
+    assert published.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False) == "user: hi\n"
+    info = find_model(workspace, "m").info
+    assert info.dtype == str(dtype).removeprefix("torch.")
+    assert info.parameters == sum(parameter.numel() for parameter in theirs.parameters())
+    assert info.chat_template and info.source == str(source)
+    verify(copy)
+
+
+def test_an_imported_model_is_a_checkpoint(source: Path, workspace: Workspace) -> None:
+    take_in(workspace, source)
+    found = resolve_checkpoint(workspace, "m")
+    assert found.path == workspace.models / "m" and len(found.digest()) == 64
+    lineage = found.lineage()
+    assert lineage is not None and (lineage.name, lineage.stage) == ("m", "importing")
+    model = open_text_model(found.path, "cpu")
+    assert model.decoder.config.family == "llama"
+    assert [each.name for each in list_models(workspace)] == ["m"]
+
+
+def test_a_model_that_a_run_goes_on_from_is_kept(source: Path, workspace: Workspace) -> None:
+    path = take_in(workspace, source)
+    digest = find_model(workspace, "m").digest()
+    spec = RunSpec(stage="pretrain", name="r", settings={}, parents={"checkpoint": Parent(str(path), digest)})
+    create_run(workspace, spec)
+    assert [child.name for child in children_of_model(workspace, "m")] == ["r"]
+    with pytest.raises(UserError, match="run 'r'"):
+        delete_model(workspace, "m")
+    take_in(workspace, source, "other")
+    delete_model(workspace, "other")
+    assert [each.name for each in list_models(workspace)] == ["m"]
+
+
+def test_a_model_of_the_local_cache_is_found_by_its_id(
+    source: Path, tmp_path: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    with pytest.raises(UserError, match="no model of that name"):
+        model_source("org/name")
+    repository = tmp_path / "cache" / "hub" / "models--org--name"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("abc")
+    (repository / "snapshots").mkdir()
+    source.rename(repository / "snapshots" / "abc")
+    (repository / "snapshots" / "older").mkdir()
+    assert model_source("org/name") == repository / "snapshots" / "abc"
+    assert resolve_checkpoint(workspace, "org/name").path.name == "abc"
+    (repository / "refs" / "main").write_text("../../../..")
+    assert model_source("org/name").parent == repository / "snapshots"
+
+
+def test_an_adapter_opens_on_its_base(source: Path, workspace: Workspace, tmp_path: Path) -> None:
+    base = take_in(workspace, source)
+    model = load_model(base)
+    add_lora(model, LoraConfig(rank=2))
+    for parameter in lora_parameters(model):
+        parameter.data.normal_(0, 0.2)
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    save_adapter(model, adapter, base)
+    batch = tokens(1, 9, VOCABULARY)
+    assert torch.allclose(open_decoder(adapter)(batch), model(batch), atol=1e-4)
+    with pytest.raises(UserError, match="is an adapter"):
+        inspect(adapter)
+    delete_model(workspace, "m")
+    with pytest.raises(UserError, match="not there"):
+        open_decoder(adapter)
+
+
+def test_a_template_inside_the_tokenizers_file_is_taken_out(source: Path, workspace: Workspace) -> None:
+    (source / "chat_template.jinja").unlink()
+    path = source / "tokenizer_config.json"
+    several = [{"name": "tools", "template": "no"}, {"name": "default", "template": TEMPLATE}]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"chat_template": several}))
+    assert (take_in(workspace, source) / "chat_template.jinja").read_text() == TEMPLATE
+
+
+def test_the_model_ends_where_its_folder_says_it_ends(source: Path, workspace: Workspace) -> None:
+    (source / "generation_config.json").write_text(json.dumps({"eos_token_id": [7, 9]}))
+    assert set(open_text_model(take_in(workspace, source), "cpu").end_ids) >= {7, 9}
+
+
+def edit(folder: Path, file: str = "config.json", **changes: object) -> None:
+    path = folder / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def reweight(folder: Path, **changes: torch.Tensor | None) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    for name, tensor in changes.items():
+        own = name.replace("__", ".")
+        if tensor is None:
+            del tensors[own]
+        else:
+            tensors[own] = tensor
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+def cut_short(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    os.truncate(path, path.stat().st_size - 100)
+
+
+REFUSED = {
+    "llama9": lambda f: edit(f, model_type="llama9"),
+    "auto_map": lambda f: edit(f, auto_map={"AutoModelForCausalLM": "modeling.Evil"}),
+    "quantised": lambda f: edit(f, quantization_config={"quant_method": "awq"}),
+    "LlamaForSequenceClassification": lambda f: edit(f, architectures=["LlamaForSequenceClassification"]),
+    "pickle": lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
+    "holds no model.safetensors": lambda f: (f / "model.safetensors").unlink(),
+    "lack model.norm.weight": lambda f: reweight(f, model__norm__weight=None),
+    "hold 'score.weight'": lambda f: reweight(f, score__weight=torch.zeros(2, 2)),
+    "has shape": lambda f: edit(f, intermediate_size=48),
+    "no known float type": lambda f: reweight(f, model__norm__weight=torch.zeros(32, dtype=torch.int8)),
+    "weights in F64": lambda f: reweight(f, model__norm__weight=torch.zeros(32, dtype=torch.float64)),
+    "cut short": cut_short,
+    "tokenizer.json": lambda f: (f / "tokenizer.json").unlink(),
+    "longrope": lambda f: edit(f, rope_parameters={"rope_type": "longrope", "rope_theta": 1e4}),
+    "part of each head": lambda f: edit(f, partial_rotary_factor=0.5),
+    "sliding_attention": lambda f: edit(f, layer_types=["sliding_attention"] * 3),
+    "need factor": lambda f: edit(f, rope_parameters={"rope_type": "yarn", "rope_theta": 1e4}),
+    "num_hidden_layers": lambda f: (f / "config.json").write_text('{"model_type": "llama"}'),
+    "no multiple": lambda f: edit(f, num_key_value_heads=3),
+}
+
+
+@pytest.mark.parametrize("says", REFUSED)
+def test_what_cannot_be_run_is_refused_in_a_sentence(says: str, source: Path, workspace: Workspace) -> None:
+    REFUSED[says](source)
+    with pytest.raises(UserError) as caught:
+        inspect(source)
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+FUZZ = installation_root() / "tests" / "stages" / "fuzz_models.py"
+
+
+def fuzz(source: Path, rounds: int) -> None:
+    """Mutated folders in a process of its own, whose memory is its own."""
+    run = subprocess.run(
+        [sys.executable, str(FUZZ), str(source), str(rounds)],
+        env={**os.environ, "PYTHONPATH": str(installation_root()), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    told = json.loads(run.stdout)
+    assert told["tracebacks"] == []
+    assert told["refused"] > rounds / 4
+    assert told["megabytes"] < 500
+
+
+def test_hostile_folders_bring_sentences_and_no_tracebacks(source: Path) -> None:
+    fuzz(source, 100)
+
+
+@pytest.mark.soak
+def test_many_hostile_folders(source: Path) -> None:
+    fuzz(source, 2_000)
