@@ -61,6 +61,7 @@ class TextTokenizer:
         self.special_ids = frozenset(
             number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special
         )
+        self._control = self.special_ids - {self._unknown_id()}
         self._cuts = safe_cuts(tokenizer)
         self.by_bytes = isinstance(tokenizer.decoder, decoders.ByteLevel) and tokenizer.normalizer is None
         """Whether the bytes of tokens, joined, are exactly the bytes of the text."""
@@ -151,24 +152,32 @@ class TextTokenizer:
 
     def _encoding(self, text: str) -> Encoding:
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
-        return encoding if self.special_ids.isdisjoint(encoding.ids) else self._broken(text)
+        return encoding if self._control.isdisjoint(encoding.ids) else self._broken(text)
 
     def _plain_ids(self, text: str, encoding: Encoding) -> list[int]:
         ids = encoding.ids
-        return ids if self.special_ids.isdisjoint(ids) else self._broken(text).ids
+        return ids if self._control.isdisjoint(ids) else self._broken(text).ids
 
     def _broken(self, text: str) -> Encoding:
         """Encode a text in which the model itself found a special token by its name, with that name in two parts."""
-        names = [self._tokenizer.id_to_token(number) or "" for number in self.special_ids]
+        names = [self._tokenizer.id_to_token(number) or "" for number in self._control]
         pattern = re.compile("|".join(rf"(?<={re.escape(n[0])})(?={re.escape(n[1:])})" for n in names if len(n) > 1))
         places = [0, *(found.start() for found in pattern.finditer(text)), len(text)]
         parts = [text[a:b] for a, b in pairwise(places)]
         encodings = [self._tokenizer.encode(part, add_special_tokens=False) for part in parts]
         whole = Encoding.merge(encodings, growing_offsets=True)
-        if forged := self.special_ids.intersection(whole.ids):
+        if forged := self._control.intersection(whole.ids):
             name = self._tokenizer.id_to_token(min(forged))
             raise UserError(f"The tokenizer in {self.folder} reads plain text as its control token {name!r}.")
         return whole
+
+    def _unknown_id(self) -> int | None:
+        """The special token that stands for what the vocabulary lacks: the one that plain text may become."""
+        model = self._tokenizer.model
+        number = getattr(model, "unk_id", None)
+        name = getattr(model, "unk_token", None)
+        found: int | None = number if number is not None else self._tokenizer.token_to_id(name) if name else None
+        return None if found in (self.eos_id, self.pad_id) else found
 
     def _special_id(self, token: str, what: str, key: str) -> int:
         found = self._tokenizer.token_to_id(token) if token else None

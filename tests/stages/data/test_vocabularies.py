@@ -76,6 +76,11 @@ def test_wordpiece_keeps_case_and_accents_when_told_to(tmp_path: Path) -> None:
     assert kept.decode(kept.encode("The café")) == "The café"
 
 
+def test_a_word_with_an_unknown_character_is_unknown(wordpiece: TextTokenizer) -> None:
+    ids = wordpiece.encode("the \u1234 sea")
+    assert ids[1] == wordpiece.id_of("[UNK]") and wordpiece.encode_batch(["the \u1234 sea"]) == [ids]
+
+
 def test_a_special_token_written_as_a_word_stays_text(tmp_path: Path) -> None:
     by_spaces = made(tmp_path, "wordpiece", words=Words(punctuation=False, lowercase=False))
     for text in ("a [SEP] b", "[CLS]", "[PAD][SEP]"):
