@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from stages.store.checkpoints import list_checkpoints
@@ -17,12 +18,16 @@ from workbench.progress import amount, duration, speed
 from workbench.survey import Inventory, RunFacts
 
 STARTER = "starter:world"
-"""The source of the starter life."""
+STARTER_CHAT = "starter:world-chat"
+"""The sources of the starter life: text to pre-train on, and conversations."""
+
+STARTER_EPOCHS = 8.0
+"""Passes over the starter's conversations: they are few, and a small model needs to see each several times."""
 
 State = Literal["done", "running", "paused", "next", "failed", "stopped", "later", "absent"]
 """`later` waits for the steps before it, `absent` does not exist in this version."""
 
-ABSENT = (("sft", "SFT"), ("rank", "rank"), ("reward", "reward"), ("policy", "policy"))
+ABSENT = (("rank", "rank"), ("reward", "reward"), ("policy", "policy"))
 """Steps that are not in this version yet."""
 
 
@@ -57,8 +62,8 @@ class Life:
 
     @property
     def names(self) -> list[str]:
-        """What the lineage is made of, in order: dataset, tokenizer, model."""
-        return [step.name for step in self.steps[:3] if step.name]
+        """What the lineage is made of, in order: dataset, tokenizer, model, tuned model."""
+        return [step.name for step in self.steps[:4] if step.name]
 
     @property
     def next(self) -> Step:
@@ -76,11 +81,14 @@ class Lineage:
     tokenizer: Tokenizer | None = None
     training_tokenizer: RunFacts | None = None
     model: RunFacts | None = None
+    tuned: RunFacts | None = None
+    """The latest instruction tuning that began from a checkpoint of the model."""
 
     @property
     def time(self) -> float:
         """When something last began or ended in it, in seconds since the epoch."""
-        times = [facts.spec.created for facts in (self.build, self.training_tokenizer, self.model) if facts]
+        runs = (self.build, self.training_tokenizer, self.model, self.tuned)
+        times = [facts.spec.created for facts in runs if facts]
         times += [found.info.created for found in (self.dataset, self.tokenizer) if found]
         return max(times, default=0.0)
 
@@ -113,14 +121,22 @@ def _of_dataset(inventory: Inventory, dataset: Dataset) -> Lineage:
     elif tokenizer:
         model = next((facts for facts in models if facts.digest("tokenizer") == tokenizer.info.digest), None)
     training = [facts for facts in used if facts.spec.stage == "tokenizer"]
-    return Lineage(dataset, None, tokenizer, training[0] if training else None, model)
+    return Lineage(dataset, None, tokenizer, training[0] if training else None, model, _tuned(inventory, model))
+
+
+def _tuned(inventory: Inventory, model: RunFacts | None) -> RunFacts | None:
+    """The latest run of instruction tuning that pins a checkpoint of the model."""
+    for facts in inventory.runs:
+        parent = facts.spec.parents.get("checkpoint")
+        if model and facts.spec.stage == "sft" and parent and model.run.path in Path(parent.name).parents:
+            return facts
+    return None
 
 
 def _life(lineage: Lineage, inventory: Inventory) -> Life:
-    checkpoint = bool(lineage.model and list_checkpoints(lineage.model.run))
-    made = [_data(lineage), _tokenizer(lineage), _pretrain(lineage, inventory)]
+    made = [_data(lineage), _tokenizer(lineage), _pretrain(lineage, inventory), _sft(lineage, inventory)]
     absent = [Step(key, title, "absent", detail="not yet") for key, title in ABSENT]
-    return Life((*made, *absent, _chat(lineage, checkpoint)), _is_starter(lineage))
+    return Life((*made, *absent, _chat(lineage)), _is_starter(lineage))
 
 
 def _data(lineage: Lineage) -> Step:
@@ -165,10 +181,48 @@ def _pretrain(lineage: Lineage, inventory: Inventory) -> Step:
     return Step(*step, "next", stage="pretrain", values={**_on(lineage), "name": name})
 
 
-def _chat(lineage: Lineage, checkpoint: bool) -> Step:
-    if lineage.model is None or not checkpoint:
-        return Step("chat", "chat", "later", detail="needs a model")
-    return Step("chat", "chat", "next", lineage.model.name, "ready", lineage.model)
+def _sft(lineage: Lineage, inventory: Inventory) -> Step:
+    """Tuning the model on conversations; building these is a part of the step."""
+    step, facts, model = ("sft", "SFT"), lineage.tuned, lineage.model
+    if facts is not None:
+        if facts.status == "finished":
+            return Step(*step, "done", facts.name, _outcome(facts), facts, "sft", _tuning(lineage, inventory))
+        return _at_work(*step, facts)
+    if lineage.dataset is None or model is None or not (model.status == "finished" and list_checkpoints(model.run)):
+        return Step(*step, "later", detail="needs a model", stage="sft")
+    if _conversations(lineage, inventory) is not None:
+        return Step(*step, "next", detail="the form", stage="sft", values=_tuning(lineage, inventory))
+    name = f"{lineage.dataset.name}-chat"
+    building = next((f for f in inventory.runs if f.spec.stage == "build" and f.name == name), None)
+    if building is not None and building.status not in ("finished", "stopped"):
+        return _at_work(*step, building)
+    values = {"sources": [STARTER_CHAT], "name": name} if _is_starter(lineage) else {"kind": "chat", "name": name}
+    return Step(*step, "next", detail="conversations first", stage="build", values=values)
+
+
+def _conversations(lineage: Lineage, inventory: Inventory) -> Dataset | None:
+    """The chat dataset to tune on: the newest, for the starter life the newest of its own."""
+    chats = [found for found in inventory.datasets if found.info.kind == "chat"]
+    if _is_starter(lineage):
+        chats = [found for found in chats if found.info.settings.get("sources") == [STARTER_CHAT]]
+    return max(chats, key=lambda found: found.info.created, default=None)
+
+
+def _tuning(lineage: Lineage, inventory: Inventory) -> dict[str, Any]:
+    """What the form of instruction tuning is filled with."""
+    chat, model = _conversations(lineage, inventory), lineage.model
+    assert model is not None
+    values: dict[str, Any] = {"checkpoint": model.name, "name": f"{model.name}-sft"}
+    values |= {"dataset": chat.name} if chat else {}
+    return values | ({"epochs": STARTER_EPOCHS} if _is_starter(lineage) else {})
+
+
+def _chat(lineage: Lineage) -> Step:
+    """The latest model that has a checkpoint: the tuned one, else the pre-trained one."""
+    for facts in (lineage.tuned, lineage.model):
+        if facts is not None and list_checkpoints(facts.run):
+            return Step("chat", "chat", "next", facts.name, "ready", facts)
+    return Step("chat", "chat", "later", detail="needs a model")
 
 
 def _at_work(key: str, title: str, facts: RunFacts) -> Step:

@@ -1,16 +1,17 @@
-"""The starter life: dataset, tokenizer and tiny model of the starter world, one detached run after the other."""
+"""The starter life: dataset, tokenizer, tiny model and its tuning, one detached run after the other."""
 
 from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
 from stages.store.workspace import Workspace
-from workbench.life import STARTER, Life, Step, lives
+from workbench.life import Life, Step, lives
 from workbench.settings import Settings
 from workbench.survey import Survey
 
-STEPS = ("data", "tokenizer", "pretrain")
+STEPS = ("data", "tokenizer", "pretrain", "sft")
 """The steps that the app takes on its own."""
+PARENTS = ("dataset", "tokenizer", "checkpoint")
 
 
 class Advance(NamedTuple):
@@ -64,12 +65,16 @@ class StarterLife:
     def _launch(self, step: Step) -> None:
         from workbench.runs import launch
 
-        settings = self.settings.stage(step.stage)
-        name, dataset, tokenizer = (step.values.get(key) for key in ("name", "dataset", "tokenizer"))
+        values = dict(step.values)
+        name = str(values.pop("name"))
+        parents = {role: values.pop(role, None) for role in PARENTS}
+        settings = {**values, **self.settings.stage(step.stage)}
+        if "sources" in values:  # what the settings say of sources is not meant for these
+            settings["sources"] = values["sources"]
         if step.key == "data":
-            settings["sources"], name = [STARTER], self.dataset
+            name = str(self.dataset)
         width = self.settings.queue.cpu_width
-        launch(self.workspace, step.stage, str(name), settings, dataset=dataset, tokenizer=tokenizer, cpu_width=width)
+        launch(self.workspace, step.stage, name, settings, cpu_width=width, **parents)
 
     def _restart(self, step: Step) -> None:
         from workbench.runs import start

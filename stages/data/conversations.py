@@ -57,6 +57,10 @@ class Masker:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the child process, if there is one."""
         self._renderer.close()
 
     def mask(self, messages: Sequence[Message]) -> Conversation:
@@ -81,8 +85,15 @@ class Masker:
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """Tokens of a conversation up to where the assistant is to speak."""
+        return self._render(messages, prompt=True)
+
+    def whole(self, messages: Sequence[Message]) -> list[int]:
+        """Tokens of a conversation, whether it can be trained on or not."""
+        return self._render(messages, prompt=False)
+
+    def _render(self, messages: Sequence[Message], *, prompt: bool) -> list[int]:
         marked, mark = self.encoder.mark(_plain(messages))
-        rendered = self._renderer.render(marked, prompt=True)
+        rendered = self._renderer.render(marked, prompt=prompt)
         return self.encoder.encode_all([(Rendered(rendered.text, []), mark)])[0].ids
 
     def end_of_turn(self) -> int | None:

@@ -75,12 +75,13 @@ async def test_enter_opens_models_and_chat(make_app: MakeApp, populated: Workspa
     app = make_app()
     async with app.run_test() as pilot:
         await settled(pilot)
-        await pilot.press("enter")
         row = app.screen.query_one(LifeRow)
+        row.cursor = 7
+        await pilot.press("enter")
         row.cursor = 2
         await pilot.press("enter")
         assert opened == [("chat", "world-tiny"), ("run", "world-tiny")]
-        row.cursor = 3
+        row.cursor = 4
         await pilot.press("enter")
         await wait_for(pilot, lambda: "not in this version yet" in screen_text(app))
         assert len(opened) == 2

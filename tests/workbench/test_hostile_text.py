@@ -21,7 +21,7 @@ from textual._compositor import CompositorUpdate
 from textual.pilot import Pilot
 from textual.screen import Screen
 from textual.widget import Widget
-from textual.widgets import OptionList
+from textual.widgets import OptionList, Static
 
 import workbench.app
 from stages.store.checks import Check, Example, Finding
@@ -47,6 +47,7 @@ from workbench.screens.checkpoints import CheckpointScreen
 from workbench.screens.data import Report
 from workbench.screens.home import HomeScreen
 from workbench.screens.judge import JudgeScreen
+from workbench.screens.mask import MaskScreen, painted
 from workbench.screens.question import Ask, Question
 from workbench.screens.rank import RankScreen
 from workbench.settings import Settings
@@ -428,6 +429,20 @@ def answering(report: Check) -> Callable[..., Awaitable[Any]]:
     return ask
 
 
+async def visit_mask(pilot: Pilot[Any]) -> None:
+    """Tokens, the source and the refusal of a conversation."""
+    screen = MaskScreen("odd", "base")
+    pilot.app.push_screen(screen)
+    await settled(pilot)
+    for chunk in chunks(PAYLOADS, 6):
+        text = "".join(chunk)
+        facts = {"trained": 1, "ignored": 2, "cut": 3, "turns_cut": 1, "source": text, "why": text}
+        screen.query_one("#mask-head", Static).update(screen._head(facts))
+        pieces = [(piece, state, True) for piece in chunk for state in ("trained", "ignored", "cut")]
+        screen.query_one("#mask-tokens", Static).update(painted(pieces))
+        await pilot.pause()
+
+
 PLACES = [
     Place("home", nothing, visit_home),
     Place("data", prepare_data, visit_data, READABLE[:351], size=(160, 300)),
@@ -437,6 +452,7 @@ PLACES = [
     Place("chat", nothing, visit_chat, PAYLOADS),
     Place("checkpoints", prepare_checkpoints, visit_checkpoints),
     Place("toasts", nothing, visit_toasts, PAYLOADS, size=(160, 300)),
+    Place("mask", nothing, visit_mask, READABLE[::7], size=(160, 300)),
     Place("check", nothing, visit_check, SHORT[::8], size=(160, 300)),
     Place("questions", nothing, visit_questions, SHORT, size=(160, 300)),
     Place("look", nothing, visit_look, SHORT, size=(160, 100)),

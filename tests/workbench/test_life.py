@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stages.store.rundir import Parent, RunError
+from stages.store.rundir import Parent, RunDir, RunError
 from stages.store.workspace import Workspace
 from tests.workbench.conftest import (
     CREATED,
@@ -35,7 +35,7 @@ def test_nothing_there_begins_with_data(workspace: Workspace) -> None:
 
 def test_later_stages_are_said_to_be_absent(workspace: Workspace) -> None:
     absent = [step for step in life(workspace).steps if step.state == "absent"]
-    assert [step.key for step in absent] == ["sft", "rank", "reward", "policy"]
+    assert [step.key for step in absent] == ["rank", "reward", "policy"]
     assert all(step.detail == "not yet" and not step.stage for step in absent)
 
 
@@ -66,11 +66,12 @@ def test_name_of_the_next_model_is_free(workspace: Workspace) -> None:
     assert life(workspace).step("pretrain").values["name"] == "world-tiny-2"
 
 
-def test_finished_model_with_a_checkpoint_leads_to_chat(populated: Workspace) -> None:
+def test_finished_model_with_a_checkpoint_can_be_tuned_and_talked_to(populated: Workspace) -> None:
     found = life(populated)
     assert found.names == ["world", "world-bpe", "world-tiny"]
     assert [step.state for step in found.steps[:3]] == ["done"] * 3
-    assert found.next.key == "chat" and found.next.name == "world-tiny"
+    assert found.next.key == "sft"
+    assert (found.step("chat").state, found.step("chat").name) == ("next", "world-tiny")
 
 
 def test_run_without_a_worker_is_lost_not_running(workspace: Workspace) -> None:
@@ -138,3 +139,55 @@ def test_survey_sees_a_changed_state(workspace: Workspace) -> None:
     state.status = "stopped"
     run.write_state(state)
     assert survey.look().runs[0].status == "stopped"
+
+
+def with_model(workspace: Workspace, source: str = "starter:world") -> RunDir:
+    """A life up to its finished pre-training, with a checkpoint."""
+    add_dataset(workspace, "world", sources=[source])
+    add_tokenizer(workspace, "world-bpe", dataset="world")
+    model = add_run(workspace, "pretrain", "world-tiny", parents=PARENTS)
+    add_checkpoint(model, 2_000)
+    return model
+
+
+def test_a_model_leads_to_conversations_and_these_to_tuning(workspace: Workspace) -> None:
+    model = with_model(workspace)
+    step = life(workspace).next
+    assert (step.key, step.stage) == ("sft", "build")
+    assert step.values == {"sources": ["starter:world-chat"], "name": "world-chat"}
+    add_dataset(workspace, "world-chat", kind="chat", digest="c1" * 32, sources=["starter:world-chat"])
+    step = life(workspace).next
+    assert (step.key, step.stage) == ("sft", "sft")
+    values = {"dataset": "world-chat", "checkpoint": "world-tiny", "name": "world-tiny-sft"}
+    assert {key: step.values[key] for key in values} == values
+
+    parents = {"checkpoint": Parent(str(model.checkpoints / "step-2000"), "cc" * 32)}
+    tuned = add_run(workspace, "sft", "world-tiny-sft", created=CREATED + 50, parents=parents, step=10)
+    found = life(workspace)
+    assert found.step("sft").state == "done" and found.names[-1] == "world-tiny-sft"
+    assert found.step("chat").name == "world-tiny"
+    add_checkpoint(tuned, 10)
+    assert life(workspace).step("chat").name == "world-tiny-sft"
+
+
+def test_conversations_being_built_are_a_part_of_tuning(workspace: Workspace) -> None:
+    with_model(workspace)
+    run = add_run(workspace, "build", "world-chat", "running", settings={"sources": ["starter:world-chat"]})
+    assert run.acquire() is not None
+    step = life(workspace).step("sft")
+    assert (step.state, step.name) == ("running", "world-chat")
+
+
+def test_a_life_of_ones_own_asks_for_conversations_of_ones_own(workspace: Workspace) -> None:
+    with_model(workspace, source="/my/texts")
+    step = life(workspace).step("sft")
+    assert (step.stage, step.values) == ("build", {"kind": "chat", "name": "world-chat"})
+    add_dataset(workspace, "mine", kind="chat", digest="c1" * 32, created=CREATED + 9)
+    assert life(workspace).step("sft").values["dataset"] == "mine"
+
+
+def test_tuning_of_another_model_does_not_count(workspace: Workspace) -> None:
+    with_model(workspace)
+    parents = {"checkpoint": Parent("/elsewhere/checkpoints/step-5", "cc" * 32)}
+    add_run(workspace, "sft", "other-sft", parents=parents)
+    assert life(workspace).step("sft").state == "next"

@@ -8,7 +8,14 @@ import pytest
 
 from stages.store.rundir import Parent, RunDir, RunError
 from stages.store.workspace import Workspace
-from tests.workbench.conftest import DATASET_DIGEST, TOKENIZER_DIGEST, add_dataset, add_run, add_tokenizer
+from tests.workbench.conftest import (
+    DATASET_DIGEST,
+    TOKENIZER_DIGEST,
+    add_checkpoint,
+    add_dataset,
+    add_run,
+    add_tokenizer,
+)
 from workbench import runs
 from workbench.settings import Settings
 from workbench.starter import StarterLife
@@ -43,8 +50,21 @@ def test_each_step_follows_the_one_that_is_done(workspace: Workspace, launched: 
     starter.advance()
     assert launched[-1][:2] == ("pretrain", "world-tiny")
     assert launched[-1][2]["tokenizer"] == "world-bpe" and launched[-1][2]["settings"] == {"steps": 50}
-    add_run(workspace, "pretrain", "world-tiny", parents=PARENTS)
-    assert starter.advance().outcome == "done" and len(launched) == 3
+    model = add_run(workspace, "pretrain", "world-tiny", parents=PARENTS)
+    add_checkpoint(model, 50)
+    starter.advance()
+    assert launched[-1][:2] == ("build", "world-chat")
+    assert launched[-1][2]["settings"] == {"sources": ["starter:world-chat"]}
+    add_dataset(workspace, "world-chat", kind="chat", digest="c1" * 32, sources=["starter:world-chat"])
+    starter.advance()
+    assert launched[-1][:2] == ("sft", "world-tiny-sft")
+    tuning = launched[-1][2]
+    assert (tuning["dataset"], tuning["checkpoint"]) == ("world-chat", "world-tiny") and tuning["settings"][
+        "epochs"
+    ] > 1
+    parents = {"checkpoint": Parent(str(model.checkpoints / "step-50"), "cc" * 32)}
+    add_run(workspace, "sft", "world-tiny-sft", parents=parents)
+    assert starter.advance().outcome == "done" and len(launched) == 5
 
 
 def test_waits_while_a_step_is_at_work(workspace: Workspace, launched: list[Any]) -> None:

@@ -40,6 +40,7 @@ class DataScreen(PlaceScreen):
         bind("data.check", "c", "check", "Check", "Examine the selected dataset: lengths, duplicates, suspicions."),
         bind("data.tokenizer", "t", "tokenizer", "Tokenizer", "Train a tokenizer on the selected dataset."),
         bind("data.pretrain", "p", "pretrain", "Pre-train", "Pre-train a model on what is selected."),
+        bind("data.mask", "m", "mask", "Mask", "Which tokens of the selected conversations are trained."),
         bind("data.cancel", "x", "cancel", "Cancel", "Stop the selected run; nothing half-made is left."),
         bind("data.delete", "d,delete", "delete", "Delete", "Delete the selected dataset or tokenizer."),
         bind("data.again", "a", "again", "Again", "Start the selected failed or lost run again."),
@@ -213,6 +214,17 @@ class DataScreen(PlaceScreen):
             return
         tokenizer = (tokenizers or [self.inventory.tokenizers[0].name])[0]
         self.workbench.start_run("pretrain", {"dataset": dataset, "tokenizer": tokenizer})
+
+    def action_mask(self) -> None:
+        """Look at the loss mask of the selected conversations, for the model that was trained last."""
+        from workbench.screens.mask import MaskScreen
+        from workbench.tuning import chats, tunable
+
+        chosen, models = self._list("dataset").chosen, tunable(self.workbench.workspace)
+        if chosen not in chats(self.workbench.workspace) or not models:
+            self.notify("The mask shows a dataset of conversations, for a model: choose the one, and have the other.")
+        else:
+            self.app.push_screen(MaskScreen(str(chosen), models[0]))
 
     def action_delete(self) -> None:
         """Delete what is selected, after a question; refused, by name, while something needs it."""

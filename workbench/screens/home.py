@@ -9,6 +9,7 @@ from textual.content import Content
 from textual.widgets import OptionList, Static
 
 from stages.store.errors import UserError
+from stages.store.specs import TRAINING
 from workbench.display import line
 from workbench.keys import bind
 from workbench.life import Life, State, Step, lives
@@ -120,6 +121,10 @@ class HomeScreen(PlaceScreen):
                 )
             case "next" if step.key == "chat":
                 return Content.assemble(("enter", "bold $accent"), " chats with ", line(step.name), ".")
+            case "next" if step.key == "sft" and step.stage == "build":
+                return Content.assemble(
+                    ("enter", "bold $accent"), f" builds the dataset of conversations that it learns from{go_on}."
+                )
             case "next":
                 return Content.assemble(("enter", "bold $accent"), f" opens the form, filled in{go_on}.")
             case state if state in HALTED:
@@ -132,7 +137,7 @@ class HomeScreen(PlaceScreen):
                     f"{go_on}.",
                 )
             case _:
-                run = step.key == "pretrain" or step.state == "running"
+                run = step.key in ("pretrain", "sft") or step.state == "running"
                 what = "shows the run: its curve, samples, log" if run else "shows it"
                 return Content.assemble(
                     ("enter", "bold $accent"), f" {what}; ", ("n", "bold $accent"), " makes another."
@@ -194,7 +199,7 @@ class HomeScreen(PlaceScreen):
         self.look()
 
     def _is_complete(self, life: Life) -> bool:
-        return all(step.state == "done" for step in life.steps[:3])
+        return all(step.state == "done" for step in life.steps[:4])
 
 
 def _trouble(step: Step) -> str:
@@ -215,7 +220,7 @@ def _entry(facts: RunFacts) -> Content:
 
 
 def _counts(inventory: Inventory) -> Content:
-    models = sum(1 for facts in inventory.runs if facts.spec.stage == "pretrain" and facts.status == "finished")
+    models = sum(1 for facts in inventory.runs if facts.spec.stage in TRAINING and facts.status == "finished")
     working = sum(1 for facts in inventory.runs if facts.working)
     rows = [
         (len(inventory.datasets), "dataset", "datasets"),

@@ -27,7 +27,7 @@ from workbench.runs import run_names, unique_name
 from workbench.screens.launch import LaunchScreen
 from workbench.widgets.form import SpecForm, choice_field, text_field
 
-TITLES = {"pretrain": "Pre-train a model"}
+TITLES = {"pretrain": "Pre-train a model", "sft": "Tune a model on conversations"}
 
 
 class StartScreen(LaunchScreen):
@@ -76,6 +76,10 @@ class StartScreen(LaunchScreen):
             return mistake
         if extra["name"] in run_names(self.workbench.workspace):
             return "name", UserError(f"There is already a run {extra['name']!r}.", "Choose another name.")
+        return self.check_parents(settings, extra)
+
+    def check_parents(self, settings: dict[str, Any], extra: dict[str, Any]) -> tuple[str, UserError] | None:
+        """A mistake in what the model is made from, with the field it stands at."""
         for role, advice in (("dataset", "Build one first."), ("tokenizer", "Train one first.")):
             if not extra[role]:
                 return role, UserError(f"There is no {role} yet.", advice)
@@ -103,13 +107,17 @@ class StartScreen(LaunchScreen):
         except NoMatches:
             return  # a field told of its first value while the screen was still being made
         settings, extra = form.split(form.peek())
+        wide = self.size.width >= 100
         try:
-            figures = estimate(self.workbench.workspace, settings, extra["dataset"], extra["tokenizer"])
+            lines = self.cost_lines(settings, extra, wide=wide)
         except UserError as error:
             cost.update(content(str(error), "$text-muted"))
             return
-        wide = self.size.width >= 100
-        cost.update((Content("\n") if wide else Content("   ")).join(_lines(figures, wide=wide)))
+        cost.update((Content("\n") if wide else Content("   ")).join(lines))
+
+    def cost_lines(self, settings: dict[str, Any], extra: dict[str, Any], *, wide: bool) -> list[Content]:
+        """What the run costs, a figure a line; UserError where that cannot be told."""
+        return _lines(estimate(self.workbench.workspace, settings, extra["dataset"], extra["tokenizer"]), wide=wide)
 
     def on_resize(self) -> None:
         self._show_cost()
@@ -122,18 +130,23 @@ def _lines(figures: Estimate, *, wide: bool) -> list[Content]:
         ("shape", f"{model.layers} layers · {model.heads} heads · {model.width} wide"),
         ("context", f"{model.context:,} tokens"),
         ("vocabulary", f"{model.vocab_size:,} tokens"),
-        ("memory", f"about {_size(figures.memory)}"),
+        ("memory", f"about {size_of(figures.memory)}"),
         ("will see", f"{figure(figures.tokens)} tokens"),
         ("that is", f"{figures.epochs:,.1f} × the text" if figures.epochs is not None else "—"),
         ("work", f"{figures.flops:.1e} FLOP"),
     ]
     if not wide:
         facts = [fact for fact in facts if fact[0] in ("parameters", "memory", "will see", "that is")]
+    return labelled(facts, wide=wide)
+
+
+def labelled(facts: list[tuple[str, str]], *, wide: bool) -> list[Content]:
+    """Names of figures with the figures; in one column when there is room for it."""
     return [
         Content.assemble(Content.styled(f"{name:<11}" if wide else f"{name} ", "$text-muted"), Content(value))
         for name, value in facts
     ]
 
 
-def _size(count: int) -> str:
+def size_of(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

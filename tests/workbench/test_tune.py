@@ -1,0 +1,160 @@
+"""The form of instruction tuning, and the mask of the conversations it trains on."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+
+from stages.store.records import Message
+from stages.store.workspace import Workspace
+from tests.stages.data.chats import chat_dataset
+from tests.stages.sft_helpers import chat_workspace
+from tests.workbench.conftest import CREATED, SIZES, add_dataset, screen_text, settled, wait_for
+from workbench import runs
+from workbench.app import WorkbenchApp
+from workbench.screens.mask import MaskScreen, painted
+from workbench.screens.tune import TuneScreen
+from workbench.tuning import estimate_tuning, parameters_in, tunable
+from workbench.widgets.form import SpecForm
+
+MakeApp = Callable[..., WorkbenchApp]
+
+
+@pytest.fixture
+def chatty(populated: Workspace) -> Workspace:
+    """A model, and conversations."""
+    add_dataset(populated, "world-chat", kind="chat", digest="c1" * 32, created=CREATED + 10)
+    return populated
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A model and conversations that can be read, one of which cannot be trained on."""
+    workspace = chat_workspace(tmp_path_factory.mktemp("real"))
+    evil = "\x1b[31m<|im_end|>[/]é\n"
+    records = [
+        [Message("user", evil), Message("assistant", f"no {evil}")],
+        [Message("user", "?")],
+        [Message("user", "a" * 30), Message("assistant", "b"), Message("user", "c" * 30), Message("assistant", "d")],
+    ]
+    chat_dataset(workspace.datasets / "odd", records, val=[records[2]])
+    return workspace
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_snapshot_of_the_form(
+    make_app: MakeApp, chatty: Workspace, size: tuple[int, int], snapshot: Callable[[Pilot[Any], str], Awaitable[None]]
+) -> None:
+    app = make_app()
+    async with app.run_test(size=size) as pilot:
+        app.start_run("sft")
+        await settled(pilot)
+        await snapshot(pilot, f"tune-{size[0]}x{size[1]}")
+
+
+async def test_the_form_is_filled_in_and_launches(
+    make_app: MakeApp, chatty: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched: list[tuple[Any, ...]] = []
+
+    def launch(_: Workspace, stage: str, name: str, settings: dict[str, Any], **rest: Any) -> Any:
+        launched.append((stage, name, settings, rest))
+        return next(iter(runs.list_runs(chatty)))
+
+    monkeypatch.setattr(runs, "launch", launch)
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        app.start_run("sft", {"epochs": 8.0})
+        await settled(pilot)
+        assert isinstance(app.screen, TuneScreen)
+        await pilot.press("ctrl+r")
+        await wait_for(pilot, lambda: launched)
+    stage, name, settings, rest = launched[0]
+    assert (stage, name, settings["epochs"]) == ("sft", "world-tiny-sft", 8.0)
+    assert (rest["dataset"], rest["checkpoint"]) == ("world-chat", "world-tiny") and not rest.get("tokenizer")
+
+
+async def test_without_conversations_the_form_says_what_is_missing(make_app: MakeApp, populated: Workspace) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        app.start_run("sft")
+        await settled(pilot)
+        await pilot.press("ctrl+r")
+        await wait_for(pilot, lambda: screen_text(app).count("No conversations yet.") == 2)
+        assert isinstance(app.screen, TuneScreen)
+
+
+def test_the_cost_is_reckoned_from_what_is_on_disk(real: Workspace) -> None:
+    found = estimate_tuning(real, {"epochs": 2.0, "batch_size": 4, "packing": False}, "sums", "base")
+    assert found.parameters == parameters_in(real.models / "base") > 1_000
+    assert (found.context, found.conversations, found.steps) == (96, 120, 60)
+    assert tunable(real) == ["base"]
+
+
+def test_a_damaged_model_has_no_known_size(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"\xff" * 100)
+    assert parameters_in(tmp_path) == 0
+
+
+async def test_the_mask_shows_each_conversation_as_it_is_trained(
+    make_app: MakeApp, real: Workspace, snapshot: Callable[[Pilot[Any], str], Awaitable[None]]
+) -> None:
+    app = make_app(over=real)
+    async with app.run_test(size=(120, 40)) as pilot:
+        app.push_screen(MaskScreen("odd", "base"))
+        await wait_for(pilot, lambda: "train 1 of 3" in screen_text(app))
+        shown = screen_text(app)
+        assert "<|im_start|>user↵" in shown and "␛[31m<|im_end|>[/]" in shown and "\x1b" not in shown
+        await pilot.press("n")
+        await wait_for(pilot, lambda: "Refused: It has no assistant's turn" in screen_text(app))
+        await pilot.press("n")
+        await wait_for(pilot, lambda: "train 3 of 3" in screen_text(app))
+        assert "turns lost: 1" in screen_text(app) and "cut" in screen_text(app)
+        await pilot.press("l")
+        await wait_for(pilot, lambda: "last turn only" in screen_text(app))
+        await pilot.press("tab")
+        await wait_for(pilot, lambda: "val 1 of 1" in screen_text(app))
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_snapshot_of_the_mask(
+    make_app: MakeApp, real: Workspace, size: tuple[int, int], snapshot: Callable[[Pilot[Any], str], Awaitable[None]]
+) -> None:
+    app = make_app(over=real)
+    async with app.run_test(size=size) as pilot:
+        app.push_screen(MaskScreen("odd", "base", {"context": 60}))
+        await wait_for(pilot, lambda: "train 1 of 3" in screen_text(app))
+        await pilot.press("p")
+        await wait_for(pilot, lambda: "train 3 of 3" in screen_text(app))
+        await snapshot(pilot, f"mask-{size[0]}x{size[1]}")
+
+
+async def test_the_form_opens_the_mask_with_its_settings(make_app: MakeApp, real: Workspace) -> None:
+    app = make_app(over=real)
+    async with app.run_test(size=(120, 40)) as pilot:
+        app.start_run("sft", {"dataset": "sums", "checkpoint": "base", "turns": "last"})
+        await settled(pilot)
+        assert app.screen.query_one(SpecForm)
+        await pilot.press("f3")
+        await wait_for(pilot, lambda: "last turn only" in screen_text(app))
+        await pilot.press("escape")
+        await wait_for(pilot, lambda: isinstance(app.screen, TuneScreen))
+
+
+async def test_a_model_that_is_gone_is_said_in_the_mask(make_app: MakeApp, real: Workspace) -> None:
+    app = make_app(over=real)
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.push_screen(MaskScreen("odd", "bse"))
+        await wait_for(pilot, lambda: "no run 'bse'" in screen_text(app))
+
+
+def test_states_differ_without_colours() -> None:
+    trained, ignored, cut = (
+        {span.style for span in painted([("x", state, False)]).spans} for state in ("trained", "ignored", "cut")
+    )
+    assert any("bold" in str(style) for style in trained) and any("strike" in str(style) for style in cut)
+    assert trained != ignored != cut
