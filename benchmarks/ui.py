@@ -28,9 +28,13 @@ import msgspec
 
 from stages.store.rundir import RunDir, RunSpec, RunState, create_run
 from stages.store.workspace import Workspace, installation_root
+from workbench.curves import Track
+from workbench.picture import Look, Shown, overlay
 from workbench.plot import Curve, frame, window
 from workbench.series import Series, outline
+from workbench.themes import MARKERS
 from workbench.watch import Watch
+from workbench.widgets.loss_plot import build
 
 FIRST_PAINT, ATTACH, FRAME, KEY = 0.300, 0.5, 0.030, 0.050
 """Seconds that the app may take: targets of the project."""
@@ -228,6 +232,18 @@ def plot_frame(points: int = 1_000_000, rounds: int = 10) -> float:
     return best_of(rounds, draw)
 
 
+def overlay_frame(folder: Path, count: int = 8, rows: int = 20_000, rounds: int = 10) -> float:
+    """Seconds for a frame of 120×30 with `count` runs on it."""
+    _, runs = make_runs(folder, [f"run-{number}" for number in range(count)])
+    shown = []
+    for place, run in enumerate(runs):
+        append_rows(run, 1, rows)
+        track = Track(run.metrics)
+        track.catch_up()
+        shown.append(Shown(run.id, track, place, MARKERS[place % len(MARKERS)]))
+    return best_of(rounds, lambda: build(overlay(shown, "train/loss", Look()), 120, 30))
+
+
 def bytes_per_tick(folder: Path, ticks: int = 20, rows: int = 10) -> list[int]:
     """Bytes that each tick of a watched run sends to a terminal of 120×40: `rows` new rows and a new state."""
     workspace, (run,) = make_runs(folder, ["watched"])
@@ -311,6 +327,7 @@ def main() -> None:
         rows.append(("first paint, beyond starting Python", f"{first_paint(here()) * 1e3:.0f} ms", "300 ms"))
         rows.append(("attach to 100,000 rows", f"{attach(here()) * 1e3:.0f} ms", "500 ms"))
         rows.append(("plot frame, 1,000,000 points", f"{plot_frame() * 1e3:.1f} ms", "30 ms"))
+        rows.append(("plot frame, eight runs", f"{overlay_frame(here()) * 1e3:.1f} ms", "30 ms"))
         counts = bytes_per_tick(here())
         rows.append(("bytes a metric tick, median", f"{sorted(counts)[len(counts) // 2]:,} B", ""))
         rows.append(("bytes a metric tick, largest", f"{max(counts):,} B", "8,192 B"))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from workbench.curves import Track
 from workbench.plot import Curve
 from workbench.scope import EVERYTHING, WHOLE, Range, Scope, range_text
-from workbench.series import Bucket, clipped, outline, smooth, tick_label
+from workbench.series import Bucket, clipped, fewer, outline, smooth, tick_label
 from workbench.themes import MARKERS
 
 SMOOTHINGS = (0.0, 0.6, 0.9, 0.97, 0.99)
@@ -27,6 +27,9 @@ MOST_MARKERS = 48
 """A second curve is drawn as at most about so many markers."""
 
 MOST_CURVES = 7
+
+MOST_BUCKETS = 720
+"""Of all runs on a plot together, so that a frame of eight takes little longer than one of three."""
 
 SIGNS = 8
 """Markers along the line of each of several runs."""
@@ -135,7 +138,7 @@ def overlay(runs: Sequence[Shown], metric: str, look: Look, *, end: float = 0.0)
     for place, run in enumerate(runs):
         latest = run.track.whole.latest(metric)
         shown.keys.append(Key(run.marker, run.role, run.name, figure(latest[1]) if latest else "–"))
-        buckets = _buckets(run.track, metric, look.scope)
+        buckets = fewer(_buckets(run.track, metric, look.scope), max(MOST_BUCKETS // len(runs), 60))
         line = smooth(buckets, look.weight) if look.weight > 0 else outline(buckets)
         shown.curves.append(Curve(_inside(line, look.scope.range), run.role))
         if run.marker in MARKERS:

@@ -133,6 +133,15 @@ def _merge(a: Bucket, b: Bucket) -> Bucket:
     )
 
 
+def fewer(buckets: Sequence[Bucket], most: int) -> list[Bucket]:
+    """Neighbours merged in pairs until there are at most `most`; extremes stay exact."""
+    found = list(buckets)
+    while len(found) > most:
+        pairs = [_merge(a, b) for a, b in zip(found[::2], found[1::2], strict=False)]
+        found = [*pairs, found[-1]] if len(found) % 2 else pairs
+    return found
+
+
 class Scale:
     """What another quantity was at each x, from its own buckets: how steps become tokens or seconds, and back.
 

@@ -41,7 +41,7 @@ def test_names_give_way_before_values_and_the_rest_is_counted() -> None:
     assert text(legend(long, 40)) == "val/loss   ● a…-0   ◆ a…-1   ▲ a…-2   +4"
 
 
-@pytest.mark.parametrize("width", [4, 12, 20, 33, 60, 80, 120])
+@pytest.mark.parametrize("width", [4, 33, 80])
 def test_a_legend_of_any_names_fits_and_holds_nothing_that_acts(width: int) -> None:
     everything = payloads()
     for first in range(0, len(everything), 7):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from workbench.series import (
     CAPACITY,
     Series,
+    fewer,
     log_ticks,
     outline,
     round_end,
@@ -76,6 +77,18 @@ def test_a_rewind_within_merged_points_is_refused_and_one_beyond_the_end_changes
     assert not series.rewind(5)
     assert series.rewind(20_000)
     assert series.buckets == before
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 240, 239])
+def test_fewer_buckets_keep_the_extremes_and_the_points(count: int) -> None:
+    buckets = build([(x, math.sin(x * 7.0)) for x in range(count)]).buckets
+    found = fewer(buckets, 60)
+    assert len(found) <= 60
+    assert sum(bucket.size for bucket in found) == count
+    if count:
+        assert (found[0].first, found[-1].last) == (0, count - 1)
+        assert min(b.low for b in found) == min(b.low for b in buckets)
+        assert max(b.high for b in found) == max(b.high for b in buckets)
 
 
 def test_values_that_are_not_finite_are_no_points() -> None:

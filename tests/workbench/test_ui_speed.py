@@ -14,6 +14,7 @@ from benchmarks.ui import (
     bytes_per_tick,
     first_paint,
     key_to_paint,
+    overlay_frame,
     percentile,
     plot_frame,
 )
@@ -36,6 +37,10 @@ def test_attaching_to_a_hundred_thousand_rows_is_quick(tmp_path: Path) -> None:
 
 def test_a_frame_of_a_million_points_is_quick() -> None:
     assert plot_frame() <= SLACK * FRAME
+
+
+def test_a_frame_of_eight_runs_is_quick(tmp_path: Path) -> None:
+    assert overlay_frame(tmp_path) <= SLACK * FRAME
 
 
 def test_a_metric_tick_sends_few_bytes_to_the_terminal(tmp_path: Path) -> None:
