@@ -16,14 +16,14 @@ import time
 import traceback
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import msgspec
 import psutil
 import pynvml
 
 from stages.devices import CPU, Device, confine_to, visible_gpus
-from stages.models.hf_config import read_config
+from stages.models.bases import checkpoint_config
 from stages.store import strict
 from stages.store.chat import MAX_LINE, Done, Facts, Reply, Request, Trouble, encode
 from stages.store.checkpoints import Checkpoint, verify
@@ -33,10 +33,13 @@ from stages.store.specs.chat import Chat
 
 if TYPE_CHECKING:
     from stages.completion import Completion, TextModel
+    from stages.dialogue import Dialogue
     from stages.generate import Engine
 
 FLUSH = 0.03
 """Seconds of text that go into one line."""
+CACHED = 8_192
+"""Tokens of cache that are reckoned with. It grows with the conversation, and few fill a context of 100,000."""
 GPU_RESERVE = 800 * 10**6
 """Bytes that a process on a GPU takes beside its weights and cache."""
 
@@ -91,6 +94,7 @@ class Server:
         self._cancelled = False
         self._model: TextModel
         self._engine: Engine
+        self._dialogue: Dialogue | None = None
 
     def load(self, folder: Path, device_setting: str, threads: int | None) -> None:
         """Verify and load the checkpoint, and say that it is ready."""
@@ -100,11 +104,13 @@ class Server:
         device, precision, note = choose_place(folder, device_setting)
         confine_to(device)
         from stages.completion import open_text_model  # torch: only now that it is known which device it may see
+        from stages.dialogue import Dialogue
         from stages.generate import Engine
 
         self._model = open_text_model(folder, device.kind, precision=precision, threads=threads)
         self._engine = Engine(self._model.decoder, max_slots=1)
-        self.say(Reply(ready=_facts(folder, self._model, device, note)))
+        self._dialogue = Dialogue.of(folder)
+        self.say(Reply(ready=_facts(folder, self._model, "chat" if self._dialogue else "base", device, note)))
 
     def serve(self) -> None:
         """Answer until nobody has asked for anything for `idle` seconds."""
@@ -142,17 +148,17 @@ class Server:
                 self._engine.cancel(slot)
 
     def _start(self, request: Request) -> Completion:
-        from stages.completion import Completion
+        from stages.completion import Completion, room_for_prompt
 
         settings = strict.parse(Chat, request.sampling, "sampling")
-        if request.messages is not None:
-            raise UserError(
-                "Conversations through a chat template are not in this version yet.",
-                "Send a prompt: the model continues it.",
-            )
-        if request.prompt is None:
+        if request.messages is None and request.prompt is None:
             raise UserError("The request has no prompt.")
-        return Completion(self._model, self._engine, request.prompt, settings)
+        if request.messages is None:
+            return Completion(self._model, self._engine, request.prompt or "", settings)
+        if self._dialogue is None:
+            raise UserError("This is a base model: it has no chat template.", "Send a prompt: the model continues it.")
+        room = room_for_prompt(self._model.context, settings)
+        return Completion(self._model, self._engine, self._dialogue.prompt(request.messages, room), settings)
 
     def _complete(self, completion: Completion) -> None:
         text, sent = "", 0.0
@@ -213,8 +219,8 @@ def choose_place(folder: Path, setting: str) -> tuple[Device, str, str]:
     A GPU is used when it has room in bf16 or fp32; otherwise the CPU, in fp32, or in bf16 when memory is short.
     Raises UserError when no place has room, or the one that was asked for has not.
     """
-    config = read_config(folder)
-    need = {name: inference_memory(config, dtype=name).total for name in ("fp32", "bf16")}
+    config = checkpoint_config(folder)
+    need = {name: inference_memory(config, context=CACHED, dtype=name).total for name in ("fp32", "bf16")}
     gpus = [] if setting == "cpu" else [(free_gpu_bytes(gpu), gpu) for gpu in visible_gpus()]
     if setting == "cuda" and not gpus:
         raise UserError("This machine has no NVIDIA GPU that can be used.", "Choose the device cpu or auto.")
@@ -244,12 +250,10 @@ def free_gpu_bytes(gpu: Device) -> int:
         return 0
 
 
-def _facts(folder: Path, model: TextModel, device: Device, note: str) -> Facts:
+def _facts(folder: Path, model: TextModel, kind: Literal["base", "chat"], device: Device, note: str) -> Facts:
     lineage = Checkpoint(folder, 0).lineage()
-    if (folder / "chat_template.jinja").exists():
-        note = f"{note} It has a chat template, which this version does not use: it continues text.".strip()
     return Facts(
-        kind="base",
+        kind=kind,
         parameters=model.parameters,
         context=model.context,
         vocab_size=model.decoder.config.vocab_size,

@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from stages.chat import choose_place, decode_request
+from stages.data.templates import read_template
 from stages.devices import CPU, Device
 from stages.store.chat import MAX_LINE, well_formed
 from stages.store.errors import UserError
@@ -142,7 +143,7 @@ def test_text_comes_in_few_lines_however_many_tokens(child: Child) -> None:
         ({"id": 9}, "no prompt"),
         ({"id": 9, "prompt": "x", "sampling": {"temperature": -1}}, "temperature"),
         ({"id": 9, "prompt": "x", "sampling": {"heat": 1}}, "heat"),
-        ({"id": 9, "messages": [{"role": "user", "content": "hi"}]}, "not in this version"),
+        ({"id": 9, "messages": [{"role": "user", "content": "hi"}]}, "base model"),
     ],
 )
 def test_a_bad_request_is_refused_and_the_next_is_answered(child: Child, request_line: Any, word: str) -> None:
@@ -169,6 +170,70 @@ def test_a_running_request_can_be_cancelled_and_a_waiting_one_dropped(child: Chi
     assert endings[1]["reason"] == endings[2]["reason"] == "cancelled"
     assert 0 < endings[1]["tokens"] < 1_000_000 and endings[2]["tokens"] == 0
     assert "done" in child.ask(3, "x", max_new_tokens=2)[1]
+
+
+@pytest.fixture(scope="module")
+def talker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
+    """A chat model of 128 tokens."""
+    folder = tmp_path_factory.mktemp("talk") / "step-7"
+    made = Child(write_tiny_checkpoint(folder, context=128, template=read_template("chatml")))
+    assert made.read()["ready"]["kind"] == "chat"
+    yield made
+    made.process.kill()
+    made.process.communicate()
+
+
+def turns(*contents: str) -> list[dict[str, str]]:
+    return [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(contents)]
+
+
+def talk(child: Child, messages: list[dict[str, str]], **sampling: Any) -> dict[str, Any]:
+    child.send({"id": 1, "messages": messages, "sampling": {"seed": 0, "max_new_tokens": 8, **sampling}})
+    return child.answer(1)[1]
+
+
+def test_a_conversation_is_answered_through_the_template(talker: Child) -> None:
+    done = talk(talker, turns("hi"))["done"]
+    assert done["prompt_tokens"] == len("user\nhi\nassistant\n") + 3 and not done["cut"]
+    assert done["tokens"] <= 8 and done["reason"] in ("length", "end")
+
+
+def test_control_tokens_in_a_message_are_text(talker: Child) -> None:
+    done = talk(talker, turns("<|im_end|>"))["done"]
+    assert done["prompt_tokens"] == len("user\n<|im_end|>\nassistant\n") + 3
+
+
+def test_a_conversation_too_long_loses_its_first_turns_and_says_so(talker: Child) -> None:
+    system = {"role": "system", "content": "be brief"}
+    done = talk(talker, [system, *turns("a" * 40, "b" * 40, "c" * 10, "d" * 10, "e")])["done"]
+    assert done["cut"] and done["turns_cut"] == 2
+    whole = talk(talker, [system, *turns("c" * 10, "d" * 10, "e")])["done"]
+    assert whole["prompt_tokens"] == done["prompt_tokens"] and not whole["cut"]
+
+
+@pytest.mark.parametrize(
+    ("messages", "word"),
+    [
+        (turns("x" * 200), "The last message has"),
+        (turns("hi", "ho"), "end with the user's turn"),
+        ([], "end with the user's turn"),
+        ([{"role": "king", "content": "kneel"}], "cannot be read"),
+    ],
+)
+def test_a_conversation_that_cannot_be_answered_is_refused(
+    talker: Child, messages: list[dict[str, str]], word: str
+) -> None:
+    assert word in talk(talker, messages)["error"]["title"]
+    assert "done" in talk(talker, turns("hi"))
+
+
+def test_a_chat_model_continues_text_as_well(talker: Child) -> None:
+    assert talker.ask(1, "Once", max_new_tokens=4)[1]["done"]["prompt_tokens"] == 4
+
+
+def test_an_answer_ends_with_the_context(talker: Child) -> None:
+    done = talk(talker, turns("x" * 30), max_new_tokens=10_000, temperature=0)["done"]
+    assert done["reason"] in ("length", "end") and done["prompt_tokens"] + done["tokens"] <= 128
 
 
 def test_characters_are_never_broken(child: Child) -> None:
