@@ -20,6 +20,9 @@ from stages.data.trouble import Refuse, not_utf8, why_not_json
 LONGEST = 16_000_000
 """Bytes. A longer record is reported and left out; it is never held in memory."""
 
+DEEPEST = 10_000
+"""Levels after which a value is given up as damaged; no decoder goes so deep."""
+
 MOST_DAMAGE = 1_000
 """Damaged places in one file after which the rest is left out."""
 
@@ -257,6 +260,8 @@ def _advance(data: bytes, here: int, depth: int, inside: bool) -> tuple[int, int
             inside = True
         elif mark in b"{[":
             depth += 1
+            if depth > DEEPEST:
+                return here, depth, False, True
         elif depth == 0:
             return found.start(), 0, False, True
         else:

@@ -107,7 +107,7 @@ class Corpus:
         for name in self._names:
             for item in self._finder.find(name):
                 items.setdefault(item.path, item)
-        self._quick = quick
+        self._quick, self.found = quick, []
         steps = _Steps(advance, sum(map(_size, items.values())))
         looked = [found for item in items.values() if (found := self._look(item, steps)) is not None]
         self.kind = self._asked or self._agreed_kind(looked)

@@ -31,7 +31,8 @@ def starter_records(name: str, advance: Callable[[int], None]) -> Iterator[Recor
         advance(len(msgspec.json.encode(row)))
         meta = dict(row.get("meta", {}))
         source = row.get("source") or meta.pop("source", None) or name.removeprefix("starter:").partition("-")[0]
-        yield msgspec.convert({**row, "source": source, "meta": meta}, struct)
+        label = {"label": str(row["label"])} if isinstance(row.get("label"), int) else {}
+        yield msgspec.convert({**row, **label, "source": source, "meta": meta}, struct)
 
 
 def starter_source(name: str) -> Source:

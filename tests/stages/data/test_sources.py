@@ -1,15 +1,20 @@
 """Sources: what a folder gives, what is left out and counted, what is refused."""
 
+import gzip
+import io
+import json
 import os
-import random
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from stages.data.sources import Corpus
 from stages.store.errors import UserError, WorkFailed
-from stages.store.records import texts_in
-from tests.stages.data.parts import real
+from stages.store.records import KINDS, texts_in
+from stages.store.sources import STARTERS, spool
 
 
 def read(corpus: Corpus) -> list[str]:
@@ -139,42 +144,138 @@ def test_progress_ends_at_the_whole(tmp_path: Path) -> None:
     assert told[-1] == (800_001, 800_001) and len(told) > 2
 
 
-def mutated(data: bytes, draw: random.Random) -> bytes:
-    """`data` with a few random edits: bytes flipped, cut out, doubled, or replaced by something awkward."""
-    out = bytearray(data)
-    for _ in range(draw.randint(1, 6)):
-        place = draw.randrange(len(out) + 1)
-        kind = draw.randrange(4)
-        if kind == 0 and place < len(out):
-            out[place] ^= 1 << draw.randrange(8)
-        elif kind == 1:
-            del out[place : place + draw.randint(1, 200)]
-        elif kind == 2:
-            out[place:place] = out[place : place + draw.randint(1, 200)]
-        else:
-            awkward = [b"\xff", b"\0", b"\n", b"\r", b"\xed\xa0\x80", b"{" * 5_000, b"\\ud800", b'"', b"NaN"]
-            out[place:place] = draw.choice(awkward)
-    return bytes(out)
+LABELLED = {"text": "a", "label": "x"}
 
 
-def survive_mutations(folder: Path, count: int) -> None:
-    for name in ("tinyshakespeare/input.txt", "mt_bench/question.jsonl", "self_instruct/seed_tasks.jsonl"):
-        data = real(name).read_bytes()[:60_000]
-        path = folder / Path(name).name
-        for seed in range(count):
-            path.write_bytes(mutated(data, random.Random(seed)))
-            corpus = Corpus([str(path)], 8_192)
-            try:
-                for text in read(corpus):
-                    text.encode()
-            except UserError as error:
-                assert path.name in str(error)
+def lines(path: Path, *rows: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
 
 
-def test_mutated_files_never_end_in_a_traceback(tmp_path: Path) -> None:
-    survive_mutations(tmp_path, 70)
+def surveyed(*sources: Path | str, **options: Any) -> Corpus:
+    corpus = Corpus([str(source) for source in sources], 8_192, **options)
+    corpus.survey(lambda done, total: None)
+    return corpus
 
 
-@pytest.mark.soak
-def test_mutated_files_never_end_in_a_traceback_at_length(tmp_path: Path) -> None:
-    survive_mutations(tmp_path, 1_700)
+def test_data_wins_over_the_licence_and_the_readme_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "LICENSE").write_text("You may. " * 1_000)
+    (tmp_path / "README.md").write_text("What this is. " * 1_000)
+    lines(tmp_path / "train.jsonl", LABELLED)
+    corpus = surveyed(tmp_path)
+    assert corpus.kind == "labelled" and [Path(source.path).name for source in corpus.sources] == ["train.jsonl"]
+    assert {line.name: line.removed for line in corpus.skipped()} == {"licences and READMEs": 2}
+
+
+def test_a_readme_of_code_is_part_of_it_and_its_settings_are_not(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("What this does.")
+    (tmp_path / "main.py").write_text("print('hello, world')\n" * 20)
+    (tmp_path / "package.json").write_text('{"name": "main", "version": "1"}')
+    corpus = surveyed(tmp_path)
+    assert corpus.kind == "text"
+    assert [Path(source.path).name for source in corpus.sources] == ["README.md", "main.py"]
+    assert {line.name: line.removed for line in corpus.skipped()} == {"files of another kind": 1}
+
+
+def test_sources_of_different_kinds_are_refused_until_one_is_chosen(tmp_path: Path) -> None:
+    one = lines(tmp_path / "one.jsonl", {"prompt": "Q", "chosen": "A", "rejected": "B"})
+    two = lines(tmp_path / "two.jsonl", {"prompt": "Q", "completion": "A"})
+    with pytest.raises(UserError, match=r"different kinds: .*one\.jsonl gives preference, .*two\.jsonl gives chat"):
+        surveyed(one, two)
+    corpus = surveyed(one, two, kind="chat")
+    assert len(list(corpus.documents(lambda done, total: None))) == 2
+
+
+def test_fields_that_nobody_knows_are_named_with_what_to_do(tmp_path: Path) -> None:
+    path = lines(tmp_path / "a.jsonl", {"frage": "Q", "antwort": "A"})
+    with pytest.raises(UserError, match="its fields are: frage, antwort") as error:
+        surveyed(path)
+    assert "--map prompt=FIELD" in error.value.hint
+    corpus = surveyed(path, mapping={"prompt": "frage", "completion": "antwort"})
+    assert corpus.kind == "chat" and read(corpus) == ["Q", "A"]
+
+
+def test_a_refused_record_is_named_by_file_line_and_their_field(tmp_path: Path) -> None:
+    good = {"q": "Q", "a": "A"}
+    path = lines(tmp_path / "a.jsonl", good, good, good, {"q": "Q", "a": 1.5}, {"q": "Q", "a": ["A"]}, [1])
+    corpus = Corpus([str(path)], 8_192, mapping={"prompt": "q", "completion": "a"})
+    assert read(corpus) == ["Q", "A"] * 3 + ["Q", "1.5"]
+    assert [(problem.line, problem.field) for problem in corpus.problems] == [(5, "a"), (6, "")]
+
+
+def test_a_glob_gives_the_files_that_match(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "b.jsonl", "c.txt"):
+        lines(tmp_path / "x" / name, {"text": name})
+    assert read(corpus_of(tmp_path / "*" / "*.jsonl")) == ["a.jsonl", "b.jsonl"]
+    with pytest.raises(UserError, match="No file matches"):
+        surveyed(tmp_path / "*.csv")
+
+
+def test_the_form_can_be_said(tmp_path: Path) -> None:
+    path = tmp_path / "table.dat"
+    path.write_text("text,label\na,x\n")
+    assert surveyed(path).kind == "text"
+    assert surveyed(path, form="csv").kind == "labelled"
+
+
+def hub(home: Path, *, main: str | None) -> None:
+    """A cache of the hub with two snapshots of one dataset, of which the second is the newer."""
+    repository = home / "hub" / "datasets--org--rhymes"
+    for place, revision in enumerate(("first", "second")):
+        lines(repository / "snapshots" / revision / "data" / "train.jsonl", {"text": revision})
+        os.utime(repository / "snapshots" / revision, (place, place))
+    if main:
+        (repository / "refs").mkdir()
+        (repository / "refs" / "main").write_text(main)
+
+
+@pytest.mark.parametrize(("main", "found"), [("first", "first"), (None, "second"), ("../../..", "second")])
+def test_an_id_is_looked_up_in_the_local_cache_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, main: str | None, found: str
+) -> None:
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    hub(tmp_path, main=main)
+    assert read(corpus_of("org/rhymes")) == [found]
+    with pytest.raises(UserError, match="no dataset of that name in the Hugging Face cache") as error:
+        surveyed("org/rhyme")
+    assert "Nothing is fetched" in error.value.hint
+
+
+def test_a_saved_dataset_is_read_with_all_its_splits(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        folder = tmp_path / "saved" / split
+        folder.mkdir(parents=True)
+        rows = pa.Table.from_pylist([{"text": f"{split} {n}", "label": n % 2} for n in range(3)])
+        with pa.ipc.new_stream(folder / "data-00000-of-00001.arrow", rows.schema) as writer:
+            writer.write_table(rows)
+        (folder / "state.json").write_text('{"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}')
+        (folder / "dataset_info.json").write_text("{}")
+    (tmp_path / "saved" / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    corpus = surveyed(tmp_path / "saved")
+    assert corpus.kind == "labelled"
+    assert read(corpus) == [f"{split} {n}" for split in ("test", "train") for n in range(3)]
+
+
+@pytest.mark.parametrize("name", STARTERS)
+def test_all_starter_data_is_of_the_kind_it_says(name: str) -> None:
+    corpus = surveyed(name)
+    kind, _ = STARTERS[name]
+    found = list(islice(corpus.documents(lambda done, total: None), 50))
+    assert corpus.kind == kind and found
+    assert all(type(record) is KINDS[kind] and record.source and record.meta for record in found)
+    assert corpus.problem_count == 0 and corpus.sources[0].size > 1_000
+
+
+def test_what_comes_on_standard_input_is_recognised(tmp_path: Path) -> None:
+    for data, kind in [
+        (b'{"prompt": "Q", "completion": "A"}\n', "chat"),
+        (b'[{"text": "a", "label": "x"}]', "labelled"),
+        (gzip.compress(b'{"prompt": "Q"}\n'), "prompts"),
+        (b"Plain words.", "text"),
+    ]:
+        path = spool(io.BytesIO(data), tmp_path, "mine")
+        corpus = surveyed(path)
+        records = list(corpus.documents(lambda done, total: None))
+        assert corpus.kind == kind and records[0].source == "stdin"
