@@ -50,7 +50,7 @@ FILE, CONFIG = "tokenizer.json", "tokenizer_config.json"
 class TextTokenizer:
     """Text to token ids and back. What a user wrote is always text: never a special token, whatever it looks like."""
 
-    def __init__(self, tokenizer: Tokenizer, folder: Path, eos: str, pad: str) -> None:
+    def __init__(self, tokenizer: Tokenizer, folder: Path, eos: str, pad: str, unk: str = "") -> None:
         self._tokenizer = tokenizer
         self._tokenizer.encode_special_tokens = True  # the library's name for: treat special tokens in text as text
         self._tokenizer.no_padding()
@@ -61,7 +61,7 @@ class TextTokenizer:
         self.special_ids = frozenset(
             number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special
         )
-        self._control = self.special_ids - {self._unknown_id()}
+        self._control = self.special_ids - {self._unknown_id(unk)}
         self._cuts = safe_cuts(tokenizer)
         self.by_bytes = isinstance(tokenizer.decoder, decoders.ByteLevel) and tokenizer.normalizer is None
         """Whether the bytes of tokens, joined, are exactly the bytes of the text."""
@@ -70,7 +70,7 @@ class TextTokenizer:
     def load(cls, folder: Path) -> TextTokenizer:
         """Open tokenizer.json and tokenizer_config.json of a tokenizer's or a checkpoint's folder.
 
-        Raises UserError when they are missing, damaged, or name no end of text or padding.
+        Raises UserError when they are missing, damaged, or name no end of text.
         """
         config = _read_config(folder)
         try:
@@ -79,9 +79,9 @@ class TextTokenizer:
             raise
         except BaseException as error:  # the library's panics are no Exceptions
             raise UserError(f"{folder / FILE} cannot be read: {_one_line(error)}.") from error
-        eos = content_of(config.get("eos_token"))
         # A model of others may have no row left for a token of padding. Padded places are masked: any token will do.
-        return cls(tokenizer, folder, eos, content_of(config.get("pad_token")) or eos)
+        end, pad, unknown = (content_of(config.get(f"{role}_token")) for role in ("eos", "pad", "unk"))
+        return cls(tokenizer, folder, end, pad or end, unknown)
 
     @cached_property
     def vocab_size(self) -> int:
@@ -171,12 +171,10 @@ class TextTokenizer:
             raise UserError(f"The tokenizer in {self.folder} reads plain text as its control token {name!r}.")
         return whole
 
-    def _unknown_id(self) -> int | None:
+    def _unknown_id(self, named: str) -> int | None:
         """The special token that stands for what the vocabulary lacks: the one that plain text may become."""
-        model = self._tokenizer.model
-        number = getattr(model, "unk_id", None)
-        name = getattr(model, "unk_token", None)
-        found: int | None = number if number is not None else self._tokenizer.token_to_id(name) if name else None
+        name = getattr(self._tokenizer.model, "unk_token", None) or named  # a Unigram model does not tell
+        found = self._tokenizer.token_to_id(name) if name else None
         return None if found in (self.eos_id, self.pad_id) else found
 
     def _special_id(self, token: str, what: str, key: str) -> int:
