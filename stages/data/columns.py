@@ -71,10 +71,11 @@ def _rows(
 
 
 def _decoded(part: pa.RecordBatch, before: int, refuse: Refuse) -> list[Row | None]:
-    """The rows; None for one whose text is broken."""
+    """The rows; None for one whose text is broken. Checked first: Arrow believes the offsets that a file claims."""
     try:
+        part.validate(full=True)
         return part.to_pylist()
-    except (UnicodeDecodeError, ValueError, OverflowError):
+    except (pa.ArrowInvalid, UnicodeDecodeError, ValueError, OverflowError):
         if part.num_rows > 1:
             return [row for n in range(part.num_rows) for row in _decoded(part.slice(n, 1), before + n, refuse)]
         refuse(before + 1, "", "The text of this row is not UTF-8, or a value is out of range.")
