@@ -18,7 +18,7 @@ from stages.models.hf_config import read_json
 from stages.store.errors import UserError
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-CHUNK = 32 * 2**20
+CHUNK = 8 * 2**20
 """Bytes that are read before the file is opened anew."""
 STORED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}
 """Float types by their names in safetensors."""

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -17,7 +18,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from stages.completion import open_text_model
 from stages.data.tokenizer import save_tokenizer, train_tokenizer
 from stages.importing import Progress, import_model, inspect
-from stages.models.hf import load_model
+from stages.models.decoder import Decoder
+from stages.models.hf import load_model, save_weights
 from stages.models.lora import LoraConfig, add_lora, lora_parameters, save_adapter
 from stages.models.opening import open_decoder
 from stages.store.checkpoints import resolve_checkpoint, verify
@@ -25,6 +27,7 @@ from stages.store.errors import UserError
 from stages.store.hub import model_source
 from stages.store.lineage import children_of_model, delete_model
 from stages.store.models import find_model, list_models
+from stages.store.presets import load_preset
 from stages.store.rundir import Parent, RunSpec, create_run
 from stages.store.workspace import Workspace, installation_root
 from tests.stages.models.families import saved, tokens
@@ -222,20 +225,41 @@ def test_what_cannot_be_run_is_refused_in_a_sentence(says: str, source: Path, wo
     assert caught.value.exit_code == 2
 
 
-FUZZ = installation_root() / "tests" / "stages" / "fuzz_models.py"
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Path:
+    """A model of 200 MB in three files."""
+    folder = tmp_path_factory.mktemp("large")
+    model = Decoder(msgspec.structs.replace(load_preset("smollm2-135m"), layers=14, vocab_size=1_000))
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    save_weights(model, folder, shard_bytes=80_000_000, eos_id=0)
+    save_tokenizer(tokenizer, folder)
+    return folder
 
 
-def fuzz(source: Path, rounds: int) -> None:
-    """Mutated folders in a process of its own, whose memory is its own."""
+@pytest.mark.parametrize("verb", ["import", "load"])
+def test_memory_stays_near_the_weights(verb: str, large: Path) -> None:
+    told = json.loads(child("peak_models.py", verb, str(large)))
+    assert 190 < told["weights"] < 220
+    assert told["share"] <= (0.5 if verb == "import" else 1.1)
+
+
+def child(script: str, *arguments: str) -> str:
+    """What a script beside this file prints, in a process of its own, whose memory is its own."""
+    root = installation_root()
     run = subprocess.run(
-        [sys.executable, str(FUZZ), str(source), str(rounds)],
-        env={**os.environ, "PYTHONPATH": str(installation_root()), "OMP_NUM_THREADS": "1"},
+        [sys.executable, str(root / "tests" / "stages" / script), *arguments],
+        env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=900,
     )
     assert run.returncode == 0, run.stderr[-2000:]
-    told = json.loads(run.stdout)
+    return run.stdout
+
+
+def fuzz(source: Path, rounds: int) -> None:
+    told = json.loads(child("fuzz_models.py", str(source), str(rounds)))
     assert told["tracebacks"] == []
     assert told["refused"] > rounds / 4
     assert told["megabytes"] < 500
