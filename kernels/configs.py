@@ -121,9 +121,14 @@ def tuned_file(arch: str) -> Path:
 
 @cache
 def tuned_here(arch: str) -> dict[str, Config]:
-    """What the tuner wrote; nothing when it never ran or its file cannot be read."""
+    """What the tuner wrote for this architecture, read once."""
+    return read_tuned(tuned_file(arch))
+
+
+def read_tuned(path: Path) -> dict[str, Config]:
+    """A tuner's file; nothing when there is none or it is not one."""
     try:
-        found = json.loads(tuned_file(arch).read_text())
+        found = json.loads(path.read_text())
         return {key: Config(*map(int, value)) for key, value in found["configs"].items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}

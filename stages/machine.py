@@ -5,6 +5,7 @@ import torch itself.
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import sys
 from collections.abc import Callable
@@ -74,10 +75,24 @@ def precision() -> dict[str, Any]:
 
 
 def attention() -> dict[str, Any]:
-    """Which backend serves which kind of call and why, and how far each is from the reference."""
+    """Which backend serves which kind of call and why, how far each is from the reference, and how the fused kernels
+    did on this card, where there is one."""
     from kernels import backend_report
 
-    return {"rows": [row._asdict() for row in backend_report()], "tests": self_test()}
+    trials = kernel_trials()
+    return {"rows": [row._asdict() for row in backend_report()], "tests": self_test(), "trials": trials}
+
+
+def kernel_trials() -> list[dict[str, Any]]:
+    """The fused kernels' self-test on the GPU, made now or remembered; nothing without a GPU or without Triton."""
+    import torch
+
+    if not torch.cuda.is_available() or importlib.util.find_spec("triton") is None:
+        return []
+    from kernels import selftest
+
+    trials = selftest.report(torch.device("cuda"))
+    return [trial._asdict() | {"error": f"{trial.error:.1e}", "why": trial.sentence} for trial in trials]
 
 
 def self_test() -> list[dict[str, Any]]:

@@ -202,6 +202,17 @@ def _attention(attention: dict[str, Any]) -> Iterator[Finding]:
         value = f"differs from the reference by {test['difference']:.1e}"
         hint = "" if test["passed"] else "Set WORKBENCH_ATTENTION=reference and report this."
         yield Finding("attention", name, "ok" if test["passed"] else "broken", value, hint)
+    for trial in attention.get("trials", ()):
+        yield _trial(trial)
+
+
+def _trial(trial: dict[str, Any]) -> Finding:
+    """How the fused kernels did for one dtype and head width. When they fail, PyTorch takes over: no reason to stop."""
+    name = f"fused kernels, {trial['dtype']} heads of {trial['width']}"
+    if trial["why"]:
+        return Finding("attention", name, "warning", trial["why"], "Attention goes through PyTorch, only slower.")
+    speed = f", {trial['speedup']:.2f} × as fast as PyTorch" if trial["speedup"] else ""
+    return Finding("attention", name, "ok", f"differ from the reference by {trial['error']}{speed}")
 
 
 def _first_spec(name: str, path: list[str] | None) -> Path | None:

@@ -139,3 +139,13 @@ def test_the_command_reports_this_machine_and_a_shadow_makes_it_fail(tmp_path: P
     code, findings = run(tmp_path / "foreign", root)
     assert code == 1
     assert findings["packages assets"]["status"] == "broken"
+
+
+def test_fused_kernels_that_fail_on_a_card_are_a_warning() -> None:
+    trial = {"dtype": "bfloat16", "width": 64, "error": "1.2e-03", "speedup": 1.5, "fault": "", "why": ""}
+    failed = trial | {"width": 128, "speedup": None, "why": "its self-test failed on this card: it hung"}
+    facts = WELL | {"attention": WELL["attention"] | {"trials": [trial, failed]}}
+    findings = [finding for finding in doctor.machine(facts) if finding.name.startswith("fused kernels")]
+    assert [finding.status for finding in findings] == ["ok", "warning"]
+    assert findings[0].value == "differ from the reference by 1.2e-03, 1.50 × as fast as PyTorch"
+    assert "it hung" in findings[1].value and "PyTorch" in findings[1].hint

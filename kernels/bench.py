@@ -1,0 +1,308 @@
+"""How fast attention is on this card, against what PyTorch offers, in half an hour or less.
+
+    python -m kernels.bench [--minutes 30] [--json FILE]
+
+Phases, each with its share of the time: ceilings (matrix product, copy), correctness (the self-test), the grid of
+widths and lengths forward and backward, packed documents, decoding. Contenders take turns in one process, three
+rounds, because clocks drift; a cell whose rounds differ by more than 3 % is run again while there is time. Work is
+counted as 4·B·H·T²·D operations forward, half of it when causal, and 2.5 times as much backward (Dao 2023).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from itertools import cycle, product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+ROUNDS = 3
+SPREAD = 0.03
+L2_BYTES = 60e6
+"""Inputs smaller than this are used in turns of several sets, or they would be read from the cache."""
+SHARES = {"ceilings": 0.05, "correctness": 0.15, "grid": 0.6, "packed": 0.1, "decode": 0.1}
+"""Of the time, by phase."""
+
+Attention = Callable[[Tensor, Tensor, Tensor, bool], Tensor]
+
+
+class Sizes(NamedTuple):
+    """What is measured: all of it on a GPU, next to nothing in a smoke test."""
+
+    widths: tuple[int, ...] = (64, 128)
+    lengths: tuple[int, ...] = (512, 1024, 2048, 4096, 8192, 16384)
+    tokens: int = 16384
+    heads_width: int = 2048
+    matrix: int = 8192
+    cache: int = 8192
+
+
+SMOKE = Sizes((32,), (32,), 32, 64, 64, 64)
+
+
+@dataclass
+class Row:
+    """One contender in one case: milliseconds of each round, and the rate in `unit`."""
+
+    phase: str
+    case: str
+    contender: str
+    rate: float
+    unit: str
+    milliseconds: list[float] = field(default_factory=list)
+    clock: str = ""
+
+
+class Bench:
+    """Runs the phases and keeps their rows."""
+
+    def __init__(self, device: torch.device, sizes: Sizes, minutes: float) -> None:
+        self.device, self.sizes, self.minutes = device, sizes, minutes
+        self.rows: list[Row] = []
+        self.remarks: list[str] = []
+        self.dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        self.contenders = dict(contenders(device))
+
+    def run(self) -> None:
+        for phase, share in SHARES.items():
+            self.deadline = time.monotonic() + 60 * self.minutes * share
+            getattr(self, phase)()
+
+    def ceilings(self) -> None:
+        n = self.sizes.matrix
+        a, b = (self._draw(n, n) for _ in range(2))
+        times = self._rounds({"matrix product": lambda: a @ b, "copy": lambda: a.clone()})
+        self._note("ceilings", f"product of {n} x {n}", "torch", times["matrix product"], 2 * n**3, "TFLOP/s")
+        self._note("ceilings", f"copy of {n} x {n}", "torch", times["copy"], 2 * a.numel() * a.element_size(), "TB/s")
+
+    def correctness(self) -> None:
+        from kernels import selftest
+
+        for dtype, width in selftest.USUAL if self.device.type == "cuda" else (("float32", self.sizes.widths[0]),):
+            found = selftest.try_now(self.device, dtype, width)
+            self.rows.append(Row("correctness", f"{dtype} {width}", "triton", found.error, "relative error"))
+            if found.sentence:
+                self.remarks.append(found.sentence)
+
+    def grid(self) -> None:
+        for width, T, causal in product(self.sizes.widths, self.sizes.lengths, (False, True)):
+            if time.monotonic() > self.deadline:
+                self.remarks.append("the grid was cut short: its share of the time is over")
+                return
+            shape = (max(1, self.sizes.tokens // T), self.sizes.heads_width // width, T, width)
+            work = 4 * shape[0] * shape[1] * T * T * width * (0.5 if causal else 1.0)
+            case = f"D {width} T {T} {'causal' if causal else 'full'}"
+            sets = self._sets(shape)
+            forward = {name: _forward(f, sets, causal) for name, f in self.contenders.items()}
+            self._cell("grid", f"{case} forward", forward, work)
+            backward = {name: _backward(f, sets, causal) for name, f in self.contenders.items()}
+            self._cell("grid", f"{case} backward", backward, 2.5 * work)
+
+    def packed(self) -> None:
+        from kernels import triton_backend
+
+        N, width = self.sizes.tokens, self.sizes.widths[0]
+        q, k, v = (self._draw(N, self.sizes.heads_width // width, width) for _ in range(3))
+        for pieces in (4, 64):
+            bounds = torch.linspace(0, N, pieces + 1).int().to(self.device)
+            work = 2 * N * (N / pieces) * self.sizes.heads_width
+            run = {"triton": lambda ends=bounds: triton_backend.attention_packed(q, k, v, ends, causal=True)}
+            self._cell("packed", f"{pieces} documents, D {width}", run, work)
+
+    def decode(self) -> None:
+        from kernels import plain, triton_backend
+
+        width, S = self.sizes.widths[-1], self.sizes.cache
+        for B in (1, 8, 64) if self.device.type == "cuda" else (1,):
+            q = self._draw(B, 32, width)
+            k, v = self._draw(B, 8, S, width), self._draw(B, 8, S, width)
+            lengths = torch.full((B,), S, device=self.device)
+            run = {"triton": lambda a=(q, k, v, lengths): triton_backend.attention_decode(*a)}
+            run["plain"] = lambda a=(q, k, v, lengths): plain.attention_decode(*a)
+            self._cell("decode", f"B {B} S {S} D {width}", run, 2 * k.numel() * k.element_size(), "TB/s")
+
+    def _draw(self, *shape: int) -> Tensor:
+        return torch.randn(shape, device=self.device, dtype=self.dtype)
+
+    def _sets(self, shape: tuple[int, ...]) -> list[list[Tensor]]:
+        size = 3 * math.prod(shape) * self.dtype.itemsize
+        count = max(1, min(4, math.ceil(L2_BYTES / size))) if self.device.type == "cuda" else 1
+        return [[self._draw(*shape).requires_grad_() for _ in range(3)] for _ in range(count)]
+
+    def _cell(
+        self, phase: str, case: str, run: Mapping[str, Callable[[], Any]], work: float, unit: str = "TFLOP/s"
+    ) -> None:
+        usable = {name: function for name, function in run.items() if self._works(name, case, function)}
+        times = self._rounds(usable)
+        if any(max(t) > (1 + SPREAD) * min(t) for t in times.values()) and time.monotonic() < self.deadline:
+            times = self._rounds(usable)
+        for name, found in times.items():
+            self._note(phase, case, name, found, work, unit)
+
+    def _works(self, name: str, case: str, function: Callable[[], Any]) -> bool:
+        try:
+            function()
+        except Exception as error:  # noqa: BLE001 - a contender that cannot is left out, whatever it raises
+            self.remarks.append(f"{name} left out of {case}: {str(error).splitlines()[0][:120]}")
+            return False
+        return True
+
+    def _rounds(self, run: Mapping[str, Callable[[], Any]]) -> dict[str, list[float]]:
+        times: dict[str, list[float]] = {name: [] for name in run}
+        for _ in range(ROUNDS if self.device.type == "cuda" else 1):
+            for name, function in run.items():
+                times[name].append(milliseconds(function, self.device))
+        return times
+
+    def _note(self, phase: str, case: str, name: str, times: list[float], work: float, unit: str) -> None:
+        rate = work / (statistics.median(times) * 1e-3) / 1e12
+        self.rows.append(Row(phase, case, name, rate, unit, times, clock(self.device)))
+
+
+def contenders(device: torch.device) -> Iterator[tuple[str, Attention]]:
+    """Attention by name. What a card cannot run is found out by trying."""
+    from kernels import triton_backend
+
+    yield "triton", lambda q, k, v, causal: triton_backend.attention(q, k, v, causal=causal)
+    if device.type != "cuda":
+        yield "sdpa", lambda q, k, v, causal: functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        return
+    for name, backend in (("flash", SDPBackend.FLASH_ATTENTION), ("cudnn", SDPBackend.CUDNN_ATTENTION)):
+        yield name, _pinned(backend)
+    yield "flex", _flex()
+
+
+def _pinned(backend: SDPBackend) -> Attention:
+    def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
+        with sdpa_kernel(backend):
+            return functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+
+    return attend
+
+
+def _flex() -> Attention:
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    compiled = torch.compile(flex_attention)
+    masks: dict[int, Any] = {}
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
+        T = q.shape[2]
+        if causal and T not in masks:
+            masks[T] = create_block_mask(lambda b, h, i, j: i >= j, None, None, T, T, device=str(q.device))
+        return compiled(q, k, v, block_mask=masks[T] if causal else None)
+
+    return attend
+
+
+def _forward(attend: Attention, sets: list[list[Tensor]], causal: bool) -> Callable[[], Any]:
+    turn = cycle(sets)
+
+    def run() -> Tensor:
+        with torch.no_grad():
+            q, k, v = next(turn)
+            return attend(q, k, v, causal)
+
+    return run
+
+
+def _backward(attend: Attention, sets: list[list[Tensor]], causal: bool) -> Callable[[], Any]:
+    """The backward pass alone; its forward pass is run at the first call."""
+    graphs: list[tuple[Tensor, list[Tensor], Tensor]] = []
+    turn: Iterator[tuple[Tensor, list[Tensor], Tensor]] = iter(())
+
+    def run() -> Any:
+        nonlocal turn
+        if not graphs:
+            outs = [attend(q, k, v, causal) for q, k, v in sets]
+            graphs.extend((out, leaves, torch.randn_like(out)) for out, leaves in zip(outs, sets, strict=True))
+            turn = cycle(graphs)
+        out, leaves, upstream = next(turn)
+        return torch.autograd.grad(out, leaves, upstream, retain_graph=True)
+
+    return run
+
+
+def milliseconds(function: Callable[[], Any], device: torch.device) -> float:
+    """The median time of one call."""
+    if device.type == "cuda":
+        from triton.testing import do_bench
+
+        return float(do_bench(function, warmup=10, rep=60, return_mode="median"))
+    start = time.perf_counter()
+    function()
+    return (time.perf_counter() - start) * 1e3
+
+
+def clock(device: torch.device) -> str:
+    """The card's clock at this moment, such as "1755 MHz"; empty where nobody can say."""
+    if device.type != "cuda" or not shutil.which("nvidia-smi"):
+        return ""
+    command = ["nvidia-smi", "--query-gpu=clocks.sm", "--format=csv,noheader", f"--id={device.index or 0}"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+
+
+def table(rows: list[Row]) -> Iterator[str]:
+    """All rates, a case a line, and the geometric means of ours over the others'."""
+    names = list(dict.fromkeys(row.contender for row in rows))
+    yield " ".join([f"{'':44}", *(f"{name:>15}" for name in names)])
+    cases: dict[tuple[str, str], dict[str, Row]] = {}
+    for row in rows:
+        cases.setdefault((row.phase, row.case), {})[row.contender] = row
+    for (phase, case), found in cases.items():
+        cells = [f"{found[name].rate:15.3g}" if name in found else f"{'':15}" for name in names]
+        unit = next(iter(found.values())).unit
+        yield " ".join([f"{phase + ': ' + case:44}", *cells, f" {unit}"])
+    for name in names:
+        for direction in ("forward", "backward"):
+            ratios = [
+                found["triton"].rate / found[name].rate
+                for (phase, case), found in cases.items()
+                if phase == "grid"
+                and case.endswith(direction)
+                and {"triton", name} <= found.keys()
+                and name != "triton"
+            ]
+            if ratios:
+                yield f"triton over {name}, {direction}: {statistics.geometric_mean(ratios):.2f} by geometric mean"
+
+
+def main() -> int:
+    """The command. Exit code 1 when there is nothing to measure."""
+    parser = argparse.ArgumentParser(prog="python -m kernels.bench", description="Measure attention on this card.")
+    parser.add_argument("--minutes", type=float, default=30, help="time in all (default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every round's figures there as well")
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes in Triton's interpreter: does it run at all?")
+    asked = parser.parse_args()
+    if asked.smoke:
+        os.environ["TRITON_INTERPRET"] = "1"
+    elif not torch.cuda.is_available():
+        print("There is no GPU that torch can use, so there is nothing to measure. --smoke tries the programme itself.")
+        return 1
+    device = torch.device("cpu" if asked.smoke else "cuda")
+    bench = Bench(device, SMOKE if asked.smoke else Sizes(), asked.minutes)
+    bench.run()
+    print("\n".join([*table(bench.rows), *bench.remarks]))
+    if asked.json:
+        card = "the interpreter" if asked.smoke else torch.cuda.get_device_name()
+        facts = {"card": card, "torch": torch.__version__, "rows": [asdict(row) for row in bench.rows]}
+        asked.json.write_text(json.dumps(facts | {"remarks": bench.remarks}, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""The measurement runs where there is no GPU to measure, as far as it can."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from kernels.bench import Row, table
+from tests.kernels.test_triton_attention import ROOT
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "ignore", "-m", "kernels.bench", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+
+
+def test_without_a_gpu_it_says_so_in_a_sentence() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    done = bench()
+    assert (done.returncode, done.stdout.count("\n")) == (1, 1)
+    assert "no GPU" in done.stdout
+
+
+def test_every_phase_runs_in_the_interpreter(tmp_path: Path) -> None:
+    done = bench("--smoke", "--json", str(tmp_path / "rows.json"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads((tmp_path / "rows.json").read_text())
+    assert {row["phase"] for row in found["rows"]} == {"ceilings", "correctness", "grid", "packed", "decode"}
+    assert {row["contender"] for row in found["rows"] if row["phase"] == "grid"} == {"triton", "sdpa"}
+    assert all(row["rate"] > 0 for row in found["rows"])
+    assert found["remarks"] == []
+
+
+def test_the_table_ends_with_geometric_means() -> None:
+    rates = {"triton": (8.0, 18.0), "flash": (4.0, 4.0)}
+    rows = [
+        Row("grid", f"D 64 T {512 * (i + 1)} full forward", name, rate, "TFLOP/s")
+        for name, pair in rates.items()
+        for i, rate in enumerate(pair)
+    ]
+    assert list(table(rows))[-1] == "triton over flash, forward: 3.00 by geometric mean"
