@@ -15,6 +15,7 @@ UNSPACED = (
 )
 """Scripts that put no spaces between words: there, every character counts as a word."""
 
+UNSPACED_CHARACTER = re.compile(f"[{UNSPACED}]")
 WORD = re.compile(f"[{UNSPACED}]|[^\\s{UNSPACED}]+")
 BARE_WORD = re.compile(f"[{UNSPACED}]|[^\\W_{UNSPACED}]+")
 
@@ -23,6 +24,8 @@ BASE = np.uint64(0x9E3779B97F4A7C15)
 
 def words(text: str) -> list[str]:
     """What stands between spaces; in scripts without spaces, the characters."""
+    if text.isascii() or not UNSPACED_CHARACTER.search(text):
+        return text.split()  # the same, and much faster
     return WORD.findall(text)
 
 

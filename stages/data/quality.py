@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages.data.hashing import UNSPACED, Hashes, ngrams, word_hashes, words
+from stages.data.hashing import UNSPACED_CHARACTER, Hashes, ngrams, word_hashes, words
 from stages.store.specs.build import Build
 
 LINES, LINE_CHARACTERS = 0.30, 0.20
@@ -30,7 +30,6 @@ REPEATED_NGRAMS = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
 SYMBOL = re.compile(r"#|\.\.\.|…")
 BULLETS = ("-", "*", "•", "●", "‣", "·")
 ELLIPSES = ("...", "…")
-UNSPACED_CHARACTER = re.compile(f"[{UNSPACED}]")
 UNSPACED_SHARE = 0.2
 """From this share of characters on, a text counts as one without spaces."""
 
@@ -146,7 +145,7 @@ def symbols(page: Page) -> float:
 
 def with_letters(page: Page) -> float:
     """The share of words that have a letter."""
-    return share_of(page.words, lambda word: any(map(str.isalpha, word)), empty=1.0)
+    return share_of(page.words, lambda word: word.isalpha() or any(map(str.isalpha, word)), empty=1.0)
 
 
 def share_of(parts: list[str], is_one: Callable[[str], bool], empty: float = 0.0) -> float:

@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stages.data.cleaning import Cleaner
+from stages.data.hashing import WORD, words
 from stages.data.quality import Page, repeated, top_ngram
 from stages.store.records import TextRecord
 from stages.store.specs.build import Build
@@ -77,3 +80,8 @@ def test_characters_of_repeated_ngrams_are_counted_once() -> None:
     assert top_ngram(page, starts, 2) == 12  # "aa bb" three times, two words of two letters
     assert repeated(page, 2) == 12  # "aa bb cc", the second and the third time
     assert repeated(page, 4) == 0
+
+
+@given(st.text(alphabet=st.sampled_from("ab \t\n\u3000\xa0\x1f-é中の"), max_size=40))
+def test_the_short_way_to_words_finds_the_same(text: str) -> None:
+    assert words(text) == WORD.findall(text)
