@@ -13,10 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from stages.completion import open_text_model
+from stages.completion import Completion, open_text_model
 from stages.data.tokenizer import save_tokenizer, train_tokenizer
+from stages.generate import Engine
 from stages.importing import Progress, import_model, inspect
 from stages.models.decoder import Decoder
 from stages.models.hf import load_model, save_weights
@@ -29,6 +31,7 @@ from stages.store.lineage import children_of_model, delete_model
 from stages.store.models import find_model, list_models
 from stages.store.presets import load_preset
 from stages.store.rundir import Parent, RunSpec, create_run
+from stages.store.specs.chat import Chat
 from stages.store.workspace import Workspace, installation_root
 from tests.stages.models.families import saved, tokens
 
@@ -170,6 +173,42 @@ def test_a_template_inside_the_tokenizers_file_is_taken_out(source: Path, worksp
 def test_the_model_ends_where_its_folder_says_it_ends(source: Path, workspace: Workspace) -> None:
     (source / "generation_config.json").write_text(json.dumps({"eos_token_id": [7, 9]}))
     assert set(open_text_model(take_in(workspace, source), "cpu").end_ids) >= {7, 9}
+
+
+def test_a_text_begins_as_the_tokenizer_begins_it(tokenizer: Tokenizer, tmp_path: Path, workspace: Workspace) -> None:
+    llama = Tokenizer.from_str(tokenizer.to_str())
+    llama.post_processor = TemplateProcessing(single="<|im_start|> $A", special_tokens=[("<|im_start|>", 2)])
+    model = open_text_model(take_in(workspace, folder_of(tmp_path / "source", llama)), "cpu")
+    assert model.tokenizer.start_ids == [2]
+    plain = open_text_model(take_in(workspace, folder_of(tmp_path / "plain", tokenizer), "plain"), "cpu")
+    assert plain.tokenizer.start_ids == []
+    settings = Chat(max_new_tokens=4)
+    told = []
+    for each in (model, plain):
+        completion = Completion(each, Engine(each.decoder, 1), "abc", settings)
+        while completion.done is None:
+            completion.step()
+        told.append(completion.done.prompt_tokens)
+    assert told == [4, 3]
+
+
+def test_a_model_without_a_row_for_padding_keeps_its_tokenizer(
+    source: Path, tokenizer: Tokenizer, tmp_path: Path, workspace: Workspace
+) -> None:
+    full = folder_of(tmp_path / "full", tokenizer, vocab_size=260)
+    raw = json.loads((full / "tokenizer.json").read_text())
+    for folder in (source, full):
+        for token in raw["added_tokens"]:
+            token["content"] = token["content"].replace("pad", "other")
+        raw["model"]["vocab"] = {name.replace("<|pad|>", "<|other|>"): n for name, n in raw["model"]["vocab"].items()}
+        (folder / "tokenizer.json").write_text(json.dumps(raw))
+        edit(folder, "tokenizer_config.json", pad_token=None)
+    copy = take_in(workspace, full, "full")
+    assert (copy / "tokenizer.json").read_text() == (full / "tokenizer.json").read_text()
+    model = open_text_model(copy, "cpu")
+    assert model.tokenizer.vocab_size == model.decoder.config.vocab_size == 260
+    roomy = open_text_model(take_in(workspace, source, "roomy"), "cpu")
+    assert roomy.tokenizer.pad_id == 260 < roomy.decoder.config.vocab_size
 
 
 def edit(folder: Path, file: str = "config.json", **changes: object) -> None:
