@@ -183,7 +183,7 @@ async def test_a_range_without_rows_says_so(three: list[RunDir], make_app: MakeA
         await pilot.press("z")
         await wait_for(pilot, lambda: isinstance(pilot.app.screen, Ask))
         await pilot.press(*"5k-6k", "enter")
-        await drawn(pilot, "nothing in 5k-6k")
+        await drawn(pilot, "nothing in 5k-6k; Z shows all")
 
 
 async def test_the_screen_of_one_run_has_axes_and_ranges_too(three: list[RunDir], make_app: MakeApp) -> None:

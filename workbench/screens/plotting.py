@@ -152,7 +152,7 @@ class Plotting(Base):
     def _named(self, shown: Picture) -> Picture:
         axis, range_ = self.look.scope
         if range_ != WHOLE:
-            shown.empty = f"nothing in {range_text(range_, axis)}"
+            shown.empty = f"nothing in {range_text(range_, axis)}; Z shows all"
         elif axis != "steps":
             shown.empty = f"no {axis} were logged" if axis == "tokens" else "no time was logged"
         return shown
