@@ -20,6 +20,7 @@ from stages.data.records import RecordWriter, read_records, read_texts
 from stages.store.building import building
 from stages.store.datasets import find_dataset, list_datasets
 from stages.store.errors import UserError, WorkFailed
+from stages.store.records import texts_in
 from stages.store.specs.build import Build
 from stages.store.workspace import Workspace, installation_root
 from tests.stages.data.parts import build, real
@@ -64,8 +65,8 @@ def test_every_document_is_in_one_split_and_the_counts_agree(tmp_path: Path) -> 
     ]
     for side, rows in sides.items():
         assert dataset.info.records[side] == len(rows) > 0
-        assert dataset.info.characters[side] == sum(len(row.text) for row in rows)
-        assert dataset.info.bytes[side] == sum(len(row.text.encode()) for row in rows)
+        assert dataset.info.characters[side] == sum(len(text) for row in rows for text in texts_in(row))
+        assert dataset.info.bytes[side] == sum(len(text.encode()) for row in rows for text in texts_in(row))
     assert dataset.info.read == 60 and len(dataset.info.sources) == 60
 
 
@@ -278,6 +279,7 @@ MEASURE = """
 import json, resource, sys
 from pathlib import Path
 from stages.build import build_dataset
+from stages.store.records import texts_in
 from stages.store.specs.build import Build
 folder = Path(sys.argv[1])
 folder.mkdir()
@@ -311,3 +313,103 @@ def test_memory_does_not_grow_with_the_sources(tmp_path: Path, split: str) -> No
     base = measured(tmp_path / "base", split, large_text(tmp_path / "a.txt", 12))
     found = measured(tmp_path / "large", split, large_text(tmp_path / "b.txt", 48))
     assert found["peak"] - base["peak"] < 30
+
+
+OF_EACH_KIND: dict[str, dict[str, Any]] = {
+    "text": {"text": "A text with the number {n}."},
+    "chat": {"prompt": "What is {n}?", "completion": "A number."},
+    "preference": {"prompt": "What is {n}?", "chosen": "A number.", "rejected": "A colour."},
+    "prompts": {"prompt": "What is {n}?"},
+    "labelled": {"text": "The number {n}.", "label": "number"},
+}
+
+
+def rows_of(path: Path, kind: str, count: int = 60) -> Path:
+    template = json.dumps(OF_EACH_KIND[kind])
+    path.write_text("".join(template.replace("{n}", str(n)) + "\n" for n in range(count)))
+    return path
+
+
+@pytest.mark.parametrize("kind", OF_EACH_KIND)
+def test_every_kind_builds_to_the_same_digest_twice_and_to_another_for_another_record(
+    tmp_path: Path, kind: str
+) -> None:
+    path = rows_of(tmp_path / "rows.jsonl", kind)
+    first, second = (build(tmp_path / name, path) for name in ("a", "b"))
+    assert first.info.kind == kind and first.info.digest == second.info.digest
+    assert sum(first.info.records.values()) == 60 and min(first.info.records.values()) > 0
+    for side, count in first.info.records.items():
+        assert len(list(read_records(first, side))) == count
+    rows_of(path, kind, 61)
+    assert build(tmp_path / "c", path).info.digest != first.info.digest
+
+
+def test_the_end_of_a_text_is_no_split_for_other_kinds(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="records of kind chat"):
+        build(tmp_path / "d", rows_of(tmp_path / "rows.jsonl", "chat"), split="tail:0.1")
+
+
+KILLED = """
+import os, signal, sys
+left = int(sys.argv[1])
+
+def count(event, arguments):
+    global left
+    writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    if writes or event in ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree", "pyarrow"):
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+from pathlib import Path
+import pyarrow.parquet as pq
+from stages.build import build_dataset
+from stages.store.building import building
+from stages.store.records import texts_in
+from stages.store.specs.build import Build
+write = pq.ParquetWriter.write_table
+close = pq.ParquetWriter.close
+pq.ParquetWriter.write_table = lambda *args, **rest: (count("pyarrow", ()), write(*args, **rest))[1]
+pq.ParquetWriter.close = lambda *args, **rest: (count("pyarrow", ()), close(*args, **rest))[1]
+sys.addaudithook(count)
+with building(Path(sys.argv[2]), "d", "dataset", replace=True) as folder:
+    build_dataset(folder, "d", Build(sources=[sys.argv[3]]), lambda phase, done, total: None)
+"""
+
+
+def killed(workspace: Workspace, source: Path, after: int) -> bool:
+    """Build, and be killed before the write, rename or removal of that number; whether it came to that."""
+    command = [sys.executable, "-c", KILLED, str(after), str(workspace.datasets), str(source)]
+    done = subprocess.run(command, cwd=installation_root(), capture_output=True)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr.decode()
+    return done.returncode != 0
+
+
+def survive_kills(folder: Path, kind: str, every: int) -> None:
+    """Kill replacements of a dataset at every so-manieth write: the old one or the new one is there, whole."""
+    workspace = Workspace(folder / "ws").ensure()
+    old, new = rows_of(folder / "old.jsonl", kind, 40), rows_of(folder / "new.jsonl", kind, 50)
+    digests = {build(folder / path.stem, path).info.digest for path in (old, new)}
+    assert not killed(workspace, old, 10_000)
+    shutil.copytree(workspace.datasets / "d", folder / "kept")
+    after = 0
+    while killed(workspace, new, after):
+        dataset = find_dataset(workspace, "d")
+        assert dataset.info.digest in digests
+        read = sum(len(list(read_records(dataset, side))) for side in ("train", "val"))
+        assert read == sum(dataset.info.records.values()) in (40, 50)
+        assert leftovers(workspace) == ["d"]
+        shutil.rmtree(workspace.datasets / "d")
+        shutil.copytree(folder / "kept", workspace.datasets / "d")
+        after += every
+    assert find_dataset(workspace, "d").info.records != {} and after > 2 * every
+
+
+def test_a_kill_while_replacing_leaves_the_old_dataset_or_the_new_one(tmp_path: Path) -> None:
+    survive_kills(tmp_path, "preference", 8)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", OF_EACH_KIND)
+def test_a_kill_at_each_write_leaves_the_old_dataset_or_the_new_one(tmp_path: Path, kind: str) -> None:
+    survive_kills(tmp_path, kind, 1)
