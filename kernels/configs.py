@@ -201,9 +201,11 @@ ALLOWED_SPILLS = {("sm_80", "backward_keys", 96): 32, ("sm_86", "backward_keys",
 of two pieces keeps 24 bytes in memory at every tile size, so it is not the tiles that lack room."""
 
 _SINGLE = _table(
-    forward="                 32x32/4/1   32x32/4/1   32x32/8/1  16x32/8/1  16x16/8/1",
-    backward_keys="           32x32/8/1   32x32/8/1   16x16/4/1  16x16/4/1  16x16/8/1",
-    backward_queries="        32x32/8/1   32x32/8/1   16x16/4/1  16x16/4/1  16x16/8/1",
+    forward="                 32x32/4/1   32x32/4/1   32x32/8/1  32x32/8/1  32x16/8/1",
+    backward_keys="           32x32/8/1   32x32/8/1   32x32/8/1  16x32/8/1  16x32/8/1",
+    backward_keys_any="       32x32/8/1   32x32/8/1   16x32/8/1  16x32/8/1  16x16/8/1",
+    backward_queries="        32x32/8/1   32x32/8/1   32x32/8/1  32x16/8/1  16x16/8/1",
+    backward_queries_any="    32x32/8/1   32x32/8/1   32x16/8/1  32x16/8/1  16x16/8/1",
     decode="                  16x32/4/1   16x32/4/1   16x32/4/1  16x32/4/1  16x16/4/1",
 )
 """fp32 in full precision runs on the ordinary units, whose registers hold both factors: small tiles on every chip."""

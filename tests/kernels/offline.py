@@ -33,8 +33,10 @@ KERNELS = {
     "backward_queries": triton_attention.backward_queries,
     "decode": triton_decode.decode,
 }
+HELPERS = {"backward_delta": triton_attention.backward_delta, "combine": triton_decode.combine}
+"""Kernels that have one configuration for all."""
 TYPES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
-SINGLE = {"LSE", "DELTA"}
+SINGLE = {"LSE", "DELTA", "PARTS"}
 INTEGERS = {"KEY_LENGTHS", "LENGTHS", "TILES"}
 
 
@@ -57,9 +59,10 @@ def compile_kernel(
     **changes: Any,
 ) -> Facts:
     """Compile one kernel, of even lengths and nothing special unless `changes` says so (PACKED, GROUP …)."""
-    function = KERNELS[name]
+    function = (KERNELS | HELPERS)[name]
     first, rest = configs.pieces(width)
     constants: dict[str, Any] = {
+        "COLUMNS": 1 << (width - 1).bit_length(), "SPLITS": 16,
         "GROUP": 1, "ROWS": 16, "D": width, "FIRST": first, "REST": rest, "BLOCK_M": config.block_m,
         "BLOCK_N": config.block_n, "CAUSAL": causal, "WINDOWED": False, "BIASED": False, "PACKED": False,
         "EVEN_T": True, "EVEN_S": True, "BIAS": None, "KEY_LENGTHS": None, "TILES": None,

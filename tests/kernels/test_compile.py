@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from kernels import configs
-from tests.kernels.offline import KERNELS, MATRIX, SHARED, SMALL_MATRIX, compile_kernel
+from tests.kernels.offline import HELPERS, KERNELS, MATRIX, SHARED, SMALL_MATRIX, compile_kernel
 
 HALF, SINGLE = torch.bfloat16, torch.float32
 RAGGED = {"EVEN_T": False, "EVEN_S": False}
@@ -57,6 +57,20 @@ def test_tall_tiles_use_the_newest_instruction() -> None:
         config = configs.shipped("forward", arch, 128, 2, True)
         facts = compile_kernel("forward", arch, 128, HALF, True, config)
         assert facts.matrix == MATRIX[arch].replace("\\", "")
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_numbers_that_are_one_compile(name: str) -> None:
+    """Triton takes an argument of 1 for a constant, which must not stop a kernel that computes with it."""
+    ones = {"T": 1, "S": 1, "H": 1, "tiles": 1, "window": 1, "splits": 1, "rows": 1} | RAGGED
+    config = configs.shipped(name, "sm_90", 64, 2, False, plain=False)
+    for variant in ({}, {"CAUSAL": True, "WINDOWED": True}):
+        assert compile_kernel(name, "sm_90", 64, HALF, False, config, **ones | variant).spills == 0
+
+
+@pytest.mark.parametrize("name", HELPERS)
+def test_the_small_kernels_compile(name: str) -> None:
+    assert compile_kernel(name, "sm_90", 80, HALF, False, configs.Config(64, 64, 4, 1)).spills == 0
 
 
 @pytest.mark.soak
