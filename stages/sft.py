@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import assets
+from stages.adapting import Ids, config_of, freeze_in, open_adapted, open_whole, write_trained
 from stages.data.conversation_shards import ConversationSet, conversation_shards
 from stages.data.conversations import Masker, choose_template
 from stages.data.packs import Batch, Rows
@@ -44,8 +45,6 @@ from stages.loop import (
 )
 from stages.memory import Parts, does_not_fit, forget_gradients, is_out_of_memory, probe
 from stages.models.decoder import Decoder
-from stages.models.hf import load_model, save_weights
-from stages.models.hf_config import read_config
 from stages.models.loss import IGNORED
 from stages.optim import AdamW
 from stages.precision import choose_precision
@@ -58,6 +57,9 @@ from stages.store.specs.sft import SFT
 
 LR_TIMES_WIDTH = 0.128
 """Peak rate times width: 1e-3 at width 128, a third of what pre-training uses. Other widths follow by the same rule."""
+
+LORA_LR = 4
+"""Adapters take several times the rate of whole weights; published recipes go from two to ten times."""
 
 PROBES = Path(assets.__file__).parent / "starter" / "probes.jsonl"
 
@@ -82,7 +84,7 @@ def prepare(run: Run) -> Job:
     settings = run.settings(SFT)
     device = set_up_torch(run, deterministic=settings.deterministic)
     base = run.checkpoint()
-    config = msgspec.structs.replace(read_config(base), dropout=settings.dropout)
+    config = config_of(base, settings.dropout)
     room = context_of(settings, config.context)
     template = choose_template(base, settings.template)
     data = read_conversations(run, base, template, settings, room)
@@ -93,9 +95,13 @@ def prepare(run: Run) -> Job:
         progress = read_progress(checkpoint)
     else:
         precision = choose_precision(settings.precision, device)
-        progress = Progress(lr=settings.lr or LR_TIMES_WIDTH / config.width, precision=precision.name)
+        progress = Progress(lr=peak_lr(settings, config.width), precision=precision.name)
     precision = choose_precision(progress.precision, device)
-    model = load_model(checkpoint.path if checkpoint else base, torch.float32, device, config)
+    source = checkpoint.path if checkpoint else None
+    if settings.method == "lora":
+        model = open_adapted(base, source, settings, device, config)
+    else:
+        model = open_whole(source or base, device, config)
     model.checkpointing = settings.activation_checkpointing
     optimizer = AdamW(
         model,
@@ -103,9 +109,11 @@ def prepare(run: Run) -> Job:
         weight_decay=settings.weight_decay,
         compute_dtype=precision.dtype,
     )
+    freeze_in(model, precision.dtype)
     run.event(
         "model",
         parameters=parameter_count(config).total,
+        trained=sum(parameter.numel() for parameter in optimizer.parameters),
         device=device.type,
         precision=precision.name,
         why=precision.why,
@@ -119,6 +127,11 @@ def prepare(run: Run) -> Job:
     if checkpoint:
         load_resume(checkpoint, optimizer)
     return job
+
+
+def peak_lr(settings: SFT, width: int) -> float:
+    """The peak learning rate in force."""
+    return settings.lr or LR_TIMES_WIDTH / width * (LORA_LR if settings.method == "lora" else 1)
 
 
 def context_of(settings: SFT, model_context: int) -> int:
@@ -348,7 +361,8 @@ class Job:
         print(f"memory of a step over {found.rows:,} rows at once: {parts}", flush=True)
 
     def _write_model(self, folder: Path) -> None:
-        save_weights(self.model, folder, eos_id=list(self._stops()), pad_id=self.tokenizer.pad_id)
+        ids = Ids(list(self._stops()), self.tokenizer.pad_id)
+        write_trained(self.model, folder, self.base, ids, keep=self.settings.lora_keep)
         copy_tokenizer(self.tokenizer, folder)
         (folder / FILE).write_text(self.template, "utf-8")
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -22,6 +23,7 @@ from stages.data.records import read_records
 from stages.generate import Sampling, generate
 from stages.memory import kept_by_autograd, probe
 from stages.models.hf import load_model
+from stages.models.opening import open_decoder
 from stages.run import Run
 from stages.sft import Job, prepare, probe_prompts
 from stages.store.checkpoints import list_checkpoints, write_manifest
@@ -35,6 +37,7 @@ from tests.stages.helpers import copy_of, ended, finish, wait_until
 from tests.stages.sft_helpers import chat_workspace, job_in, sums, tune
 from workbench import runs
 
+LORA = {"method": "lora", "lora_rank": 4, "lora_dropout": 0.1}
 DATA = Path(os.environ.get("WORKBENCH_TEST_DATA", ""))
 
 
@@ -117,11 +120,11 @@ def test_a_worker_killed_in_mid_epoch_ends_with_the_same_bits(workspace: Workspa
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("lost", [None, "random", "optimizer"])
-@pytest.mark.parametrize("packing", [True, False])
+@pytest.mark.parametrize("how", [{"packing": True}, {"packing": False}, LORA, {**LORA, "lora_keep": "adapter"}])
 def test_resuming_changes_no_bit_unless_a_part_is_lost(
-    workspace: Workspace, precision: str, lost: str | None, packing: bool
+    workspace: Workspace, precision: str, lost: str | None, how: dict[str, Any]
 ) -> None:
-    settings = {"precision": precision, "dropout": 0.1, "micro_batch": 3, "packing": packing, "steps": 40}
+    settings = {"precision": precision, "dropout": 0.1, "micro_batch": 3, "steps": 40, **how}
     whole, broken = job_in(workspace, "whole", **settings), job_in(workspace, "broken", **settings)
     torch.manual_seed(0)
     losses = [whole.step() for _ in range(9)]
@@ -147,6 +150,48 @@ def forget(checkpoint: Path, part: str) -> None:
 
 def _other(tensor: Tensor) -> Tensor:
     return torch.Generator().manual_seed(12345).get_state() if tensor.dtype == torch.uint8 else tensor * 0
+
+
+def logits(folder: Path) -> Tensor:
+    with torch.no_grad():
+        return open_decoder(folder)(torch.arange(4, 60)[None])
+
+
+def test_adapters_learn_and_are_kept_merged_or_alone(workspace: Workspace) -> None:
+    found = {}
+    for keep in ("merged", "adapter"):
+        job = job_in(workspace, keep, lora_keep=keep, lr=3e-2, **LORA)
+        before = job.evaluate(whole=True)["val/loss"]
+        for _ in range(20):
+            job.step()
+        job.save()
+        assert job.metrics["val/loss"] < before
+        assert all(p.requires_grad == (".lora." in name) for name, p in job.model.named_parameters())
+        job.model.eval()
+        with torch.no_grad():
+            found[keep] = job.model(torch.arange(4, 60)[None])
+        folder = list_checkpoints(job.run.dir)[-1].path
+        torch.testing.assert_close(logits(folder), found[keep], rtol=0, atol=1e-4)
+        assert (folder / "config.json").exists() == (keep == "merged")
+        assert (folder / "chat_template.jinja").exists()
+    torch.testing.assert_close(found["merged"], found["adapter"])
+    assert not torch.allclose(found["merged"], logits(workspace.models / "base"), atol=1e-3)
+    theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(workspace.models / "base"), folder).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(torch.arange(4, 60)[None]).logits, found["adapter"], rtol=0, atol=1e-4)
+
+
+def test_a_tuned_model_can_be_tuned_again(workspace: Workspace) -> None:
+    first = job_in(workspace, "first", **LORA)
+    first.step()
+    first.save()
+    again = job_in(workspace, "again", checkpoint="first", lora_keep="merged", **LORA)
+    assert again.evaluate(whole=True)["val/loss"] == pytest.approx(first.metrics["val/loss"], abs=1e-5)
+
+
+def test_an_unknown_layer_for_adapters_is_refused(workspace: Workspace) -> None:
+    with pytest.raises(UserError, match="no layer 'c_atn'"):
+        job_in(workspace, **LORA, lora_targets=["c_atn"])
 
 
 def test_what_is_refused_or_cut_is_told_by_name(workspace: Workspace) -> None:

@@ -37,6 +37,26 @@ class SFT(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True)
         ),
     ] = None
 
+    method: Annotated[
+        Literal["full", "lora"],
+        about("full: all weights learn. lora: small matrices beside the frozen ones do.", group="method"),
+    ] = "full"
+    lora_rank: Annotated[int, about("Rank of the matrices.", ge=1, le=1_024, group="method")] = 16
+    lora_alpha: Annotated[float, about("What they add is scaled by alpha / rank.", gt=0, le=65_536, group="method")] = (
+        32.0
+    )
+    lora_dropout: Annotated[
+        float, about("Share of their inputs dropped while training.", ge=0, lt=1, group="method")
+    ] = 0.0
+    lora_targets: Annotated[
+        list[str],
+        about("Layers they stand beside: attention_in, q_proj, mlp_out …; empty: all of a block.", group="method"),
+    ] = []
+    lora_keep: Annotated[
+        Literal["merged", "adapter"],
+        about("merged: checkpoints are whole models. adapter: they hold the matrices alone.", group="method"),
+    ] = "merged"
+
     epochs: Annotated[float, about("Times that every conversation is seen.", gt=0, le=100_000, group="training")] = 3.0
     steps: Annotated[
         Annotated[int, msgspec.Meta(ge=1, le=100_000_000)] | None,
@@ -53,7 +73,10 @@ class SFT(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True)
     ] = None
     lr: Annotated[
         Annotated[float, msgspec.Meta(gt=0, le=1)] | None,
-        about("Peak learning rate of AdamW; empty: 0.128 / width, which is 1e-3 for tiny.", group="training"),
+        about(
+            "Peak learning rate of AdamW; empty: 0.128 / width, which is 1e-3 for tiny, and four times that for lora.",
+            group="training",
+        ),
     ] = None
     min_lr_ratio: Annotated[
         float, about("Learning rate at the end, as a share of the peak.", ge=0, le=1, group="training")
