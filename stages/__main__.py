@@ -16,7 +16,7 @@ from stages.run import Run, Stopped
 from stages.store.errors import UserError
 from stages.store.queue import Ticket
 from stages.store.rundir import RunDir
-from stages.store.specs import TRAINING, spec_of
+from stages.store.specs import ON_DEVICE, spec_of
 
 HEARTBEAT = 15.0
 """Seconds after which a silent worker writes its state again; see stages.store.rundir.HEARTBEAT_OLD."""
@@ -66,7 +66,7 @@ def attempt(run: Run) -> None:
     ticket: Ticket | None = None
     try:
         spec_of(run.spec.stage)
-        if run.spec.stage in TRAINING:
+        if run.spec.stage in ON_DEVICE:
             ticket = wait_for_device(run)
         run.set_status("running", phase="starting", result={})
         run.event("started", pid=os.getpid())

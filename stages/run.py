@@ -120,9 +120,9 @@ class Run:
         self._refuse_replaced("tokenizer", parent, tokenizer.info.digest)
         return tokenizer
 
-    def checkpoint(self) -> Path:
-        """The folder of the checkpoint the run starts from, verified; UserError when it is gone or another now."""
-        parent = self._parent("checkpoint")
+    def checkpoint(self, role: str = "checkpoint") -> Path:
+        """The folder of a checkpoint the run starts from, verified; UserError when it is gone or another now."""
+        parent = self._parent(role)
         path = Path(parent.name)
         if not (path / MANIFEST).is_file():
             raise UserError(f"The checkpoint {path} that this run starts from is gone.", "Start a new run.")

@@ -13,6 +13,7 @@ from workbench.cli_chat import chat
 from workbench.cli_compare import compare
 from workbench.cli_data import data
 from workbench.cli_doctor import doctor
+from workbench.cli_evaluate import evaluate
 from workbench.cli_import import import_
 from workbench.cli_labels import labels
 from workbench.cli_models import models
@@ -45,7 +46,7 @@ def workbench() -> None:
     """The root of all commands."""
 
 
-for command in (data, tokenizer, train, runs, compare, labels, chat, models, doctor, import_):
+for command in (data, tokenizer, train, runs, compare, evaluate, labels, chat, models, doctor, import_):
     workbench.add_command(command)
 
 

@@ -106,14 +106,24 @@ def run_stage(
     dataset: str | None = None,
     tokenizer: str | None = None,
     checkpoint: str | None = None,
+    checkpoints: Sequence[str] = (),
 ) -> RunDir:
     """Launch a run; then return at once (`detach`), or wait and show progress. Raises what made the run fail."""
     from workbench.progress import how_to_return, wait
     from workbench.runs import launch
 
     width = house.settings.queue.cpu_width
-    parents = {"dataset": dataset, "tokenizer": tokenizer, "checkpoint": checkpoint}
-    run = launch(house.workspace, stage, name, settings, cpu_width=width, **parents)
+    run = launch(
+        house.workspace,
+        stage,
+        name,
+        settings,
+        dataset=dataset,
+        tokenizer=tokenizer,
+        checkpoint=checkpoint,
+        checkpoints=checkpoints,
+        cpu_width=width,
+    )
     if detach:
         say(f"{name} is at work. {how_to_return(run)}")
     else:

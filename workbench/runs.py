@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -38,12 +38,14 @@ def launch(
     dataset: str | None = None,
     tokenizer: str | None = None,
     checkpoint: str | None = None,
+    checkpoints: Sequence[str] = (),
     cpu_width: int = 1,
 ) -> RunDir:
     """Start a detached worker on a new run and return at once.
 
     `name` is the name of what the run makes: the dataset, the tokenizer, or the trained model. `dataset`, `tokenizer`
-    and `checkpoint` are names as people write them; they are pinned by digest. Raises UserError
+    and `checkpoint` are names as people write them; they are pinned by digest. `checkpoints` are for a stage that looks
+    at several. Raises UserError
     for a setting that the stage's spec refuses, an unknown parent, or a name that another run has.
     """
     workspace.ensure()
@@ -54,7 +56,7 @@ def launch(
         stage=stage,
         name=name,
         settings=resolved,
-        parents=_pin(workspace, dataset, tokenizer, checkpoint),
+        parents=_pin(workspace, dataset, tokenizer, checkpoint, checkpoints),
         seed=int(resolved.get("seed") or 0),
         threads=int(resolved.get("threads") or usable_cores()),
         versions=_versions(),
@@ -168,20 +170,32 @@ def _request(run: RunDir, verb: str, values: dict[str, Any] | None = None) -> No
     run.request(verb, values)
 
 
-def _pin(workspace: Workspace, dataset: str | None, tokenizer: str | None, checkpoint: str | None) -> dict[str, Parent]:
+def _pin(
+    workspace: Workspace,
+    dataset: str | None,
+    tokenizer: str | None,
+    checkpoint: str | None,
+    checkpoints: Sequence[str],
+) -> dict[str, Parent]:
     parents = {}
     if dataset is not None:
         parents["dataset"] = Parent(dataset, find_dataset(workspace, dataset).info.digest)
     if tokenizer is not None:
         parents["tokenizer"] = Parent(tokenizer, find_tokenizer(workspace, tokenizer).info.digest)
     if checkpoint is not None:
-        found = resolve_checkpoint(workspace, checkpoint)
-        if not (found.path / MANIFEST).is_file():
-            raise UserError(
-                f"The model folder {found.path} was not written by workbench.", "`workbench import` takes it in first."
-            )
-        parents["checkpoint"] = Parent(str(found.path), found.digest())
+        parents["checkpoint"] = _pinned_checkpoint(workspace, checkpoint)
+    for number, name in enumerate(checkpoints, 1):
+        parents[f"checkpoint-{number}"] = _pinned_checkpoint(workspace, name)
     return parents
+
+
+def _pinned_checkpoint(workspace: Workspace, name: str) -> Parent:
+    found = resolve_checkpoint(workspace, name)
+    if not (found.path / MANIFEST).is_file():
+        raise UserError(
+            f"The model folder {found.path} was not written by workbench.", "`workbench import` takes it in first."
+        )
+    return Parent(str(found.path), found.digest())
 
 
 def _versions() -> dict[str, str]:

@@ -77,6 +77,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     labels: LabelSettings = LabelSettings()
     build: dict[str, Any] = {}
     importing: dict[str, Any] = {}
+    evaluate: dict[str, Any] = {}
     tokenizer: dict[str, Any] = {}
     pretrain: dict[str, Any] = {}
     sft: dict[str, Any] = {}

@@ -15,13 +15,13 @@ class Share(NamedTuple):
     """How many of how many, with the bounds of the 95 % Wilson interval (0 and 1 where there is nothing to count)."""
 
     hits: float
-    count: int
+    of: int
     low: float
     high: float
 
     @property
     def value(self) -> float | None:
-        return self.hits / self.count if self.count else None
+        return self.hits / self.of if self.of else None
 
     def __str__(self) -> str:
         if self.value is None:

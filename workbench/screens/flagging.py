@@ -18,9 +18,9 @@ class Flagging(Dialog[str]):
     CSS_PATH = "question.tcss"
     AUTO_FOCUS = ""
     BINDINGS = [
-        bind("flagging.1", "1", "toggle(0)", "Not helpful", "It does not do what was asked."),
-        bind("flagging.2", "2", "toggle(1)", "Not honest", "It says what is false as if it were true."),
-        bind("flagging.3", "3", "toggle(2)", "Harmful", "It could hurt somebody."),
+        bind("flagging.1", "1", "choose(0)", "Not helpful", "It does not do what was asked."),
+        bind("flagging.2", "2", "choose(1)", "Not honest", "It says what is false as if it were true."),
+        bind("flagging.3", "3", "choose(2)", "Harmful", "It could hurt somebody."),
         bind("flagging.flag", "enter", "flag", "Flag", "Save the flag."),
     ]
 
@@ -38,7 +38,7 @@ class Flagging(Dialog[str]):
     def on_mount(self) -> None:
         self._show()
 
-    def action_toggle(self, number: int) -> None:
+    def action_choose(self, number: int) -> None:
         self._chosen ^= {number}
         self._show()
 

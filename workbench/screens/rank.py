@@ -162,14 +162,14 @@ def sheet_of(chosen: LabelSet, found: Figures) -> Iterator[Content]:
     if found.median_seconds is not None:
         rate = f", {found.per_hour:,.0f} an hour at work" if found.per_hour else ""
         yield Content.assemble(_name("time"), f"{duration(found.median_seconds)} in the middle{rate}")
-    if any(place.count for place in found.best_by_place):
+    if any(place.of for place in found.best_by_place):
         yield Content()
         yield Content.styled(
             "Ranked alone at the top, by place on the screen (without bias all are alike)", "$text-muted"
         )
         for number, place in enumerate(found.best_by_place, 1):
             yield Content.assemble(_name(f"place {number}"), _bar(place))
-    if found.longer_wins.count:
+    if found.longer_wins.of:
         yield Content()
         yield Content.styled(
             "The longer of two that differ in rank was preferred (without bias one in two)", "$text-muted"

@@ -7,6 +7,7 @@ import msgspec
 from stages.store.errors import UserError
 from stages.store.names import nearest
 from stages.store.specs.build import Build
+from stages.store.specs.evaluate import Evaluate
 from stages.store.specs.importing import Importing
 from stages.store.specs.pretrain import Pretrain
 from stages.store.specs.sft import SFT
@@ -18,11 +19,15 @@ STAGES: dict[str, type[msgspec.Struct]] = {
     "tokenizer": Tokenizer,
     "pretrain": Pretrain,
     "sft": SFT,
+    "evaluate": Evaluate,
 }
 """By stage: the name of the file in `stages/`, of the spec's file here, and of the table in workbench.toml."""
 
 TRAINING = ("pretrain", "sft")
 """Stages that train a model: `workbench train STAGE`. They take a place in the device queue."""
+
+ON_DEVICE = (*TRAINING, "evaluate")
+"""Stages that run a model, and so wait for their device."""
 
 FROM_CHECKPOINT = ("sft",)
 """Those of them that go on from a checkpoint, with its tokenizer. The others make a new model."""

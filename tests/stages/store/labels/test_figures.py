@@ -29,7 +29,7 @@ def test_a_person_who_likes_long_answers_shows_in_the_length_bias_and_not_in_the
         ranks = [5 - len(one.text) for one in shown.completions]
         labels.save(shown.label("rank", "ada", ranks=ranks, seconds=2.0))
     found = figures(judged(labels))
-    assert (found.longer_wins.value, found.longer_wins.count) == (1.0, 360)
+    assert (found.longer_wins.value, found.longer_wins.of) == (1.0, 360)
     assert sum(place.hits for place in found.best_by_place) == 60
     assert all(place.low < 0.4 for place in found.best_by_place)
     assert (found.median_seconds, found.by_annotator, found.by_kind) == (2.0, {"ada": 60}, {"rank": 60})
@@ -65,7 +65,7 @@ def test_two_people_agree_in_part_and_their_conflicts_are_listed(labels: Labels)
                 own.save(shown.label("rank", annotator, ranks=ranks))
     found = figures(judged(labels))
     (between,) = found.between
-    assert (between.who, between.prompts, between.pairs.hits, between.pairs.count) == ("ada and ben", 10, 42, 60)
+    assert (between.who, between.prompts, between.pairs.hits, between.pairs.of) == ("ada and ben", 10, 42, 60)
     assert between.tau is not None and between.tau[0] == pytest.approx(0.4)
     assert [conflict.tau for conflict in found.conflicts] == pytest.approx([-1.0] * 3)
 

@@ -1,0 +1,365 @@
+"""Evaluation: what checkpoints make of a dataset, each measured in the same way on the same records.
+
+text       L = −1/N Σ log p(x_t | x_<t), perplexity exp(L), bits a byte L·N / (bytes · ln 2). Each token is predicted
+           once; a document longer than the context is read in windows that overlap by half, so that a token sees at
+           least half a context of what stands before it.
+chat       the same over what the assistant says.
+prompts    answers, each token the likeliest; the share that is right, with Wilson's interval.
+labelled   multiple choice: the option of highest log-likelihood after the question, as it is (`choice`) and divided by
+           its bytes (`choice_per_byte`). Source: Brown et al., Language Models are Few-Shot Learners (2005.14165), 2.4.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+import torch
+
+from stages.completion import TextModel, open_text_model
+from stages.data.conversations import Masker, choose_template
+from stages.data.records import read_records
+from stages.data.templates import template_in
+from stages.data.world import is_correct
+from stages.generate import Sampling, generate
+from stages.loop import set_up_torch
+from stages.models.bases import base_folder
+from stages.run import Run
+from stages.sft import probe_prompts
+from stages.store.checkpoints import Checkpoint
+from stages.store.datasets import Dataset
+from stages.store.errors import UserError
+from stages.store.evaluations import FILE, Answer, Evaluation, Row
+from stages.store.files import write_atomic
+from stages.store.records import ChatRecord, LabelledRecord, Message, PromptRecord, Record, TextRecord
+from stages.store.specs.evaluate import Evaluate
+from stages.store.statistics import share
+
+T = TypeVar("T")
+
+Progress = Callable[[int, int], None]
+"""Called with records done and in all. It may raise, to cancel."""
+
+
+class Scored(NamedTuple):
+    """Tokens to be predicted: `ids` with the number of first tokens that are only read."""
+
+    ids: list[int]
+    read: int
+
+
+def run(run: Run) -> dict[str, Any]:
+    """Measure every checkpoint of the run; what was found, checkpoint by checkpoint, is kept as it comes."""
+    settings, dataset = run.settings(Evaluate), run.dataset()
+    split, records = chosen(dataset, settings)
+    found = Evaluation(
+        dataset=dataset.name,
+        dataset_digest=dataset.info.digest,
+        kind=dataset.info.kind,
+        split=split,
+        records=len(records),
+    )
+    device = set_up_torch(run, deterministic=False).type
+    roles = sorted((role for role in run.spec.parents if role.startswith("checkpoint")), key=_number)
+    for done, role in enumerate(roles):
+
+        def progress(count: int, total: int, done: int = done) -> None:
+            run.progress(done * total + count, len(roles) * total, unit="records", phase=f"checkpoint {done + 1}")
+
+        folder = run.checkpoint(role)
+        row = evaluate(folder, records, settings, device, progress)
+        found = msgspec.structs.replace(found, rows=[*found.rows, row])
+        write_atomic(run.dir.path / FILE, msgspec.json.format(msgspec.json.encode(found), indent=1))
+        shares = {f"eval/{name}": part.value for name, part in row.shares.items() if part.value is not None}
+        run.log_metrics(row.step, {f"eval/{name}": value for name, value in row.figures.items()} | shares)
+        for answer in row.answers:
+            run.sample(row.step, prompt=answer.prompt, text=answer.text)
+    return {"checkpoints": len(found.rows), "records": len(records), "split": split}
+
+
+def chosen(dataset: Dataset, settings: Evaluate) -> tuple[str, list[Record]]:
+    """The part of the dataset and the records of it that are looked at. UserError when there are none."""
+    split = settings.split
+    if split == "auto":
+        split = "val" if dataset.info.records.get("val") else "all"
+    parts = list(dataset.info.records) if split == "all" else [split]
+    count = sum(dataset.info.records.get(part, 0) for part in parts)
+    if not count:
+        raise UserError(f"The {split} part of {dataset.name!r} is empty.", "Choose another split.")
+    wanted = range(count)
+    if settings.max_records is not None and count > settings.max_records:
+        wanted = sorted(random.Random(settings.seed).sample(wanted, settings.max_records))  # type: ignore[assignment]
+    keep, every = set(wanted), chain.from_iterable(read_records(dataset, part) for part in parts)
+    return split, [record for number, record in enumerate(every) if number in keep]
+
+
+def evaluate(folder: Path, records: Sequence[Record], settings: Evaluate, device: str, progress: Progress) -> Row:
+    """One checkpoint on these records, all of one kind."""
+    model = open_text_model(folder, device, precision=settings.precision)
+    lineage = Checkpoint(folder, 0).lineage()
+    name = f"{lineage.name}@{lineage.step}" if lineage and lineage.step else folder.name
+    row = Row(checkpoint=name, step=lineage.step if lineage else 0)
+    base = base_folder(folder)
+    own = template_in(folder) or template_in(base)
+    template = (
+        (own or choose_template(base, "raw"))
+        if settings.template == "auto"
+        else choose_template(base, settings.template)
+    )
+    with Masker(base, text=template) as masker:
+        kind = type(records[0])
+        if kind is TextRecord:
+            row = _with_loss(row, model, records, settings, progress, _documents(model))
+        elif kind is ChatRecord:
+            row = _with_loss(row, model, records, settings, progress, _said(masker, model.context))
+        elif kind is PromptRecord:
+            row = _with_answers(row, model, masker, records, settings, progress)
+        elif kind is LabelledRecord:
+            row = _with_choices(row, model, records, settings, progress)
+        else:
+            raise UserError("Preferences are no measure of a language model.", "Choose text, chat, prompts or choices.")
+        if settings.probes:
+            row = _with_probes(row, model, masker, settings)
+    return row
+
+
+# -- log-likelihood ----------------------------------------------------------------------------------------------------
+
+
+def _with_loss(
+    row: Row,
+    model: TextModel,
+    records: Sequence[Record],
+    settings: Evaluate,
+    progress: Progress,
+    pieces_of: Callable[[Record], tuple[list[Scored], int]],
+) -> Row:
+    nats = 0.0
+    tokens = size = left_out = 0
+    for done, some in _chunks(records, 64):
+        pieces: list[Scored] = []
+        for record in some:
+            found, count = pieces_of(record)
+            left_out += not found
+            pieces += found
+            size += count
+        for total, count in log_likelihoods(model, pieces, settings.batch_tokens):
+            nats, tokens = nats - total, tokens + count
+        progress(done, len(records))
+    if not tokens:
+        raise UserError("There is nothing to predict in these records.")
+    loss = nats / tokens
+    figures = {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "bits_per_byte": nats / size / math.log(2)}
+    note = f"{left_out:,} records hold nothing that this model can be asked to predict." if left_out else ""
+    return msgspec.structs.replace(row, figures=figures, note=note)
+
+
+def _documents(model: TextModel) -> Callable[[Record], tuple[list[Scored], int]]:
+    """A document after the end-of-text token, in windows, and its bytes."""
+
+    def pieces(record: Record) -> tuple[list[Scored], int]:
+        assert isinstance(record, TextRecord)
+        ids = [model.tokenizer.eos_id, *model.tokenizer.encode(record.text)]
+        return list(windows(ids, model.context)), len(record.text.encode())
+
+    return pieces
+
+
+def windows(ids: Sequence[int], context: int) -> Iterator[Scored]:
+    """Every token but the first once: windows of `context` + 1 tokens, each half beyond the one before."""
+    at = 1
+    while at < len(ids):
+        stop = min(len(ids), context + 1 if at == 1 else at + max(1, context // 2))
+        start = max(0, stop - context - 1)
+        yield Scored(list(ids[start:stop]), at - start)
+        at = stop
+
+
+def _said(masker: Masker, context: int) -> Callable[[Record], tuple[list[Scored], int]]:
+    """Each run of tokens that the assistant says after all that stands before it, and their bytes."""
+
+    def pieces(record: Record) -> tuple[list[Scored], int]:
+        assert isinstance(record, ChatRecord)
+        try:
+            found = masker.mask(record.messages)
+        except UserError:
+            return [], 0
+        ids, trained = found.ids[: context + 1], found.trained[: context + 1]
+        said = [message.content for message in record.messages if message.role == "assistant"]
+        turns = list(_runs(trained))
+        size = sum(len(content.encode()) for content in said[: len(turns)])
+        return [Scored(ids[:stop], start) for start, stop in turns if start > 0], size
+
+    return pieces
+
+
+def _runs(flags: Sequence[bool]) -> Iterator[tuple[int, int]]:
+    start = None
+    for place, on in enumerate([*flags, False]):
+        if on and start is None:
+            start = place
+        elif not on and start is not None:
+            yield start, place
+            start = None
+
+
+@torch.no_grad()
+def log_likelihoods(model: TextModel, pieces: Sequence[Scored], batch_tokens: int) -> list[tuple[float, int]]:
+    """For each piece the sum of log p over its tokens from `read` on, in nats, and their number."""
+    order = sorted(range(len(pieces)), key=lambda i: len(pieces[i].ids))
+    found: list[tuple[float, int]] = [(0.0, 0)] * len(pieces)
+    start = 0
+    while start < len(order):
+        stop = start + 1
+        while stop < len(order) and (stop - start + 1) * len(pieces[order[stop]].ids) <= batch_tokens:
+            stop += 1
+        some = [pieces[i] for i in order[start:stop]]
+        for i, result in zip(order[start:stop], _score(model, some), strict=True):
+            found[i] = result
+        start = stop
+    return found
+
+
+def _score(model: TextModel, some: Sequence[Scored]) -> list[tuple[float, int]]:
+    """Padded on the right, which causal attention does not see."""
+    longest = max(len(piece.ids) for piece in some) - 1
+    device = model.decoder.tokens.device
+    inputs = torch.zeros(len(some), longest, dtype=torch.long)
+    targets = torch.zeros(len(some), longest, dtype=torch.long)
+    wanted = torch.zeros(len(some), longest)
+    for row, piece in enumerate(some):
+        ids = torch.tensor(piece.ids)
+        inputs[row, : len(ids) - 1], targets[row, : len(ids) - 1] = ids[:-1], ids[1:]
+        wanted[row, piece.read - 1 : len(ids) - 1] = 1
+    logits = model.decoder(inputs.to(device)).float()
+    logs = torch.log_softmax(logits, -1).gather(-1, targets.to(device)[..., None])[..., 0].cpu().double()
+    return [(float((logs[i] * wanted[i]).sum()), int(wanted[i].sum())) for i in range(len(some))]
+
+
+# -- answers -----------------------------------------------------------------------------------------------------------
+
+
+def _with_answers(
+    row: Row, model: TextModel, masker: Masker, records: Sequence[Record], settings: Evaluate, progress: Progress
+) -> Row:
+    prompts = [record for record in records if isinstance(record, PromptRecord)]
+    hits: dict[str, list[bool]] = defaultdict(list)
+    answers: list[Answer] = []
+    for done, some in _chunks(prompts, 4 * settings.slots):
+        asked = [record.messages for record in some]
+        for record, text in zip(some, answered(model, masker, asked, settings), strict=True):
+            right = is_right(record, text, settings.match) if record.answer is not None else None
+            if right is not None:
+                hits["exact"].append(right)
+                group = record.meta.get("family") or record.meta.get("task")
+                if isinstance(group, str):
+                    hits[f"exact/{group}"].append(right)
+            prompt = record.messages[-1].content if record.messages else ""
+            answers.append(Answer(prompt=prompt, text=text, wanted=record.answer, right=right))
+        progress(done, len(prompts))
+    answers.sort(key=lambda answer: answer.right is True)
+    shares = {name: share(sum(each), len(each)) for name, each in hits.items()}
+    return msgspec.structs.replace(row, shares=shares, answers=answers[: settings.examples])
+
+
+def answered(model: TextModel, masker: Masker, asked: Sequence[Sequence[Message]], settings: Evaluate) -> list[str]:
+    """The likeliest answer to each conversation, as text. A prompt that is too long keeps its end."""
+    end = _end_of_turn(masker)
+    stops = tuple({*model.end_ids, *([end] if end is not None else [])})
+    room = max(1, model.context - settings.max_new_tokens)
+    sampling = Sampling(temperature=0.0, max_new_tokens=min(settings.max_new_tokens, model.context - 1), stop_ids=stops)
+    ids = [masker.prompt(messages)[-room:] or [model.tokenizer.eos_id] for messages in asked]
+    found = generate(model.decoder, ids, sampling, max_slots=settings.slots)
+    return [model.tokenizer.decode([token for token in each if token not in stops]).strip() for each in found]
+
+
+def is_right(record: PromptRecord, text: str, match: str) -> bool:
+    """Whether an answer is the record's, by the rule `match`."""
+    assert record.answer is not None
+    if match == "auto":
+        match = (
+            "world" if {"lead", "answer"} <= record.meta.keys() else "number" if "####" in record.answer else "exact"
+        )
+    if match == "world":
+        return is_correct({"answer": record.answer, "meta": record.meta}, text)
+    if match == "number":
+        wanted, said = _last_number(record.answer), _last_number(text)
+        return wanted is not None and wanted == said
+    if match == "contains":
+        return _plain(record.answer) in _plain(text)
+    return _plain(text) == _plain(record.answer)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split()).rstrip(".!?").strip()
+
+
+def _last_number(text: str) -> float | None:
+    found = re.findall(r"-?\d[\d,]*(?:\.\d+)?", text)
+    return float(found[-1].replace(",", "")) if found else None
+
+
+def _with_probes(row: Row, model: TextModel, masker: Masker, settings: Evaluate) -> Row:
+    prompts = probe_prompts()
+    texts = answered(model, masker, [[Message("user", prompt)] for prompt in prompts], settings)
+    answers = [Answer(prompt=prompt, text=text) for prompt, text in zip(prompts, texts, strict=True)]
+    return msgspec.structs.replace(row, answers=[*row.answers, *answers])
+
+
+def _end_of_turn(masker: Masker) -> int | None:
+    try:
+        return masker.end_of_turn()
+    except UserError:
+        return None
+
+
+# -- multiple choice ---------------------------------------------------------------------------------------------------
+
+
+def _with_choices(row: Row, model: TextModel, records: Sequence[Record], settings: Evaluate, progress: Progress) -> Row:
+    hits: dict[str, list[bool]] = defaultdict(list)
+    asked = [one for one in records if isinstance(one, LabelledRecord) and one.task == "choice"]
+    if not asked:
+        raise UserError("There is no multiple choice among these records.", "Choose another dataset.")
+    for done, some in _chunks(asked, 32):
+        pieces, sizes = [], []
+        for record in some:
+            question = [model.tokenizer.eos_id, *model.tokenizer.encode(record.texts[0])]
+            for option in record.texts[1:]:
+                ids = model.tokenizer.encode(" " + option)
+                kept = question[-max(1, model.context - len(ids)) :]
+                pieces.append(Scored([*kept, *ids], len(kept)))
+                sizes.append(len(option.encode()))
+        scores = iter(zip(log_likelihoods(model, pieces, settings.batch_tokens), sizes, strict=True))
+        for record in some:
+            options = [next(scores) for _ in record.texts[1:]]
+            right = int(record.label or 0)
+            hits["choice"].append(_best(total for (total, _), _ in options) == right)
+            hits["choice_per_byte"].append(_best(total / max(1, size) for (total, _), size in options) == right)
+        progress(done, len(asked))
+    others = len(records) - len(asked)
+    note = f"{others:,} records of other tasks are left out." if others else ""
+    shares = {name: share(sum(each), len(each)) for name, each in hits.items()}
+    return msgspec.structs.replace(row, shares=shares, note=note)
+
+
+def _best(values: Iterable[float]) -> int:
+    every = list(values)
+    return every.index(max(every))
+
+
+def _chunks(values: Sequence[T], size: int) -> Iterator[tuple[int, Sequence[T]]]:
+    for start in range(0, len(values), size):
+        some = values[start : start + size]
+        yield start + len(some), some
+
+
+def _number(role: str) -> int:
+    return int(role.rpartition("-")[2]) if "-" in role else 0
