@@ -10,6 +10,7 @@ from typing import Any
 import click
 import msgspec
 
+from stages.store import strict
 from stages.store.datasets import Dataset, DatasetInfo, Filter, find_dataset, list_datasets
 from stages.store.errors import UserError, WorkFailed
 from stages.store.names import check_name
@@ -31,6 +32,7 @@ from workbench.cli_common import (
     set_option,
     stage_settings,
 )
+from workbench.cli_records import record_options, show_records, wants_records
 from workbench.desk_client import ask_once
 from workbench.display import shortened
 from workbench.record_lines import record_lines
@@ -127,11 +129,18 @@ def list_(house: House, as_json: bool) -> None:
 
 @data.command("show")
 @click.argument("name")
+@record_options
 @json_option
 @pass_house
-def show(house: House, name: str, as_json: bool) -> None:
-    """Show a dataset's report: sources, what each filter removed, and what could not be read."""
+def show(house: House, name: str, as_json: bool, **records: Any) -> None:
+    """Show a dataset's report: sources, what each filter removed, and what could not be read.
+
+    With --records, --search or --filter it shows records instead.
+    """
     found = find_dataset(house.workspace, name)
+    if wants_records(**records):
+        show_records(house.workspace, name, as_json=as_json, **records)
+        return
     if as_json:
         say_json(msgspec.to_builtins(found.info))
     else:
@@ -272,7 +281,7 @@ def _filter(part: Filter) -> Iterator[str]:
 
 
 def _changed(info: DatasetInfo) -> list[str]:
-    defaults = {field.name: field.default for field in msgspec.structs.fields(Build)}
+    defaults = {field.name: field.default for field in strict.fields(Build)}
     return [
         f"{key} = {value}" for key, value in info.settings.items() if key != "sources" and value != defaults.get(key)
     ]

@@ -43,7 +43,7 @@ def read_table(file: BinaryIO, refuse: Refuse, *, tabs: bool) -> Iterator[tuple[
         if not problem and not any(cells):
             continue
         if not problem and len(cells) != len(columns):
-            problem = f"There are {len(cells):,} fields, and the head names {len(columns):,}."
+            problem = f"The number of its fields is {len(cells):,}, and the head names {len(columns):,}."
         if problem and tabs:
             cells = lines.first.rstrip("\r\n").split("\t")
         if problem and (not tabs or len(cells) != len(columns)):

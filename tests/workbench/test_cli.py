@@ -409,3 +409,34 @@ def test_logs_go_byte_for_byte_to_a_pipe_and_are_made_visible_on_a_terminal(popu
     os.close(theirs)
     assert os.read(ours, 1_000) == "first\r\n␛[2J \\xff\r\n".encode()
     os.close(ours)
+
+
+# --- what sources hold
+
+
+def test_a_dry_run_shows_what_would_be_read_and_builds_nothing(
+    command: Command, workspace: Workspace, tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("frage,antwort,id\n2+2?,4,a\nWhy?,So.,b\n")
+    code, _, err = command("data", "build", str(path), "--dry-run")
+    assert code == 2 and "its fields are: frage, antwort, id" in one_line(err)
+    code, out, err = command(
+        "data", "build", str(path), "--dry-run", "--map", "prompt=frage", "--map", "completion=antwort"
+    )
+    assert code == 0, err
+    assert "chat records, from 1 file" in out and "frage as prompt, antwort as completion" in out
+    assert "2+2?" in out and "meta    id" in out
+    assert not any(workspace.datasets.iterdir()) and not any(workspace.runs.iterdir())
+
+
+def test_standard_input_is_kept_until_it_has_been_built(command: Command, workspace: Workspace) -> None:
+    rows = "".join(f'{{"prompt": "What is {n}?", "completion": "A number."}}\n' for n in range(30))
+    for arguments, shows in ((("--dry-run",), "chat records"), (("--name", "piped"), "Built the dataset piped")):
+        process = spawn("data", "build", "-", *arguments, stdin=subprocess.PIPE)
+        out, err = process.communicate(rows, timeout=60)
+        assert process.returncode == 0, err
+        assert shows in out
+        assert list((workspace.root / "spool").iterdir()) == []
+    info = find_dataset(workspace, "piped").info
+    assert info.kind == "chat" and sum(info.records.values()) == 30
