@@ -14,25 +14,30 @@ PARTS = " ▏▎▍▌▋▊▉█"
 
 
 def fact_lines(check: Check) -> Iterator[str]:
-    """Kind, counts, notes and what could not be read."""
+    """Kind, counts and notes."""
     records = ", ".join(f"{count:,} {split}" for split, count in check.records.items() if split != "all")
     total = sum(check.records.values())
     yield f"{check.kind} · {total:,} records{f' ({records})' if records else ''} · {check.characters:,} characters"
     yield f"{check.files:,} file{'s' * (check.files != 1)} · {check.bytes:,} bytes"
     yield from map(displayable_line, check.notes)
-    if check.problem_count:
-        yield f"Could not be read: {check.problem_count:,}"
-        for problem in check.problems[:PROBLEMS]:
-            place = ":".join(filter(None, [problem.file, str(problem.line) if problem.line else "", problem.field]))
-            yield displayable_line(f"  {place}: {problem.message}")
-        if (more := check.problem_count - PROBLEMS) > 0:
-            yield f"  … and {more:,} more"
+
+
+def problem_lines(check: Check) -> Iterator[str]:
+    """What could not be read."""
+    if not check.problem_count:
+        return
+    yield f"Could not be read: {check.problem_count:,}"
+    for problem in check.problems[:PROBLEMS]:
+        place = ":".join(filter(None, [problem.file, str(problem.line) if problem.line else "", problem.field]))
+        yield displayable_line(f"  {place}: {problem.message}")
+    if (more := check.problem_count - PROBLEMS) > 0:
+        yield f"  … and {more:,} more"
 
 
 def length_lines(lengths: Lengths, width: int) -> Iterator[str]:
     """Quantiles and a histogram of at most `width` columns."""
     yield f"Lengths in {lengths.unit}: {lengths.least:,} to {lengths.most:,}, {lengths.mean:,.0f} on average"
-    yield "  " + "  ".join(f"{name}: {value:,}" for name, value in lengths.quantiles.items())
+    yield "  " + "  ".join(f"{name} {value:,}" for name, value in lengths.quantiles.items())
     names = [f"{bar.low:,} – {bar.high - 1:,}" for bar in lengths.bars]
     counts = [f"{bar.count:,}" for bar in lengths.bars]
     left, right = max(map(len, names), default=0), max(map(len, counts), default=0)

@@ -17,7 +17,7 @@ from stages.store.desk import DeskProgress
 from stages.store.errors import UserError
 from stages.store.sources import STARTER, absolute_source
 from stages.store.specs.build import Build
-from workbench.check_lines import fact_lines, finding_lines, length_lines
+from workbench.check_lines import fact_lines, finding_lines, length_lines, problem_lines
 from workbench.cli_common import (
     House,
     SpecCommand,
@@ -94,6 +94,7 @@ def _report(found: Check, width: int) -> Iterator[str]:
         yield ""
         yield from length_lines(lengths, width)
     yield ""
+    yield from problem_lines(found)
     yield f"findings: {len(found.findings)}" if found.findings else "Nothing suspicious was found."
     for finding in found.findings:
         yield from finding_lines(finding, width)

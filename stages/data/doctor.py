@@ -214,7 +214,7 @@ def lengths_of(unit: str, values: array[int]) -> Lengths:
     edges = _edges(least, most)
     counts = np.histogram(lengths, edges)[0].tolist()
     bars = [Bar(low, high, count) for low, high, count in zip(edges, edges[1:], counts, strict=False)]
-    names = [f"{share} %" for share in QUANTILES]
+    names = [f"p{share}" for share in QUANTILES]
     return Lengths(unit, least, most, float(lengths.mean()), dict(zip(names, quantiles, strict=True)), bars)
 
 

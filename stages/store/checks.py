@@ -46,7 +46,7 @@ class Lengths(msgspec.Struct, frozen=True):
     most: int
     mean: float
     quantiles: dict[str, int]
-    """By name: 5 %, 25 %, 50 %, 75 %, 95 %, 99 %."""
+    """By name: p5, p25, p50, p75, p95, p99, in percent of the records."""
     bars: list[Bar]
 
 

@@ -17,7 +17,7 @@ from stages.store.checks import Check, Finding
 from stages.store.desk import DeskProgress
 from stages.store.errors import UserError
 from stages.store.tokenizers import find_tokenizer, list_tokenizers
-from workbench.check_lines import fact_lines, length_lines, remedy
+from workbench.check_lines import fact_lines, length_lines, problem_lines, remedy
 from workbench.display import content, line
 from workbench.keys import SCROLL_KEYS, bind
 from workbench.screens.base import Dialog, PlaceScreen
@@ -60,7 +60,7 @@ class CheckScreen(PlaceScreen):
                 facts.border_title = "Data"
                 yield Static(id="report")
             with Vertical(id="suspicions"):
-                findings = PickList(id="findings", empty="nothing yet")
+                findings = PickList(id="findings", empty="none")
                 findings.border_title = "Findings"
                 findings.add_class("pane")
                 yield findings
@@ -108,6 +108,8 @@ class CheckScreen(PlaceScreen):
         parts = list(fact_lines(self.found))
         for lengths in self.found.lengths:
             parts += ["", *length_lines(lengths, width)]
+        if self.found.problem_count:
+            parts += ["", *problem_lines(self.found)]
         self._say("\n".join(parts))
 
     def _show_findings(self) -> None:
