@@ -170,10 +170,11 @@ def _backend(kind: Kind) -> ModuleType:
 def _choose(kind: Kind) -> ModuleType:
     call, device, dtype, few_keys, lean, obstacle = kind
     name, why = _measured(call, device, few_keys, lean, obstacle)
+    asked = os.environ.get("WORKBENCH_ATTENTION", "")
     if obstacle and device.type == "cuda":
         why = f"{why}; not triton: {obstacle}"
-        _say_once(f"Attention goes through PyTorch rather than Triton: {obstacle}.")
-    asked = os.environ.get("WORKBENCH_ATTENTION", "")
+        if asked in ("", "triton"):
+            _say_once(f"Attention goes through PyTorch rather than Triton: {obstacle}.")
     if asked and asked != name:
         reason = _unfit(asked, call, lean, obstacle)
         if reason:
@@ -246,6 +247,8 @@ def _obstacle_on(device: torch.device, dtype: torch.dtype, width: int) -> str:
     reason = backend.refusal(device, dtype, width)
     if reason or device.type != "cuda":
         return reason
+    if os.environ.get("WORKBENCH_ATTENTION", "triton") not in ("", "triton"):
+        return "WORKBENCH_ATTENTION names another"  # which spares a card on which the self-test itself is the trouble
     return import_module("kernels.selftest").verdict(device, dtype, width)
 
 
