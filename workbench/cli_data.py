@@ -32,6 +32,7 @@ from workbench.cli_common import (
     set_option,
     stage_settings,
 )
+from workbench.cli_from_labels import from_labels
 from workbench.cli_records import record_options, show_records, wants_records
 from workbench.desk_client import ask_once
 from workbench.display import shortened
@@ -56,6 +57,7 @@ def data() -> None:
 
 
 data.add_command(check)
+data.add_command(from_labels)
 
 
 @data.command("build", cls=BuildCommand, spec=Build)

@@ -33,7 +33,7 @@ def choice_options(function: Any) -> Any:
         click.option("--models", is_flag=True, help="Labels that a model gave, too."),
         click.option("--part", "parts", multiple=True, type=click.Choice(get_args(Part)), help="Only prompts of it."),
         click.option("--annotator", "annotators", multiple=True, help="Only this person's; repeatable."),
-        click.option("--set", "sets", multiple=True, help="Only this label set; repeatable."),
+        click.option("--label-set", "sets", multiple=True, help="Only this label set; repeatable."),
     ):
         function = option(function)
     return function
