@@ -142,4 +142,6 @@ def too_deep(value: object) -> bool:
     for _ in range(DEEPEST):
         inner = (part.values() if isinstance(part, dict) else part for part in level if isinstance(part, dict | list))
         level = [part for parts in inner for part in parts]
-    return bool(level)
+        if not level:
+            return False
+    return True
