@@ -37,7 +37,7 @@ CONVERTED: dict[Kind, tuple[Kind, ...]] = {
     "preference": (),
     "labelled": (),
 }
-"""Kinds whose records can be made into this one, when it is asked for and no shape of its own fits."""
+"""Kinds whose records can be made into this one, when it is asked for."""
 
 
 class Detection(NamedTuple):
@@ -51,16 +51,15 @@ class Detection(NamedTuple):
 
 
 def detect(rows: Sequence[Row], kind: Kind | None = None) -> Detection | None:
-    """The shape of these rows; only one that gives `kind`, when it is given. None when no row fits any."""
-    groups: list[tuple[Kind, ...]] = [tuple(CONVERTED)] if kind is None else [(kind,), CONVERTED[kind]]
-    for kinds in groups:
-        counts = [(sum(map(shape.fits, rows)), shape) for shape in SHAPES if shape.kind in kinds]
-        best = max((count for count, _ in counts), default=0)
-        if best:
-            enough = min(best, len(rows) // 2 + 1)
-            shape = next(shape for count, shape in counts if count >= enough)
-            return Detection(shape, _certainty(shape, rows, kind or shape.kind), kind or shape.kind)
-    return None
+    """The shape of these rows; only one whose records can be of `kind`, when it is given. None when no row fits any."""
+    kinds = tuple(CONVERTED) if kind is None else (kind, *CONVERTED[kind])
+    counts = [(sum(map(shape.fits, rows)), shape) for shape in SHAPES if shape.kind in kinds]
+    best = max(count for count, _ in counts)
+    if best == 0:
+        return None
+    enough = min(best, len(rows) // 2 + 1)
+    shape = next(shape for count, shape in counts if count >= enough)
+    return Detection(shape, _certainty(shape, rows, kind or shape.kind), kind or shape.kind)
 
 
 def _certainty(shape: Shape, rows: Sequence[Row], kind: Kind) -> float:

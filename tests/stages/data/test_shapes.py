@@ -388,6 +388,11 @@ def test_a_tree_of_openassistant_gives_its_best_threads_or_its_rankings() -> Non
             {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]},
             PromptRecord(messages=[user("Hi")], answer="Hello"),
         ),
+        (
+            "prompts",
+            {"instruction": "Add.", "input": "1 and 2", "output": "3"},
+            PromptRecord(messages=[user("Add.\n\n1 and 2")], answer="3"),
+        ),
         ("chat", {"prompt": "Q", "chosen": "A", "rejected": "B"}, chat(user("Q"), assistant("A"))),
         ("text", {"text": "A text.", "label": "x"}, TextRecord(text="A text.", meta={"label": "x"})),
     ],
