@@ -94,7 +94,11 @@ def test_a_clipped_line_is_cut_where_it_crosses_the_ends() -> None:
 
 @pytest.mark.parametrize(
     ("high", "expected"),
-    [(60, [0, 15, 30, 45, 60]), (5_400, [0, 1_800, 3_600, 5_400]), (700_000, [day * 86_400 for day in (0, 2, 4, 6, 8)])],
+    [
+        (60, [0, 15, 30, 45, 60]),
+        (5_400, [0, 1_800, 3_600, 5_400]),
+        (700_000, [day * 86_400 for day in (0, 2, 4, 6, 8)]),
+    ],
 )
 def test_ticks_of_time_divide_it_as_clocks_do(high: float, expected: list[float]) -> None:
     assert clock_ticks(0, high, 5) == pytest.approx(expected)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 from benchmarks.ui import (
@@ -18,6 +21,7 @@ from benchmarks.ui import (
     percentile,
     plot_frame,
 )
+from stages.store.workspace import installation_root
 
 SLACK = 3
 
@@ -54,3 +58,17 @@ def test_keys_are_answered_while_eight_runs_log(tmp_path: Path) -> None:
     if delays[0] > SLACK * KEY:
         delays.append(percentile(key_to_paint(fresh(tmp_path, "again"), presses=60), 0.99))
     assert min(delays) <= SLACK * KEY
+
+
+def test_the_app_paints_often_enough_that_no_key_waits_for_the_paint_before() -> None:
+    code = (
+        "from workbench import __main__ as entry\n"
+        "entry.on_terminal, entry.show = lambda: True, lambda app: 0\n"
+        "entry.open_app()\n"
+        "from textual import constants\n"
+        "print(constants.MAX_FPS)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "TEXTUAL_FPS"}
+    environment["PYTHONPATH"] = str(installation_root())
+    shown = subprocess.run([sys.executable, "-P", "-c", code], env=environment, capture_output=True, text=True)
+    assert shown.stdout == "120\n", shown.stderr
