@@ -56,7 +56,7 @@ class _Watched(io.RawIOBase):
         count = self._inner.readinto(buffer) or 0  # type: ignore[arg-type]  # the buffer that BufferedReader passes on
         self._given += count
         if self._limit is not None and self._given > self._limit:
-            raise Unpacks(f"It unpacks to more than {EXPANSION} times its size, which no text does.")
+            raise Unpacks(f"it unpacks to more than {EXPANSION} times its size, which no text does.")
         here = self._raw.tell()
         read, self._told = here - self._told, here
         self._advance(read)

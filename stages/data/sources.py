@@ -173,9 +173,7 @@ class Corpus:
             scanned = glance(item.path, text=text) if self._quick else scan(item.path, text=text, advance=steps.add)
             steps.add(scanned.size if self._quick else 0)
             rows = [] if text else self._sample_rows(item, steps)
-        except Unpacks as error:
-            raise UserError(f"{shown(item.path)} cannot be read: {error}") from error
-        except (OSError, *BROKEN) as error:
+        except (OSError, Unpacks, *BROKEN) as error:
             self._unreadable(item, error)
             return None
         if scanned.binary:

@@ -279,3 +279,14 @@ def test_what_comes_on_standard_input_is_recognised(tmp_path: Path) -> None:
         corpus = surveyed(path)
         records = list(corpus.documents(lambda done, total: None))
         assert corpus.kind == kind and records[0].source == "stdin"
+
+
+def test_a_gzip_bomb_in_a_folder_costs_itself_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.data.opening.FREE", 1_000_000)
+    (tmp_path / "bomb.txt.gz").write_bytes(gzip.compress(b"x" * 9_000_000))
+    (tmp_path / "good.txt").write_text("good")
+    corpus = corpus_of(tmp_path)
+    assert read(corpus) == ["good"]
+    assert "200 times its size" in corpus.problems[0].message
+    with pytest.raises(UserError, match=r"bomb\.txt\.gz cannot be read: it unpacks"):
+        surveyed(tmp_path / "bomb.txt.gz")
