@@ -35,6 +35,10 @@ _kept: OrderedDict[tuple[SplitReader, str], np.ndarray[Any, Any]] = OrderedDict(
 _keeping = threading.Lock()
 
 
+def ready(job: Job) -> None:
+    """Nothing: by then all that looking at records needs has been loaded."""
+
+
 def page(job: Job, *, dataset: str, split: str, start: int, count: int, filter: str = "") -> dict[str, Any]:  # noqa: A002
     """One line for each record from the place `start` on: {total, rows: [[number, [[text, style]…]]…]}."""
     found, reader = _shelf.split(job.workspace, dataset, split)
@@ -71,6 +75,33 @@ def read(
         for number, (record, missing) in zip(numbers, records, strict=True)
     ]
     return {"total": total, "digest": found.info.digest, "records": entries}
+
+
+def find(
+    job: Job,
+    *,
+    dataset: str,
+    split: str,
+    text: str = "",
+    start: int = 0,
+    count: int = 1,
+    filter: str = "",  # noqa: A002
+) -> dict[str, Any]:
+    """Like `read`, whole, but of the records that have `text` in them, where one is given."""
+    view: dict[str, Any] = {"dataset": dataset, "split": split, "filter": filter}
+    if not text:
+        return read(job, **view, start=start, count=count, shown=0)
+    found: list[dict[str, Any]] = []
+    while len(found) < count:
+        hit = search(job, **view, text=text, start=start)
+        if hit["at"] is None or hit["at"] < start:
+            break
+        answer = read(job, **view, start=hit["at"], shown=0)
+        found += answer["records"]
+        start = hit["at"] + 1
+        if start >= answer["total"]:
+            break
+    return {"records": found}
 
 
 def search(

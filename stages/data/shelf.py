@@ -36,7 +36,7 @@ class Place(NamedTuple):
 
 
 class SplitReader:
-    """The records of one split by number, for many threads. What it has open it goes on reading, though it be replaced."""
+    """The records of one split by number, for many threads. What it has open it reads on, though it be replaced."""
 
     def __init__(self, paths: Sequence[Path], kind: Kind) -> None:
         self.kind = kind

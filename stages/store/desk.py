@@ -22,6 +22,7 @@ VERBS: dict[str, str] = {
     "records.ready": "stages.data.browse:ready",
     "records.page": "stages.data.browse:page",
     "records.read": "stages.data.browse:read",
+    "records.find": "stages.data.browse:find",
     "records.search": "stages.data.browse:search",
     "records.count": "stages.data.browse:count",
     "records.statistics": "stages.data.browse:statistics",
