@@ -153,12 +153,13 @@ def read_conversations(run: Run, base: Path, template: str, settings: SFT, room:
     named = "; ".join(str(each) for each in data.info.refused[:3])
     if len(data.train) == 0:
         raise UserError(f"No conversation of {dataset.name!r} can be trained on: {named or 'it has none'}.")
+    every = sum(dataset.info.records.values())
     if refused:
-        run.warn(f"{refused:,} conversations are left out: {named}{' …' if refused > 3 else ''}")
+        run.warn(f"{refused:,} of {every:,} conversations are left out: {named}{' …' if refused > 3 else ''}")
     cut = sum(split.cut for split in data.info.splits.values())
     if cut:
         turns = sum(split.turns_cut for split in data.info.splits.values())
-        run.warn(f"{cut:,} conversations are longer than {room:,} tokens and lost {turns:,} turns at their end.")
+        run.warn(f"{cut:,} of {every:,} conversations exceed {room:,} tokens and lost {turns:,} turns at their end.")
     if len(data.val) == 0:
         run.warn(f"{dataset.name!r} has no validation part, so nothing tells how well the model does on new questions.")
     return data

@@ -66,7 +66,9 @@ def _train(
 def _tune(house: House, dataset: str, checkpoint: str, name: str | None, pairs: tuple[str, ...], detach: bool) -> None:
     stage = click.get_current_context().command.name or ""
     settings = stage_settings(house, stage, pairs)
-    find_dataset(house.workspace, dataset)
+    kind = find_dataset(house.workspace, dataset).info.kind
+    if stage == "sft" and kind != "chat":
+        raise UserError(f"The dataset {dataset!r} holds records of kind {kind}.", "Choose a dataset of kind chat.")
     found = resolve_checkpoint(house.workspace, checkpoint)
     lineage = found.lineage()
     stem = lineage.name if lineage else found.path.name

@@ -200,10 +200,10 @@ def test_what_is_refused_or_cut_is_told_by_name(workspace: Workspace) -> None:
     job = job_in(workspace, dataset="mixed")
     told = [event["message"] for event in events(job.run.dir, "warning")]
     assert told[0] == (
-        "1 conversations are left out: record 9 of train from mixed.jsonl: "
+        "1 of 10 conversations are left out: record 9 of train from mixed.jsonl: "
         "It has no assistant's turn, so there is nothing to learn."
     )
-    assert "1 conversations are longer than 96 tokens and lost" in told[1]
+    assert "1 of 10 conversations exceed 96 tokens and lost" in told[1]
     assert "no validation part" in told[2]
     assert job.evaluate(whole=True) == {}
 
