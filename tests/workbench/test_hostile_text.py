@@ -50,11 +50,14 @@ from workbench.screens.judge import JudgeScreen
 from workbench.screens.mask import MaskScreen, painted
 from workbench.screens.question import Ask, Question
 from workbench.screens.rank import RankScreen
+from workbench.screens.tokens import TokensScreen
 from workbench.settings import Settings
 from workbench.widgets.filter_field import FilterField
 from workbench.widgets.log_tail import LogTail
 from workbench.widgets.prompt import Prompt
 from workbench.widgets.run_list import RunList
+from workbench.widgets.text_field import TextField
+from workbench.widgets.token_strip import TokenStrip
 from workbench.widgets.transcript import Transcript
 
 PAYLOADS = payloads()
@@ -443,6 +446,28 @@ async def visit_mask(pilot: Pilot[Any]) -> None:
         await pilot.pause()
 
 
+async def visit_tokens(pilot: Pilot[Any]) -> None:
+    """Tokens, names of tokenizers and datasets, sources, long and unused tokens, the text itself."""
+    screen = TokensScreen()
+    pilot.app.push_screen(screen)
+    await settled(pilot)
+    for chunk in chunks(READABLE[::7], 20):
+        name = chunk[0]
+        screen.names, screen.dataset = [name, ""], name
+        row = {"source": name, "documents": 1, "words": 1, "bytes": 1, "tokens": 1}
+        never = {"count": 1, "tokens": [[1, text] for text in chunk]}
+        facts = {"name": name, "of_bytes": 2, "sources": [row, row], "never": never, **row}
+        longest = [[1, text, 1] for text in chunk]
+        screen._facts = {name: {"vocab_size": 9, "special": [], "longest": longest, "dataset": facts}}
+        screen._show_facts()
+        screen.query_one(TextField).text = "".join(chunk)
+        strip = screen.query_one("#first", TokenStrip)
+        strip.show_ids(True)
+        strip.show([[1, text, False] for text in chunk])
+        screen._show_trail()
+        await pilot.pause()
+
+
 PLACES = [
     Place("home", nothing, visit_home),
     Place("data", prepare_data, visit_data, READABLE[:351], size=(160, 300)),
@@ -454,6 +479,7 @@ PLACES = [
     Place("toasts", nothing, visit_toasts, PAYLOADS, size=(160, 300)),
     Place("mask", nothing, visit_mask, READABLE[::7], size=(160, 300)),
     Place("check", nothing, visit_check, SHORT[::8], size=(160, 300)),
+    Place("tokens", nothing, visit_tokens, READABLE[::7], size=(160, 120)),
     Place("questions", nothing, visit_questions, SHORT, size=(160, 300)),
     Place("look", nothing, visit_look, SHORT, size=(160, 100)),
     Place("judging", prepare_judging, visit_judging, READABLE, size=(200, 60)),

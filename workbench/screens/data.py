@@ -41,6 +41,7 @@ class DataScreen(PlaceScreen):
         bind("data.tokenizer", "t", "tokenizer", "Tokenizer", "Train a tokenizer on the selected dataset."),
         bind("data.pretrain", "p", "pretrain", "Pre-train", "Pre-train a model on what is selected."),
         bind("data.mask", "m", "mask", "Mask", "Which tokens of the selected conversations are trained."),
+        bind("data.tokens", "v", "tokens", "Tokens", "Look at text as tokens of the selected tokenizer."),
         bind("data.cancel", "x", "cancel", "Cancel", "Stop the selected run; nothing half-made is left."),
         bind("data.delete", "d,delete", "delete", "Delete", "Delete the selected dataset or tokenizer."),
         bind("data.again", "a", "again", "Again", "Start the selected failed or lost run again."),
@@ -225,6 +226,13 @@ class DataScreen(PlaceScreen):
             self.notify("The mask shows a dataset of conversations, for a model: choose the one, and have the other.")
         else:
             self.app.push_screen(MaskScreen(str(chosen), models[0]))
+
+    def action_tokens(self) -> None:
+        """Look at text as tokens of the selected tokenizer."""
+        from workbench.screens.tokens import TokensScreen
+
+        chosen = self._list("tokenizer").chosen or ""
+        self.app.push_screen(TokensScreen("" if chosen.startswith(RUN) else chosen))
 
     def action_delete(self) -> None:
         """Delete what is selected, after a question; refused, by name, while something needs it."""
