@@ -44,13 +44,16 @@ def tokenizer_report(tokenizer: Tokenizer) -> Content:
     facts = [
         ("entries", f"{info.vocab_size:,}"),
         ("special tokens", special or "none"),
-        ("trained on", info.dataset or "unknown"),
+        ("imported from", info.source) if info.source else ("trained on", info.dataset or "unknown"),
         ("bytes per token", f"{info.bytes_per_token:.2f}" if info.bytes_per_token is not None else "not measured"),
-        ("round trips", f"{info.round_trips:,} of {info.round_trip_checked:,} documents decode to exactly themselves"),
+        ("round trips", f"{info.round_trips:,} of {info.round_trip_checked:,} texts decode to exactly themselves"),
+        *([("sample", info.sample)] if info.sample else []),
         ("digest", info.digest),
+        *(("note", note) for note in info.notes),
     ]
     rows = [Content.assemble((f"  {name:<16}", "$text-muted"), line(value)) for name, value in facts]
-    return Content("\n").join([_title(tokenizer.name, f"{info.type}, trained {moment(info.created)}"), *rows])
+    made = "imported" if info.source else "trained"
+    return Content("\n").join([_title(tokenizer.name, f"{info.type}, {made} {moment(info.created)}"), *rows])
 
 
 def run_report(facts: RunFacts) -> Content:

@@ -25,7 +25,7 @@ class TokenizerScreen(LaunchScreen):
     def extra_fields(self) -> list[Field]:
         from workbench.runs import unique_name
 
-        names = [found.name for found in list_datasets(self.workbench.workspace) if found.info.kind == "text"]
+        names = [found.name for found in list_datasets(self.workbench.workspace)]
         dataset = self.given.setdefault("dataset", names[0] if names else "")
         taken = [found.name for found in list_tokenizers(self.workbench.workspace)]
         self.given["name"] = unique_name(taken, self.given.get("name") or f"{dataset}-bpe")

@@ -18,7 +18,7 @@ from stages.store.datasets import list_datasets
 from stages.store.desk import DeskProgress
 from stages.store.errors import UserError
 from stages.store.tokenizers import list_tokenizers
-from workbench.display import content, displayable_line, looks_same
+from workbench.display import content, displayable_line, line, looks_same
 from workbench.keys import SCROLL_KEYS, bind
 from workbench.screens.base import PlaceScreen
 from workbench.screens.pick import Pick
@@ -183,7 +183,7 @@ class TokensScreen(PlaceScreen):
             try:
                 (tokens,) = await self.workbench.desk.ask("tokens.of", tokenizer=name, texts=[text])
             except UserError as error:
-                strip.border_title = displayable_line(name)
+                strip.border_title = line(name)
                 strip.say(str(error))
                 continue
             strip.border_title = content(f"{displayable_line(name)} · {counted(tokens, text)}")
@@ -221,7 +221,7 @@ class TokensScreen(PlaceScreen):
                 continue
             facts = self._facts[name]
             parts.append(content(f"{displayable_line(name)}, {facts['vocab_size']:,} entries", "bold $primary"))
-            parts += [content(line) for line in fertility_lines(facts)]
+            parts += [content(row) for row in fertility_lines(facts)]
             if "dataset" in facts:
                 parts.append(content(f"  {never(facts)}"))
             parts.append(content(f"  longest: {longest(facts)}"))
