@@ -7,8 +7,10 @@ the app would write to its terminal meanwhile is kept and searched.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import cycle
@@ -50,11 +52,15 @@ from workbench.screens.judge import JudgeScreen
 from workbench.screens.mask import MaskScreen, painted
 from workbench.screens.question import Ask, Question
 from workbench.screens.rank import RankScreen
+from workbench.screens.record import RecordScreen
+from workbench.screens.record_form import RecordForm
+from workbench.screens.records import RecordsScreen
 from workbench.screens.tokens import TokensScreen
 from workbench.settings import Settings
 from workbench.widgets.filter_field import FilterField
 from workbench.widgets.log_tail import LogTail
 from workbench.widgets.prompt import Prompt
+from workbench.widgets.record_view import RecordView
 from workbench.widgets.run_list import RunList
 from workbench.widgets.text_field import TextField
 from workbench.widgets.token_strip import TokenStrip
@@ -468,6 +474,34 @@ async def visit_tokens(pilot: Pilot[Any]) -> None:
         await pilot.pause()
 
 
+def prepare_records(workspace: Workspace) -> None:
+    """Conversations that hold a payload in every field, and one that holds them all."""
+    texts, script = workspace.root / "texts.json", Path(__file__).with_name("write_records.py")
+    texts.write_bytes(msgspec.json.encode(READABLE))
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run([sys.executable, script, workspace.datasets / "talks", texts], env=environment, check=True)
+
+
+async def visit_records(pilot: Pilot[Any]) -> None:
+    """The list, the last record in full, the form of one, a search and a filter."""
+    screen = RecordsScreen("talks")
+    await pilot.app.push_screen(screen)
+    listing = screen.listing
+    for at in range(0, len(READABLE), 80):
+        listing.cursor = at + 79
+        await wait_for(pilot, on_screen(pilot, READABLE[at : at + 80]))
+    screen.text = screen.filter = READABLE[26]
+    screen._show_head()
+    screen.note(READABLE[26])
+    screen.filter = ""
+    await pilot.press("end", "enter")
+    await wait_for(pilot, lambda: isinstance(pilot.app.screen, RecordScreen) and pilot.app.screen.record is not None)
+    await page_through(pilot, RecordView)
+    await pilot.press("escape", "home", "i")
+    await wait_for(pilot, lambda: isinstance(pilot.app.screen, RecordForm))
+    await settled(pilot)
+
+
 PLACES = [
     Place("home", nothing, visit_home),
     Place("data", prepare_data, visit_data, READABLE[:351], size=(160, 300)),
@@ -483,6 +517,7 @@ PLACES = [
     Place("questions", nothing, visit_questions, SHORT, size=(160, 300)),
     Place("look", nothing, visit_look, SHORT, size=(160, 100)),
     Place("judging", prepare_judging, visit_judging, READABLE, size=(200, 60)),
+    Place("records", prepare_records, visit_records),
     Place("forms", prepare_forms, visit_forms, PAYLOADS[::8], size=(200, 120)),
 ]
 

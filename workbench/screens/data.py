@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
@@ -10,16 +12,26 @@ from textual.events import DescendantFocus
 from textual.widgets import OptionList, Static
 
 from stages.store.errors import UserError
+from stages.store.names import check_name
 from workbench.display import line, looks_same
 from workbench.keys import SCROLL_KEYS, bind
 from workbench.report import dataset_report, run_report, tokenizer_report
 from workbench.screens.base import PlaceScreen
-from workbench.screens.question import Question
+from workbench.screens.question import Ask, Question
 from workbench.survey import Inventory, RunFacts, Survey
 from workbench.themes import STATUS_STYLES, STATUS_SYMBOLS
 from workbench.widgets.picklist import PickList
 
 KINDS = ("dataset", "tokenizer")
+KINDS_OF_RECORDS = {
+    "text": "Documents.",
+    "chat": "Conversations, or prompts with an answer.",
+    "preference": "Completions of one prompt, ranked.",
+    "prompts": "Prompts, with the right answer or without.",
+    "labelled": "Texts with labels: classes, pairs, choices, words.",
+}
+READY = 0.7
+"""Seconds on this screen after which the helper process is started for the look that will come."""
 STAGES = {"dataset": "build", "tokenizer": "tokenizer"}
 RUN = "run:"
 """Prefix of the ids of entries that are runs, before the name of what they make: no name has a colon."""
@@ -45,6 +57,8 @@ class DataScreen(PlaceScreen):
         bind("data.cancel", "x", "cancel", "Cancel", "Stop the selected run; nothing half-made is left."),
         bind("data.delete", "d,delete", "delete", "Delete", "Delete the selected dataset or tokenizer."),
         bind("data.again", "a", "again", "Again", "Start the selected failed or lost run again."),
+        bind("data.report", "o", "report", "Report", "To the report, to scroll in it.", show=False),
+        bind("data.create", "plus,N", "create", "By hand", "Make an empty dataset, and write its records here."),
     ]
 
     def __init__(self) -> None:
@@ -70,6 +84,11 @@ class DataScreen(PlaceScreen):
     def on_mount(self) -> None:
         self._survey = Survey(self.workbench.workspace)
         self.poll(1.0, self.look)
+        self.set_timer(READY, self._prepare)
+
+    def _prepare(self) -> None:
+        if self.inventory.datasets:
+            self._get_ready()
 
     def choose(self, kind: str, name: str) -> None:
         """Select a dataset or a tokenizer by name; it may appear only with the next look."""
@@ -137,11 +156,64 @@ class DataScreen(PlaceScreen):
 
     @on(OptionList.OptionSelected)
     def _selected(self) -> None:
-        facts = self._run()
+        facts, chosen = self._run(), self._list(self.kind).chosen
         if facts is not None:
             self.workbench.open_run(facts.run)
-        else:
-            self.query_one(Report).focus()
+        elif self.kind == "dataset" and chosen is not None:
+            self.open_records(chosen)
+        elif chosen is not None:
+            self.action_tokens()
+
+    def open_records(self, name: str) -> None:
+        """Browse the records of a dataset."""
+        from workbench.screens.records import RecordsScreen
+
+        self.app.push_screen(RecordsScreen(name))
+
+    def action_report(self) -> None:
+        self.query_one(Report).focus()
+
+    def action_create(self) -> None:
+        """Ask for kind and name, and open the empty set."""
+        from workbench.screens.pick import Pick
+
+        def answered(kind: str | None) -> None:
+            if kind is not None:
+                self._ask_name(kind)
+
+        self.app.push_screen(Pick("What is a record of the new dataset?", list(KINDS_OF_RECORDS)), answered)
+
+    def _ask_name(self, kind: str) -> None:
+        def answered(name: str | None) -> None:
+            if name is not None:
+                self._create(name, kind)
+
+        detail = f"{KINDS_OF_RECORDS[kind]} In its records, a adds one."
+        self.app.push_screen(Ask("Name of the dataset", detail, "", self._check_new), answered)
+
+    @work(group="create")
+    async def _create(self, name: str, kind: str) -> None:
+        try:
+            await self.workbench.desk.ask("records.create", name=name, kind=kind)
+        except UserError as error:
+            self.workbench.show_error(error)
+            return
+        self.look()
+        self.choose("dataset", name)
+        self.open_records(name)
+
+    def _check_new(self, name: str) -> None:
+        check_name(name, "name of a dataset")
+        if (self.workbench.workspace.datasets / name).exists():
+            raise UserError(f"There is already a dataset {name!r}.", "Choose another name.")
+
+    @work(group="ready")
+    async def _get_ready(self) -> None:
+        """Load what looking at records needs, so that the first look is quick."""
+        import workbench.screens.records  # noqa: F401
+
+        with suppress(UserError):
+            await self.workbench.desk.ask("records.ready")
 
     def _show_report(self) -> None:
         chosen, facts = self._list(self.kind).chosen, self._run()
