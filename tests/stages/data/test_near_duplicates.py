@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from stages.data.cleaning import Cleaner
 from stages.data.near_duplicates import NearDuplicates, signature, similarity
 from stages.store.records import TextRecord
 from stages.store.specs.build import Build
+from tests.stages.data.parts import build
 
 N = 9
 ALPHABETS = {
@@ -104,3 +106,16 @@ def test_cleaning_drops_near_duplicates_with_an_example(tmp_path: Path) -> None:
     line = next(line for line in cleaner.filters() if line.name == "near duplicates")
     assert line.removed == 1 and line.examples
     cleaner.close()
+
+
+def test_two_builds_are_equal_and_leave_no_index_behind(tmp_path: Path) -> None:
+    one = written(ALPHABETS["latin"], 2_000, 1)
+    source = tmp_path / "texts.jsonl"
+    texts = [one, altered(one, 3, 2), *(written(ALPHABETS["latin"], 500, seed) for seed in range(2, 30))]
+    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    first, second = (
+        build(tmp_path / name, source, near_duplicates=True, unique_prompts=True, split="documents:0.5")
+        for name in ("a", "b")
+    )
+    assert first.info.digest == second.info.digest and sum(first.info.records.values()) == 29
+    assert sorted(path.name for path in first.path.iterdir()) == ["dataset.json", "records"]
