@@ -230,8 +230,7 @@ def _say_built(house: House, name: str, run: RunDir) -> None:
     info = find_dataset(house.workspace, name).info
     removed = sum(part.removed for part in info.filters)
     say(f"Built the dataset {name}: {_counts(info.records)} {info.kind} records, {_counts(info.bytes)} bytes.")
-    shapes = ", ".join(dict.fromkeys(source.shape for source in info.sources if source.shape))
-    say(f"Read as: {shapes}." if shapes else "Read as: text.")
+    say(f"Read as: {', '.join(dict.fromkeys(source.shape or 'text' for source in info.sources))}.")
     say(f"{removed:,} removed or left out, {info.problem_count:,} could not be read.")
     say(f"`workbench data show {name}` tells more.")
 

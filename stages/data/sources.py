@@ -13,7 +13,7 @@ from stages.data.finding import Finder, Form, Item, Skipped, is_code, is_licence
 from stages.data.opening import BROKEN, Unpacks, opened
 from stages.data.readers import glance, read_text, scan, shown
 from stages.data.rows import read_rows
-from stages.data.shapes import Detection, Row, Unfit, detect, named, read_row, renamed
+from stages.data.shapes import GUESS, Detection, Row, Unfit, detect, named, read_row, renamed
 from stages.data.starters import starter_kind, starter_records, starter_source
 from stages.store.datasets import Filter, Kind, Problem, Source
 from stages.store.errors import UserError, WorkFailed
@@ -183,6 +183,8 @@ class Corpus:
             self._report(scanned.problem)
             return None
         detection = detect(rows, self._asked) if rows else None
+        if detection is not None and detection.shape is GUESS and not item.named and self._asked is None:
+            detection = None  # in a folder of code, a table or a .json with one text is seldom a document
         source = Source(shown(item.path), scanned.size, scanned.sha256, detection.shape.name if detection else "")
         return Found(item, source, changed, detection, rows[:1])
 

@@ -16,7 +16,7 @@ from stages.data.shapes.base import Fields, Row, Shape, Unfit, named
 from stages.store.datasets import Kind
 from stages.store.records import ChatRecord, Message, PreferenceRecord, PromptRecord, Record
 
-__all__ = ["SHAPES", "Detection", "Fields", "Row", "Shape", "Unfit", "detect", "named", "read_row", "renamed"]
+__all__ = ["GUESS", "SHAPES", "Detection", "Fields", "Row", "Shape", "Unfit", "detect", "named", "read_row", "renamed"]
 
 SHAPES: tuple[Shape, ...] = (
     *preference.SHAPES,
@@ -29,6 +29,9 @@ SHAPES: tuple[Shape, ...] = (
     *prompts.LATE,
     *text.SHAPES,
 )
+
+GUESS = text.SHAPES[-1]
+"""The shape that any row with a single text fits."""
 
 CONVERTED: dict[Kind, tuple[Kind, ...]] = {
     "prompts": ("chat", "preference"),

@@ -171,7 +171,7 @@ def test_data_wins_over_the_licence_and_the_readme_beside_it(tmp_path: Path) -> 
 def test_a_readme_of_code_is_part_of_it_and_its_settings_are_not(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("What this does.")
     (tmp_path / "main.py").write_text("print('hello, world')\n" * 20)
-    (tmp_path / "package.json").write_text('{"name": "main", "version": "1"}')
+    (tmp_path / "package.json").write_text('{"name": "main", "version": 1}')
     corpus = surveyed(tmp_path)
     assert corpus.kind == "text"
     assert [Path(source.path).name for source in corpus.sources] == ["README.md", "main.py"]
