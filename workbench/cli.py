@@ -18,6 +18,7 @@ from workbench.cli_import import import_
 from workbench.cli_labels import labels
 from workbench.cli_models import models
 from workbench.cli_runs import runs
+from workbench.cli_sample import sample
 from workbench.cli_tokenizer import tokenizer
 from workbench.cli_train import train
 
@@ -46,7 +47,7 @@ def workbench() -> None:
     """The root of all commands."""
 
 
-for command in (data, tokenizer, train, runs, compare, evaluate, labels, chat, models, doctor, import_):
+for command in (data, tokenizer, train, runs, compare, evaluate, sample, labels, chat, models, doctor, import_):
     workbench.add_command(command)
 
 

@@ -130,6 +130,17 @@ def import_(house: House, sources: tuple[str, ...], name: str) -> None:
 
 
 @labels.command()
+@click.argument("run_name", metavar="RUN")
+@click.option("--mode", type=click.Choice(("rank", "pair", "rate")), default="rank", show_default=True)
+@pass_house
+def take(house: House, run_name: str, mode: Mode) -> None:
+    """Make a label set of what `workbench sample` has written, or add what is new to it."""
+    from workbench.cli_sample import take_in
+
+    take_in(house, run_name, mode)
+
+
+@labels.command()
 @click.argument("name", required=False)
 @json_option
 @pass_house

@@ -78,6 +78,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     build: dict[str, Any] = {}
     importing: dict[str, Any] = {}
     evaluate: dict[str, Any] = {}
+    sample: dict[str, Any] = {}
     tokenizer: dict[str, Any] = {}
     pretrain: dict[str, Any] = {}
     sft: dict[str, Any] = {}

@@ -41,6 +41,8 @@ SAMPLES = {
     "sft.lr": 0.001,
     "sft.threads": 2,
     "chat.seed": 0,
+    "sample.max_prompts": 100,
+    "sample.top_k": 50,
     "importing.source": "~/models/SmolLM2-135M",
     "labels.annotator": "ada",
     "pretrain.lr": 0.003,

@@ -10,6 +10,7 @@ from stages.store.specs.build import Build
 from stages.store.specs.evaluate import Evaluate
 from stages.store.specs.importing import Importing
 from stages.store.specs.pretrain import Pretrain
+from stages.store.specs.sample import Sample
 from stages.store.specs.sft import SFT
 from stages.store.specs.tokenizer import Tokenizer
 
@@ -20,13 +21,14 @@ STAGES: dict[str, type[msgspec.Struct]] = {
     "pretrain": Pretrain,
     "sft": SFT,
     "evaluate": Evaluate,
+    "sample": Sample,
 }
 """By stage: the name of the file in `stages/`, of the spec's file here, and of the table in workbench.toml."""
 
 TRAINING = ("pretrain", "sft")
 """Stages that train a model: `workbench train STAGE`. They take a place in the device queue."""
 
-ON_DEVICE = (*TRAINING, "evaluate")
+ON_DEVICE = (*TRAINING, "evaluate", "sample")
 """Stages that run a model, and so wait for their device."""
 
 FROM_CHECKPOINT = ("sft",)

@@ -1,0 +1,144 @@
+"""Sampling: several completions of each prompt, from one checkpoint or from several in turn, to be judged.
+
+Each completion is drawn with a seed of its own, made of the run's seed, the prompt and its number, so that what a run
+writes does not depend on how far an earlier worker came: `completions.jsonl` holds a line for each, and a resumed run
+goes on with those that are missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from stages.completion import open_text_model
+from stages.data.conversations import Masker, choose_template
+from stages.data.records import read_records
+from stages.data.templates import template_in
+from stages.generate import Sampling, generate
+from stages.loop import set_up_torch
+from stages.models.bases import base_folder
+from stages.run import Run
+from stages.store.checkpoints import Checkpoint
+from stages.store.completions import FILE, Line, read_completions
+from stages.store.datasets import Dataset
+from stages.store.errors import UserError
+from stages.store.files import append_line, drop_torn_line
+from stages.store.labels import Prompt
+from stages.store.labels.store import part_for
+from stages.store.records import ChatRecord, PreferenceRecord, PromptRecord, Record
+from stages.store.specs.sample import Sample
+
+
+def run(run: Run) -> dict[str, Any]:
+    """Write what is missing, checkpoint by checkpoint."""
+    settings, dataset = run.settings(Sample), run.dataset()
+    prompts = chosen(dataset, settings)
+    path = run.dir.path / FILE
+    drop_torn_line(path)
+    done = {(line.prompt, line.k) for line in read_completions(run.dir)}
+    device = set_up_torch(run, deterministic=False).type
+    roles = sorted(role for role in run.spec.parents if role.startswith("checkpoint"))
+    total = len(prompts) * settings.k
+    for number, role in enumerate(roles):
+        wanted = [
+            (place, k)
+            for place in range(len(prompts))
+            for k in range(number, settings.k, len(roles))
+            if (place, k) not in done
+        ]
+        if not wanted:
+            continue
+        for line in completions(run.checkpoint(role), prompts, wanted, settings, device):
+            append_line(path, msgspec.json.encode(line))
+            done.add((line.prompt, line.k))
+            run.progress(len(done), total, unit="completions", phase=line.checkpoint)
+    return {"prompts": len(prompts), "completions": len(done)}
+
+
+def chosen(dataset: Dataset, settings: Sample) -> list[Prompt]:
+    """The prompts of a dataset that are meant. UserError when there are none."""
+    every = chain.from_iterable(read_records(dataset, split) for split in dataset.info.records)
+    prompts = [prompt for record in every if (prompt := prompt_of(record)) is not None]
+    prompts = [prompt for prompt in prompts if settings.part in ("any", prompt.part)]
+    if not prompts:
+        raise UserError(
+            f"{dataset.name!r} has no prompts{'' if settings.part == 'any' else f' of part {settings.part}'}."
+        )
+    if settings.max_prompts is not None and len(prompts) > settings.max_prompts:
+        kept = sorted(random.Random(settings.seed).sample(range(len(prompts)), settings.max_prompts))
+        prompts = [prompts[place] for place in kept]
+    return prompts
+
+
+def prompt_of(record: Record) -> Prompt | None:
+    """What a record asks; a conversation is asked up to its last answer."""
+    if isinstance(record, PromptRecord | PreferenceRecord):
+        messages = record.messages
+    elif isinstance(record, ChatRecord):
+        said = [place for place, message in enumerate(record.messages) if message.role == "assistant"]
+        messages = record.messages[: said[-1]] if said else record.messages
+    else:
+        raise UserError("Prompts are taken from prompts, conversations and preferences.", "Choose such a dataset.")
+    if not messages:
+        return None
+    answer = record.answer if isinstance(record, PromptRecord) else None
+    part = part_for(messages, record.meta)
+    return Prompt(messages=messages, part=part, answer=answer, source=record.source, meta=record.meta)
+
+
+def completions(
+    folder: Path, prompts: Sequence[Prompt], wanted: Sequence[tuple[int, int]], settings: Sample, device: str
+) -> Iterator[Line]:
+    """The completions `wanted`, as (prompt, k), by one checkpoint, in order."""
+    model = open_text_model(folder, device, precision=settings.precision)
+    lineage = Checkpoint(folder, 0).lineage()
+    name = f"{lineage.name}@{lineage.step}" if lineage and lineage.step else folder.name
+    base = base_folder(folder)
+    own = template_in(folder) or template_in(base)
+    template = (
+        (own or choose_template(base, "raw"))
+        if settings.template == "auto"
+        else choose_template(base, settings.template)
+    )
+    with Masker(base, text=template) as masker:
+        try:
+            end = masker.end_of_turn()
+        except UserError:
+            end = None
+        stops = tuple({*model.end_ids, *([end] if end is not None else [])})
+        longest = min(settings.max_new_tokens, model.context - 1)
+        for start in range(0, len(wanted), settings.slots):
+            some = wanted[start : start + settings.slots]
+            asked = [masker.prompt(prompts[place].messages)[-(model.context - longest) :] for place, _ in some]
+            samplings = [_sampling(settings, stops, longest, prompts[place], k) for place, k in some]
+            found = generate(model.decoder, asked, samplings, max_slots=settings.slots)
+            for (place, k), sampling, ids in zip(some, samplings, found, strict=True):
+                ended = "end" if ids and ids[-1] in stops else "length"
+                yield Line(
+                    prompt=place,
+                    k=k,
+                    asked=prompts[place],
+                    text=model.tokenizer.decode([token for token in ids if token not in stops]).strip(),
+                    checkpoint=name,
+                    digest=Checkpoint(folder, 0).digest(),
+                    sampling={"temperature": settings.temperature, "top_p": settings.top_p, "seed": sampling.seed},
+                    ended=ended,
+                )
+
+
+def _sampling(settings: Sample, stops: tuple[int, ...], longest: int, prompt: Prompt, k: int) -> Sampling:
+    key = msgspec.json.encode([settings.seed, prompt.messages, k])
+    return Sampling(
+        temperature=settings.temperature,
+        top_k=settings.top_k or 0,
+        top_p=settings.top_p,
+        seed=int.from_bytes(hashlib.sha256(key).digest()[:4], "big") >> 1,
+        max_new_tokens=longest,
+        stop_ids=stops,
+    )

@@ -1,0 +1,49 @@
+"""What can be set for sampling completions to judge."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from stages.store.specs.base import about
+
+
+class Sample(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Write several completions to each prompt of a dataset, to be judged."""
+
+    k: Annotated[
+        int, about("Completions of each prompt, taken from the checkpoints in turn.", ge=1, le=9, group="completions")
+    ] = 4
+    part: Annotated[
+        Literal["any", "sft", "reward", "policy", "eval"],
+        about("Only prompts of this part of the set.", group="completions"),
+    ] = "any"
+    max_prompts: Annotated[
+        Annotated[int, msgspec.Meta(ge=1)] | None,
+        about("Prompts at most, drawn by the seed; empty: all.", unit="prompts", group="completions"),
+    ] = None
+    temperature: Annotated[float, about("0 takes the likeliest token.", ge=0, le=10, group="completions")] = 1.0
+    top_k: Annotated[
+        Annotated[int, msgspec.Meta(ge=1)] | None,
+        about("Draw from so many of the likeliest tokens; empty: all.", unit="tokens", group="completions"),
+    ] = None
+    top_p: Annotated[
+        float,
+        about("Draw from the likeliest tokens that together have this probability.", gt=0, le=1, group="completions"),
+    ] = 1.0
+    max_new_tokens: Annotated[
+        int, about("Longest completion.", unit="tokens", ge=1, le=65_536, group="completions")
+    ] = 128
+    template: Annotated[
+        str,
+        about("Chat template: auto (the model's own, else raw), or as for sft.", min_length=1, group="completions"),
+    ] = "auto"
+    seed: Annotated[int, about("Seed of all that is drawn.", ge=0, le=2**31 - 1, group="completions")] = 0
+    slots: Annotated[int, about("Completions written at once.", ge=1, le=1_024, group="machine")] = 32
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], about("Where to run. auto: a GPU when there is one.", group="machine")
+    ] = "auto"
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"], about("auto: fp32 on a CPU, bf16 on a GPU that has it.", group="machine")
+    ] = "auto"
