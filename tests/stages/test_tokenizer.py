@@ -1,5 +1,6 @@
 """Training a tokenizer as a run: what it measures, that it can be stopped, and that it is whole or absent."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,34 @@ def test_books_in_other_scripts_come_back_exactly(tmp_path: Path) -> None:
     info = find_tokenizer(workspace, "cat").info
     assert info.round_trips == info.round_trip_checked == 1
     assert info.bytes_per_token is not None and info.bytes_per_token > 2
+
+
+def test_the_texts_of_conversations_are_learnt_from(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "ws").ensure()
+    source = tmp_path / "talk.jsonl"
+    turns = [{"role": "user", "content": "where is the harbour"}, {"role": "assistant", "content": "by the sea"}]
+    rows = [{"messages": [*turns, {"role": "user", "content": f"and number {n}"}, turns[1]]} for n in range(300)]
+    source.write_text("\n".join(json.dumps(row) for row in rows))
+    finish(runs.launch(workspace, "build", "talk", {"sources": [str(source)]}))
+    finish(runs.launch(workspace, "tokenizer", "talk", {"vocab_size": 330}, dataset="talk"))
+    entry = find_tokenizer(workspace, "talk")
+    assert find_dataset(workspace, "talk").info.kind == "chat"
+    assert len(TextTokenizer.load(entry.path).encode(" harbour")) == 1
+    assert entry.info.sample == "all of the training text"
+
+
+def test_a_share_is_taken_evenly_and_the_same_each_time(tmp_path: Path) -> None:
+    dataset = dataset_of(tmp_path / "d", [f"{n:05}" for n in range(1_000)], ["x"])
+    sample = Sample(dataset, 10**9, 0.3)
+    taken = list(sample)
+    assert len(taken) == 300 and taken == list(sample) and sample.done == 1_500
+    assert {int(text) // 100 for text in taken} == set(range(10))
+    assert sample.sentence.startswith("1,500 of 5,000 bytes")
+
+
+def test_sentinels_that_leave_no_room_are_refused(small_world: Workspace, tmp_path: Path) -> None:
+    workspace = copy_of(small_world, tmp_path)
+    run = runs.launch(workspace, "tokenizer", "t", {"vocab_size": 300, "sentinels": 100}, dataset="rhymes")
+    wait_until(lambda: ended(run))
+    error = run.state().error
+    assert error is not None and "260 entries at least" in error.message and list_tokenizers(workspace) != []
