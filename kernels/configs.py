@@ -196,16 +196,21 @@ TABLE: dict[tuple[str, int], dict[str, list[Config]]] = {
 """By family and bytes of an element. The rows called `any` are for calls that are not plain: ragged lengths, windows,
 packed documents and biases take registers of their own."""
 
-ALLOWED_SPILLS = {("sm_80", "backward_keys", 96): 32, ("sm_86", "backward_keys", 96): 32}
-"""Bytes of registers that may spill, by family, kernel and class of width; 0 elsewhere. Ampere's backward at widths
-of two pieces keeps 24 bytes in memory at every tile size, so it is not the tiles that lack room."""
+ALLOWED_SPILLS = {
+    ("sm_80", 2, "backward_keys", 96): 32,
+    ("sm_86", 2, "backward_keys", 96): 32,
+} | {(family, 4, "backward_queries", 256): 256 for family in set(FAMILIES.values())}
+"""Bytes of registers that may spill, by family, bytes of an element, kernel and class of width; 0 elsewhere. Ampere's
+backward at widths of two pieces keeps 24 bytes in memory at every tile size, so it is not the tiles that lack room. In
+fp32 at 256 columns the tiles are as small as a product takes, and still spill."""
 
 _SINGLE = _table(
-    forward="                 32x32/4/1   32x32/4/1   32x32/8/1  32x32/8/1  32x16/8/1",
+    forward="                 32x32/4/1   32x32/4/1   32x32/4/1  32x32/8/1  32x16/8/1",
+    forward_any="             32x32/4/1   32x32/4/1   32x32/8/1  32x32/8/1  32x16/8/1",
     backward_keys="           32x32/8/1   32x32/8/1   32x32/8/1  16x32/8/1  16x32/8/1",
     backward_keys_any="       32x32/8/1   32x32/8/1   16x32/8/1  16x32/8/1  16x16/8/1",
-    backward_queries="        32x32/8/1   32x32/8/1   32x32/8/1  32x16/8/1  16x16/8/1",
-    backward_queries_any="    32x32/8/1   32x32/8/1   32x16/8/1  32x16/8/1  16x16/8/1",
+    backward_queries="        32x32/8/1   32x32/8/1   32x32/8/1  16x16/8/1  16x16/8/1",
+    backward_queries_any="    32x32/8/1   32x32/8/1   32x16/8/1  16x16/8/1  16x16/8/1",
     decode="                  16x32/4/1   16x32/4/1   16x32/4/1  16x32/4/1  16x16/4/1",
 )
 """fp32 in full precision runs on the ordinary units, whose registers hold both factors: small tiles on every chip."""

@@ -36,7 +36,7 @@ def complaints(name: str, arch: str, width: int, dtype: torch.dtype, plain: bool
     limit = configs.width_class(width)
     config = configs.shipped(name, arch, limit, dtype.itemsize, causal, plain=plain)
     facts = compile_kernel(name, arch, width, dtype, causal, config, **variant)
-    allowed = configs.ALLOWED_SPILLS.get((configs.FAMILIES[arch], name, limit), 0) if dtype != SINGLE else 0
+    allowed = configs.ALLOWED_SPILLS.get((configs.FAMILIES[arch], dtype.itemsize, name, limit), 0)
     if facts.spills > allowed:
         return f"{config}: {facts.spills} bytes spilled"
     if facts.shared > SHARED[arch] * 1024:

@@ -61,7 +61,7 @@ def drift(outcomes: list[Outcome]) -> dict[str, float]:
     return {name: math.exp(sum(map(math.log, found)) / len(found)) for name, found in ratios.items()}
 
 
-GROUPS = {"lengths": 36, "cross": 36, "windows": 36, "heads": 66, "edges": 42, "packed": 57}
+GROUPS = {"lengths": 36, "cross": 36, "windows": 36, "heads": 44, "edges": 42, "packed": 47}
 
 
 @pytest.mark.parametrize("group", GROUPS)
