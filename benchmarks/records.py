@@ -24,6 +24,7 @@ import workbench.app
 from stages.data.records import GROUP_ROWS, SCHEMAS
 from stages.store.datasets import DatasetInfo
 from stages.store.workspace import Workspace
+from workbench.__main__ import keep_answering
 from workbench.app import WorkbenchApp
 from workbench.screens.records import RecordsScreen
 from workbench.settings import Settings
@@ -100,6 +101,7 @@ KEYS = [*SCROLL, *["end", "home"] * 10, *["pagedown"] * 60, "home"]
 async def measure(workspace: Workspace, name: str) -> dict[str, float]:
     """Seconds of everything that is measured."""
     app = Painting(Settings(), workspace)
+    keep_answering()
     found: dict[str, float] = {}
     async with app.run_test(size=(120, 40)) as pilot:
         await pilot.press("D")
