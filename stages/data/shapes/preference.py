@@ -65,8 +65,18 @@ def _is_transcript(row: Row) -> bool:
 
 
 def _read_transcripts(fields: Fields) -> list[Record]:
-    chosen, rejected = (_transcript(fields.text(side), side) for side in ("chosen", "rejected"))
+    texts = [fields.text(side) for side in ("chosen", "rejected")]
+    chosen, rejected = (_transcript(text, side) for text, side in zip(texts, ("chosen", "rejected"), strict=True))
+    alike = next((n for n, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), -1)
+    if 0 < alike < max(len(chosen), len(rejected)) - 1 and chosen[alike].role == rejected[alike].role == "assistant":
+        rest = [_from_turn(text, alike) for text in texts]  # they go on apart: what follows is part of the answer
+        return [pair(chosen[:alike], *rest)]
     return [_shared(chosen, rejected)]
+
+
+def _from_turn(text: str, turn: int) -> str:
+    """A transcript from a turn on, without the name of its first speaker."""
+    return text[list(SPEAKERS.finditer(text))[turn].end() :].strip()
 
 
 def _transcript(text: str, field: str) -> list[Message]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
@@ -30,6 +31,7 @@ FORMATS: tuple[Format, ...] = ("kway", "csv", "trl", "trl-implicit", "trl-text",
 CSV_COLUMNS = ("ranking", "messages", "completion", "rank", "score", "annotator", "source", "meta")
 
 SPEAKERS = {"user": "Human", "assistant": "Assistant"}
+TURN = re.compile(r"\n\n(?:Human|Assistant):")
 
 
 def export(records: Iterable[PreferenceRecord], form: Format, lost: Counter[str]) -> Iterator[str]:
@@ -96,10 +98,13 @@ def _hh(messages: list[Message], best: str, worst: str, lost: Counter[str]) -> d
     if any(message.role not in SPEAKERS for message in messages):
         lost["pairs with a system or tool turn were left out"] += 1
         return None
-    texts = [message.content for message in messages] + [best, worst]
-    if any(f"\n\n{speaker}:" in text for text in texts for speaker in SPEAKERS.values()):
-        lost["pairs whose text reads like a turn of a transcript were left out"] += 1
+    asked = [message.content for message in messages]
+    first_best, first_worst = (TURN.split(text)[0].strip() for text in (best, worst))
+    if any(TURN.search(text) for text in asked) or first_best == first_worst:
+        lost["pairs that would not be told apart in a transcript were left out"] += 1
         return None
+    if any(text != text.strip() for text in (*asked, best, worst)):
+        lost["spaces around a text will not be read back"] += 1
     prompt = "".join(f"\n\n{SPEAKERS[message.role]}: {message.content}" for message in messages)
     return {"chosen": f"{prompt}\n\nAssistant: {best}", "rejected": f"{prompt}\n\nAssistant: {worst}"}
 

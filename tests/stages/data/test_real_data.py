@@ -26,7 +26,7 @@ FOLDERS: list[tuple[str, Kind, int, int, set[str]]] = [
     ("banking77", "labelled", 13_083, 0, {"text and label"}),
     ("dolly_sample", "chat", 12, 0, {"Dolly"}),
     ("gsm8k", "chat", 3_319, 0, {"question and answer"}),
-    ("hh_rlhf", "preference", 2_307, 5, {"HH-RLHF transcripts"}),
+    ("hh_rlhf", "preference", 2_312, 0, {"HH-RLHF transcripts"}),
     ("mt_bench", "prompts", 80, 2, {"MT-Bench questions"}),
     ("multilingual_books", "text", 85, 0, {""}),
     ("self_instruct", "chat", 427, 0, {"self-instruct"}),
@@ -34,7 +34,7 @@ FOLDERS: list[tuple[str, Kind, int, int, set[str]]] = [
     ("tinyshakespeare", "text", 140, 0, {""}),
     ("wikitext2", "text", 166, 0, {""}),
 ]
-"""Folder, kind, records read, problems, shapes. In hh_rlhf five pairs differ before their last turn."""
+"""Folder, kind, records read, problems, shapes."""
 
 
 @pytest.mark.parametrize(("name", "kind", "read", "problems", "shapes"), FOLDERS, ids=[case[0] for case in FOLDERS])

@@ -218,6 +218,14 @@ OTHERS: list[tuple[str, dict[str, Any], Record]] = [
         ),
     ),
     (
+        "HH-RLHF transcripts",  # which go on apart: what follows is part of each answer
+        {
+            "chosen": "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Why?\n\nAssistant: Because.",
+            "rejected": "\n\nHuman: Hi\n\nAssistant: No",
+        },
+        pair("Hi", "Hello\n\nHuman: Why?\n\nAssistant: Because.", "No"),
+    ),
+    (
         "UltraFeedback",
         {
             "source": "evol_instruct",

@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stages.data.shapes.base import Fields
+from stages.data.shapes.preference import SHAPES
 from stages.store.labels import Labels
 from stages.store.labels.export import FORMATS, Format, export
 from stages.store.labels.judged import chat_of, judged, preference_of
@@ -96,11 +98,21 @@ def test_the_shapes_are_those_of_trl_and_hh() -> None:
     }
 
 
-def test_a_transcript_that_would_read_as_another_turn_is_left_out_by_name() -> None:
-    tricky = msgspec.structs.replace(RECORD, completions=["a\n\nHuman: b", "c"], ranks=[1, 2], scores=None)
+def test_a_transcript_that_could_not_be_told_apart_is_left_out_by_name() -> None:
+    tricky = msgspec.structs.replace(RECORD, completions=["a\n\nHuman: b", "a"], ranks=[1, 2], scores=None)
     text, lost = lines("hh", tricky)
     assert text == ""
-    assert lost == {"pairs whose text reads like a turn of a transcript were left out": 1}
+    assert lost == {"pairs that would not be told apart in a transcript were left out": 1}
+
+
+@given(records)
+def test_transcripts_read_back_as_they_were_where_nothing_is_said_to_be_lost(record: PreferenceRecord) -> None:
+    pair = msgspec.structs.replace(record, completions=record.completions[:2], ranks=[1, 2])
+    text, lost = lines("hh", pair)
+    if not lost and all([*pair.completions, *(message.content for message in pair.messages)]):
+        row = json.loads(text)
+        (read,) = next(shape for shape in SHAPES if shape.name == "HH-RLHF transcripts").read(Fields(row))
+        assert (read.messages, read.completions, read.ranks) == (pair.messages, pair.completions, pair.ranks)
 
 
 def test_labels_become_records_best_first_and_best_answers_become_chats(labels: Labels) -> None:
