@@ -27,7 +27,7 @@ STARTER_EPOCHS = 8.0
 State = Literal["done", "running", "paused", "next", "failed", "stopped", "later", "absent"]
 """`later` waits for the steps before it, `absent` does not exist in this version."""
 
-ABSENT = (("rank", "rank"), ("reward", "reward"), ("policy", "policy"))
+ABSENT = (("reward", "reward"), ("policy", "policy"))
 """Steps that are not in this version yet."""
 
 
@@ -135,6 +135,7 @@ def _tuned(inventory: Inventory, model: RunFacts | None) -> RunFacts | None:
 
 def _life(lineage: Lineage, inventory: Inventory) -> Life:
     made = [_data(lineage), _tokenizer(lineage), _pretrain(lineage, inventory), _sft(lineage, inventory)]
+    made.append(_rank(inventory))
     absent = [Step(key, title, "absent", detail="not yet") for key, title in ABSENT]
     return Life((*made, *absent, _chat(lineage)), _is_starter(lineage))
 
@@ -198,6 +199,16 @@ def _sft(lineage: Lineage, inventory: Inventory) -> Step:
         return _at_work(*step, building)
     values = {"sources": [STARTER_CHAT], "name": name} if _is_starter(lineage) else {"kind": "chat", "name": name}
     return Step(*step, "next", detail="conversations first", stage="build", values=values)
+
+
+def _rank(inventory: Inventory) -> Step:
+    """Judging by hand. It belongs to the workspace: labels are of prompts, whatever model answered them."""
+    newest, prompts, labels = inventory.judged
+    if labels:
+        return Step("rank", "rank", "done", newest, f"{labels:,} label{'s' if labels > 1 else ''}")
+    if newest:
+        return Step("rank", "rank", "next", newest, f"{prompts:,} to judge")
+    return Step("rank", "rank", "later", detail="needs a set")
 
 
 def _conversations(lineage: Lineage, inventory: Inventory) -> Dataset | None:

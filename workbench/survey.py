@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from stages.store.datasets import Dataset, list_datasets
 from stages.store.errors import UserError
+from stages.store.labels import open_labels
 from stages.store.rundir import RunDir, RunSpec, RunState, Status, list_runs
 from stages.store.tokenizers import Tokenizer, list_tokenizers
 from stages.store.workspace import Workspace
@@ -43,6 +44,14 @@ class RunFacts(NamedTuple):
         return parent.digest if parent else ""
 
 
+class Judged(NamedTuple):
+    """What there is of labels: the newest set, its prompts, and all judgements that people gave here."""
+
+    newest: str = ""
+    prompts: int = 0
+    labels: int = 0
+
+
 class Inventory(NamedTuple):
     """All there is, at one moment."""
 
@@ -50,6 +59,7 @@ class Inventory(NamedTuple):
     tokenizers: list[Tokenizer]
     runs: list[RunFacts]
     """The newest first."""
+    judged: Judged = Judged()
 
     @property
     def empty(self) -> bool:
@@ -66,12 +76,28 @@ class Survey:
         self._turn = threading.Lock()
         self._specs: dict[str, RunSpec] = {}
         self._states: dict[str, tuple[int, RunState]] = {}
+        self._judged: tuple[int, Judged] = (0, Judged())
 
     def look(self) -> Inventory:
         """What is there now. Runs and folders that cannot be read are left out."""
         with self._turn:
             runs = [facts for run in list_runs(self.workspace) if (facts := self._facts(run))]
-        return Inventory(list_datasets(self.workspace), list_tokenizers(self.workspace), runs)
+            judged = self._labels()
+        return Inventory(list_datasets(self.workspace), list_tokenizers(self.workspace), runs, judged)
+
+    def _labels(self) -> Judged:
+        """Read anew only when the file has changed. A file that cannot be read is for the Rank screen to tell of."""
+        path = self.workspace.labels
+        try:
+            written = path.stat().st_mtime_ns
+            if written != self._judged[0]:
+                with open_labels(path) as labels:
+                    sets = labels.sets()
+                    first = (sets[0].name, sets[0].prompts) if sets else ("", 0)
+                    self._judged = (written, Judged(*first, labels.count_all()))
+        except (OSError, UserError):
+            return Judged()
+        return self._judged[1]
 
     def _facts(self, run: RunDir) -> RunFacts | None:
         try:

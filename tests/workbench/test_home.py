@@ -81,10 +81,13 @@ async def test_enter_opens_models_and_chat(make_app: MakeApp, populated: Workspa
         row.cursor = 2
         await pilot.press("enter")
         assert opened == [("chat", "world-tiny"), ("run", "world-tiny")]
-        row.cursor = 4
+        row.cursor = 5
         await pilot.press("enter")
         await wait_for(pilot, lambda: "not in this version yet" in screen_text(app))
         assert len(opened) == 2
+        row.cursor = 4
+        await pilot.press("enter")
+        await wait_for(pilot, lambda: "Label sets" in screen_text(app))
 
 
 async def test_recent_run_opens(make_app: MakeApp, populated: Workspace, opened: list[Any]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from stages.store.labels import Candidate, open_labels
+from stages.store.labels import Prompt as LabelPrompt
+from stages.store.records import Message
 from stages.store.rundir import Parent, RunDir, RunError
 from stages.store.workspace import Workspace
 from tests.workbench.conftest import (
@@ -35,8 +38,24 @@ def test_nothing_there_begins_with_data(workspace: Workspace) -> None:
 
 def test_later_stages_are_said_to_be_absent(workspace: Workspace) -> None:
     absent = [step for step in life(workspace).steps if step.state == "absent"]
-    assert [step.key for step in absent] == ["rank", "reward", "policy"]
+    assert [step.key for step in absent] == ["reward", "policy"]
     assert all(step.detail == "not yet" and not step.stage for step in absent)
+
+
+def test_ranking_wants_a_set_then_judgements(workspace: Workspace) -> None:
+    assert states(workspace)["rank"] == "later"
+    workspace.ensure()
+    task = (
+        LabelPrompt(messages=[Message("user", "?")], part="eval"),
+        [Candidate(run="r", k=k, text=str(k)) for k in (0, 1)],
+    )
+    with open_labels(workspace.labels) as labels:
+        made = labels.add_set("mine", "rank", [task])
+        assert (life(workspace).step("rank").state, life(workspace).step("rank").detail) == ("next", "1 to judge")
+        shown = labels.next(made.id, "ada")
+        assert shown is not None
+        labels.save(shown.label("rank", "ada", ranks=[1, 2]))
+    assert (life(workspace).step("rank").state, life(workspace).step("rank").detail) == ("done", "1 label")
 
 
 def test_dataset_leads_to_its_tokenizer(workspace: Workspace) -> None:

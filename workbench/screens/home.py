@@ -110,6 +110,13 @@ class HomeScreen(PlaceScreen):
         match step.state:
             case "absent":
                 return Content(f"{step.title} is not in this version yet; the life goes on with chat.")
+            case _ if step.key == "rank":
+                what = (
+                    "judges completions"
+                    if step.name
+                    else "makes a set to judge: of preferences, or of prompts to answer"
+                )
+                return Content.assemble(("enter", "bold $accent"), f" {what}.")
             case "later":
                 return Content(f"{step.title} comes after the steps before it.")
             case "next" if step.key == "data":
@@ -146,7 +153,9 @@ class HomeScreen(PlaceScreen):
     @on(LifeRow.Opened)
     def _open_step(self, event: LifeRow.Opened) -> None:
         step = event.step
-        if step.state in ("absent", "later"):
+        if step.key == "rank":
+            self.workbench.go("rank")
+        elif step.state in ("absent", "later"):
             self.notify(self._advice(step).plain)
         elif step.key == "chat":
             self.workbench.open_chat(step.name)

@@ -69,8 +69,8 @@ def _read_transcripts(fields: Fields) -> list[Record]:
     chosen, rejected = (_transcript(text, side) for text, side in zip(texts, ("chosen", "rejected"), strict=True))
     alike = next((n for n, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), -1)
     if 0 < alike < max(len(chosen), len(rejected)) - 1 and chosen[alike].role == rejected[alike].role == "assistant":
-        rest = [_from_turn(text, alike) for text in texts]  # they go on apart: what follows is part of the answer
-        return [pair(chosen[:alike], *rest)]
+        best, worst = (_from_turn(text, alike) for text in texts)  # they go on apart: that is part of the answer
+        return [pair(chosen[:alike], best, worst)]
     return [_shared(chosen, rejected)]
 
 

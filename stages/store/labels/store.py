@@ -265,6 +265,10 @@ class Labels:
             set_id,
         )
 
+    def count_all(self) -> int:
+        """All judgements and answers that people gave here and did not take back."""
+        return self._one("SELECT count(*) FROM in_force WHERE kind NOT IN ('flag', 'skip') AND origin = ''")
+
     def prompt(self, prompt_id: int) -> Prompt:
         """A prompt by its id."""
         messages, part, answer, source, meta = self._db.execute(
