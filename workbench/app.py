@@ -115,12 +115,13 @@ class WorkbenchApp(App[None], inherit_bindings=False):
     @work(group="navigate")
     async def open_run(self, run: RunDir) -> None:
         """Show a run in Runs."""
+        from workbench.screens.evaluation import EvaluationScreen, is_evaluation
         from workbench.screens.run import RunScreen
 
         await self.switch_mode("runs")
         if isinstance(self.screen, RunScreen):
             await self.pop_screen()
-        await self.push_screen(RunScreen(run))
+        await self.push_screen(EvaluationScreen(run) if is_evaluation(run) else RunScreen(run))
 
     @work(group="navigate")
     async def open_chat(self, checkpoint: str) -> None:
@@ -145,6 +146,10 @@ class WorkbenchApp(App[None], inherit_bindings=False):
             from workbench.screens.tune import TuneScreen
 
             self.push_screen(TuneScreen(filled))
+        elif stage == "evaluate":
+            from workbench.screens.evaluate import EvaluateScreen
+
+            self.push_screen(EvaluateScreen(filled))
         else:
             from workbench.screens.start import StartScreen
 

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import click
 import msgspec
 
-from stages.store.checkpoints import list_checkpoints, resolve_checkpoint
 from stages.store.datasets import find_dataset
-from stages.store.errors import UserError
 from stages.store.evaluations import Evaluation, columns, read_evaluation
-from stages.store.rundir import find_run
 from stages.store.specs.evaluate import Evaluate
-from stages.store.workspace import Workspace
 from workbench.cli_common import (
     House,
     SpecCommand,
@@ -29,6 +22,7 @@ from workbench.cli_common import (
     stage_settings,
 )
 from workbench.display import shortened
+from workbench.evaluating import cells, expanded, name_for
 
 SHOWN = 3
 """Wrong answers of each checkpoint that are printed."""
@@ -59,7 +53,7 @@ def evaluate(
     settings = stage_settings(house, "evaluate", pairs)
     find_dataset(house.workspace, dataset)
     named = [one for text in checkpoints for one in expanded(house.workspace, text)]
-    chosen = name or f"{named[0].replace('/', '-').replace('@', '-')[:40]}-on-{dataset[:20]}"
+    chosen = name or name_for(named[0], dataset)
     run = run_stage(house, "evaluate", chosen, settings, dataset=dataset, checkpoints=named, detach=detach)
     if detach:
         return
@@ -70,28 +64,16 @@ def evaluate(
         say_evaluation(found)
 
 
-def expanded(workspace: Workspace, text: str) -> list[str]:
-    """The checkpoints that `text` means: one, or with @all every one of a run. UserError where there is none."""
-    if not text.endswith("@all"):
-        resolve_checkpoint(workspace, text)
-        return [text]
-    name = text.removesuffix("@all")
-    found = [f"{name}@{checkpoint.step}" for checkpoint in list_checkpoints(find_run(workspace, name))]
-    if not found:
-        raise UserError(f"The run {name!r} has no checkpoint.")
-    return found
-
-
 def say_evaluation(found: Evaluation) -> None:
     """A table, notes, and some answers to read."""
     say(f"{found.dataset}, {found.split}: {found.records:,} records of kind {found.kind}")
     names = columns(found)
-    cells = {row.checkpoint: dict(_cells(row)) for row in found.rows}
+    values_of = {row.checkpoint: cells(row) for row in found.rows}
     if len(names) > 4:  # a line a measure
-        table = [{"measure": name, **{one: values.get(name) for one, values in cells.items()}} for name in names]
-        say_table(table, {key: key for key in ("measure", *cells)}, as_json=False, empty="")
+        table = [{"measure": name, **{one: values.get(name) for one, values in values_of.items()}} for name in names]
+        say_table(table, {key: key for key in ("measure", *values_of)}, as_json=False, empty="")
     else:
-        table = [{"checkpoint": one, **values} for one, values in cells.items()]
+        table = [{"checkpoint": one, **values} for one, values in values_of.items()]
         say_table(table, {key: key for key in ("checkpoint", *names)}, as_json=False, empty="")
     for row in found.rows:
         if row.note:
@@ -99,8 +81,3 @@ def say_evaluation(found: Evaluation) -> None:
         for answer in [one for one in row.answers if one.right is not True][:SHOWN]:
             wanted = f" (wanted {shortened(answer.wanted, 40)})" if answer.wanted is not None else ""
             say(f"{row.checkpoint}: {shortened(answer.prompt, 60)} → {shortened(answer.text, 60)}{wanted}")
-
-
-def _cells(row: Any) -> Iterator[tuple[str, Any]]:
-    yield from row.figures.items()
-    yield from ((name, str(share)) for name, share in row.shares.items())

@@ -12,6 +12,7 @@ import msgspec
 from stages.store import strict
 from stages.store.checkpoints import list_checkpoints
 from stages.store.errors import UserError
+from stages.store.evaluations import FILE, read_evaluation
 from stages.store.lineage import delete_run, parents_of
 from stages.store.rundir import RunDir, RunSpec, find_run, list_runs
 from stages.store.specs import STAGES, TRAINING
@@ -28,6 +29,7 @@ from workbench.cli_common import (
     say_json,
     say_table,
 )
+from workbench.cli_evaluate import say_evaluation
 from workbench.cli_train import say_trained
 from workbench.display import displayable
 
@@ -66,6 +68,7 @@ def show(house: House, name: str, as_json: bool) -> None:
     """Show a run: where it stands, what it was made from, its settings and checkpoints."""
     run = find_run(house.workspace, name)
     spec, state = run.spec(), run.state()
+    found = read_evaluation(run) if (run.path / FILE).is_file() else None
     if as_json:
         say_json(
             {
@@ -75,6 +78,7 @@ def show(house: House, name: str, as_json: bool) -> None:
                 "parents": {a.role: a._asdict() for a in parents_of(house.workspace, spec.parents)},
                 "checkpoints": [{"step": c.step, "path": str(c.path)} for c in list_checkpoints(run)],
                 "metrics": last_figures(run),
+                **({"evaluation": found} if found else {}),
             }
         )
         return
@@ -97,6 +101,9 @@ def show(house: House, name: str, as_json: bool) -> None:
             "folder": str(run.path),
         }
     )
+    if found:
+        say("")
+        say_evaluation(found)
 
 
 def _next(run: RunDir, status: str) -> str:

@@ -22,7 +22,7 @@ from workbench.cli_common import (
     set_option,
     stage_settings,
 )
-from workbench.cli_evaluate import expanded
+from workbench.evaluating import expanded
 
 
 @click.command(cls=SpecCommand, spec=Sample)

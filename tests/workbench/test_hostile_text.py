@@ -29,14 +29,17 @@ import workbench.app
 from stages.store.checks import Check, Example, Finding
 from stages.store.datasets import Filter, Problem, Source
 from stages.store.errors import UserError
+from stages.store.evaluations import Answer, Row
 from stages.store.labels import Candidate, open_labels
 from stages.store.labels import Prompt as LabelPrompt
 from stages.store.records import Message
 from stages.store.rundir import Parent, RunDir, RunError, RunSpec, RunState
 from stages.store.specs import STAGES
+from stages.store.statistics import share
 from stages.store.strict import fields
 from stages.store.workspace import Workspace
 from tests.workbench.conftest import CREATED, add_checkpoint, add_dataset, add_run, add_tokenizer, settled, wait_for
+from tests.workbench.evaluations import add_evaluation, answered
 from tests.workbench.payloads import in_file_name, in_json, payloads
 from workbench import chat_client
 from workbench.app import WorkbenchApp
@@ -44,7 +47,7 @@ from workbench.desk_client import DeskClient
 from workbench.look_report import look_report
 from workbench.screens.build import BuildScreen
 from workbench.screens.chat import ChatScreen
-from workbench.screens.check import CheckScreen, ExamplesScreen
+from workbench.screens.check import CheckScreen, ExamplesScreen, Scrolling
 from workbench.screens.checkpoints import CheckpointScreen
 from workbench.screens.data import Report
 from workbench.screens.home import HomeScreen
@@ -59,6 +62,7 @@ from workbench.screens.tokens import TokensScreen
 from workbench.settings import Settings
 from workbench.widgets.filter_field import FilterField
 from workbench.widgets.log_tail import LogTail
+from workbench.widgets.picklist import PickList
 from workbench.widgets.prompt import Prompt
 from workbench.widgets.record_view import RecordView
 from workbench.widgets.run_list import RunList
@@ -502,12 +506,47 @@ async def visit_records(pilot: Pilot[Any]) -> None:
     await settled(pilot)
 
 
+def prepare_evaluation(workspace: Workspace) -> None:
+    """Checkpoints, groups, notes and answers that are payloads."""
+    names, groups = READABLE[:5], READABLE[5:30]
+    shares = {f"{text} exact": share(1, 2) for text in groups}
+    answers = [Answer(prompt=text, text=text, wanted=text, right=False) for text in READABLE[::3]]
+    rows = [
+        Row(checkpoint=f"{text}@{step}", step=step, shares=shares, answers=answers, note=text)
+        for text in names
+        for step in (1, 2)
+    ]
+    found = msgspec.structs.replace(answered(rows), dataset=READABLE[30], split=READABLE[31])
+    add_evaluation(workspace, found, READABLE[32])
+
+
+async def visit_evaluation(pilot: Pilot[Any]) -> None:
+    """Every column of the table, the plot, the list of answers, some in full, and a form that quotes a mistake."""
+    app = pilot.app
+    assert isinstance(app, WatchedApp)
+    app.open_run(next(RunDir(path) for path in app.workspace.runs.iterdir()))
+    await wait_for(pilot, on_screen(pilot, READABLE[:33]))
+    await pilot.press("j", *("l" * 9), "tab")
+    await page_through(pilot, PickList)
+    for answer in ("enter", "escape", "j", "enter"):
+        await pilot.press(answer)
+        await settled(pilot)
+    await page_through(pilot, Scrolling)
+    await pilot.press("escape")
+    for text in SHORT[::100]:
+        app.start_run("evaluate", {"checkpoints": text, "dataset": text})
+        await settled(pilot)
+        await pilot.press("enter", "escape")
+        await settled(pilot)
+
+
 PLACES = [
     Place("home", nothing, visit_home),
     Place("data", prepare_data, visit_data, READABLE[:351], size=(160, 300)),
     Place("runs", prepare_runs, visit_runs),
     Place("marked runs", prepare_marked, visit_marked, [*READABLE[::40], *READABLE[1::60]]),
     Place("run", prepare_run, visit_run),
+    Place("evaluation", prepare_evaluation, visit_evaluation, [*READABLE[:33], *READABLE[::3]], size=(200, 100)),
     Place("chat", nothing, visit_chat, PAYLOADS),
     Place("checkpoints", prepare_checkpoints, visit_checkpoints),
     Place("toasts", nothing, visit_toasts, PAYLOADS, size=(160, 300)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
@@ -28,14 +30,14 @@ from workbench.widgets.loss_plot import LossPlot
 from workbench.widgets.run_facts import RunFacts
 from workbench.widgets.samples import SHOWN, Samples
 
-PANES = ("samples", "log", "settings")
-
 
 class RunScreen(Plotting, Steering, PlaceScreen):
     """Watches `run` four times a second while it is on screen; the run does not notice."""
 
     PLACE = "runs"
-    CSS_PATH = "run.tcss"
+    CSS_PATH = ["run.tcss"]
+    PANES: ClassVar[tuple[str, ...]] = ("samples", "log", "settings")
+    WATCH: ClassVar[type[Watch]] = Watch
     BINDINGS = [
         bind("run.back", "escape", "back", "Back", "To the list of runs."),
         bind("run.pause", "p", "pause", "Pause", "Pause the run, or resume it."),
@@ -44,6 +46,7 @@ class RunScreen(Plotting, Steering, PlaceScreen):
         bind("run.checkpoint", "w", "checkpoint", "Checkpoint", "Save a checkpoint now.", show=False),
         bind("run.lr", "l", "learning_rate", "Learning rate", "Change the learning rate of the run.", show=False),
         bind("run.chat", "c", "chat", "Chat", "Chat with the last checkpoint."),
+        bind("run.evaluate", "e", "evaluate", "Evaluate", "Measure this run's checkpoints on a dataset."),
         bind("run.pane", "v", "pane(1)", "View", "Samples, log or settings."),
         *PLOT_KEYS,
     ]
@@ -78,7 +81,7 @@ class RunScreen(Plotting, Steering, PlaceScreen):
                 yield RunFacts(id="settings")
 
     def on_mount(self) -> None:
-        self._name_pane("samples")
+        self._name_pane(self.PANES[0])
         self.poll(0.25, self._catch_up)
 
     def run_in_view(self) -> Entry | None:
@@ -100,7 +103,7 @@ class RunScreen(Plotting, Steering, PlaceScreen):
     def action_pane(self, by: int) -> None:
         """Show the next of samples, log and settings."""
         switcher = self.query_one(ContentSwitcher)
-        self._show_pane(PANES[(PANES.index(str(switcher.current)) + by) % len(PANES)])
+        self._show_pane(self.PANES[(self.PANES.index(str(switcher.current)) + by) % len(self.PANES)])
 
     @on(CaughtUp)
     @on(RunSteered)
@@ -113,15 +116,19 @@ class RunScreen(Plotting, Steering, PlaceScreen):
             self._arrive(entry)
         if entry != self._told:
             self._tell(entry)
+        self.show_made(watch)
         self._draw()
-        if watch.samples_version != self._samples_drawn:
-            self._samples_drawn = watch.samples_version
-            self.query_one(Samples).show(watch.recent_samples(SHOWN))
         cleared, text = watch.take_log()
         log = self.query_one(LogTail)
         if cleared:
             log.clear()
         log.add(text)
+
+    def show_made(self, watch: Watch) -> None:
+        """Show what the run has made, when there is more of it: its samples."""
+        if watch.samples_version != self._samples_drawn:
+            self._samples_drawn = watch.samples_version
+            self.query_one(Samples).show(watch.recent_samples(SHOWN))
 
     @on(Gone)
     def _gone(self, event: Gone) -> None:
@@ -133,7 +140,7 @@ class RunScreen(Plotting, Steering, PlaceScreen):
         if isinstance(chosen, str):
             self.chosen = chosen
             self.plot_changed()
-        elif pane in PANES:
+        elif pane in self.PANES:
             self._show_pane(pane)
 
     def _catch_up(self) -> None:
@@ -144,7 +151,7 @@ class RunScreen(Plotting, Steering, PlaceScreen):
     def _read(self) -> None:
         try:
             if self._watch is None:
-                self._watch = Watch(self._run)
+                self._watch = self.WATCH(self._run)
             self._watch.catch_up()
         except UserError as error:
             self.post_message(self.Gone(error))
@@ -210,7 +217,7 @@ class RunScreen(Plotting, Steering, PlaceScreen):
         self.query_one(f"#{pane}").focus()
 
     def _name_pane(self, pane: str) -> None:
-        names = [Content.styled(name, "bold $primary" if name == pane else "$text-muted") for name in PANES]
+        names = [Content.styled(name, "bold $primary" if name == pane else "$text-muted") for name in self.PANES]
         self.query_one("#run-panes").border_title = Content(" · ").join(names)
 
 

@@ -48,6 +48,7 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
         bind("runs.stop", "s", "stop", "Stop", "Save a checkpoint and end the run."),
         bind("runs.delete", "d,delete", "delete", "Delete", "Delete the run and its checkpoints."),
         bind("runs.chat", "c", "chat", "Chat", "Chat with the run's last checkpoint."),
+        bind("runs.evaluate", "e", "evaluate", "Evaluate", "Measure checkpoints: the run's, or those of marked runs."),
         bind("runs.mark", "space", "mark", "Mark", "Mark the run, or take its mark away: marked runs share the plot."),
         bind("runs.unmark", "u", "unmark", "Unmark", "Take all marks away.", show=False),
         bind("runs.filter", "slash", "filter", "Filter", "Show only runs whose name, stage, status or dataset match."),
@@ -137,6 +138,15 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
     def action_unfilter(self) -> None:
         """Show all runs."""
         self.query_one(FilterField).action_clear()
+
+    def action_evaluate(self) -> None:
+        """Open the form that measures checkpoints, with those of the marked runs, or of the one under the cursor."""
+        places = self._marks.places
+        marked = sorted((e for e in self._entries if e.run.id in places), key=lambda entry: places[entry.run.id])
+        if marked:
+            self.evaluate(marked)
+        else:
+            super().action_evaluate()
 
     @on(FilterField.Changed)
     def _filter_changed(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from textual import work
@@ -40,7 +40,7 @@ class Steering(Base):
     def offers(self, action: str) -> bool:
         """Name only what the run in view can do as it stands."""
         entry = self.run_in_view()
-        if action not in ("pause", "resume", "stop", "delete", "chat", "log_axis"):
+        if action not in ("pause", "resume", "stop", "delete", "chat", "evaluate", "log_axis"):
             return True
         if entry is None:
             return False
@@ -48,7 +48,7 @@ class Steering(Base):
             return entry.status in ("queued", "running") or (action == "stop" and entry.live)
         if action == "resume":
             return entry.status in RESUMABLE
-        return entry.state.last_checkpoint is not None if action == "chat" else True
+        return entry.state.last_checkpoint is not None if action in ("chat", "evaluate") else True
 
     def action_pause(self) -> None:
         """Pause a run at work; start one that is paused again."""
@@ -123,6 +123,19 @@ class Steering(Base):
                 self.notify(f"{entry.spec.name} has no checkpoint to chat with yet.")
             else:
                 self.workbench.open_chat(entry.run.id)
+
+    def action_evaluate(self) -> None:
+        """Open the form that measures checkpoints, with those of the run."""
+        if entry := self.run_in_view():
+            self.evaluate([entry])
+
+    def evaluate(self, entries: Sequence[Entry]) -> None:
+        """Open the form that measures checkpoints, with those of the runs that have any."""
+        names = [entry.spec.name for entry in entries if entry.state.last_checkpoint is not None]
+        if names:
+            self.workbench.start_run("evaluate", {"checkpoints": ", ".join(names)})
+        else:
+            self.notify("There is no checkpoint to evaluate yet.")
 
     def _if_yes(self, entry: Entry, request: Callable[[RunDir], object], said: str) -> Callable[[bool | None], None]:
         def answered(yes: bool | None) -> None:
