@@ -7,6 +7,7 @@ same product, so that keys and values are not repeated. It serves the calls for 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -55,20 +56,38 @@ def attention_decode(
     Reads the caches in place, up to the longest sequence.
     """
     B, H, D = q.shape
-    G = k_cache.shape[1]
-    S = int(lengths.max()) if B else 0
+    G, ends = k_cache.shape[1], tuple(lengths.tolist())
+    S = max(ends, default=0)
     if S == 0:
         return torch.zeros_like(q)
     k3, v3 = k_cache.flatten(0, 1)[:, :S], v_cache.flatten(0, 1)[:, :S]
-    q3 = q.reshape(B * G, H // G, D)
-    scores = torch.bmm(q3, k3.transpose(1, 2)) * (1 / math.sqrt(D) if scale is None else scale)
-    hidden_BS = _hidden(S, lengths, window)
-    scores = scores.view(B, H, S).masked_fill(hidden_BS[:, None], torch.finfo(q.dtype).min)
-    weights = scores.softmax(-1).masked_fill(hidden_BS[:, None], 0.0)
-    return torch.bmm(weights.view(B * G, H // G, S), v3).view(B, H, D)
+    q3, alpha = q.reshape(B * G, H // G, D), 1 / math.sqrt(D) if scale is None else scale
+    mask = decode_mask(ends, window, G, q.dtype, q.device)
+    if mask is None:
+        # An empty sum in place of the mask: beta = 0 ignores it.
+        scores = torch.baddbmm(q3.new_empty(1), q3, k3.transpose(1, 2), beta=0, alpha=alpha)
+    else:
+        scores = torch.baddbmm(mask, q3, k3.transpose(1, 2), alpha=alpha)
+    y = torch.bmm(scores.softmax(-1), v3).view(B, H, D)
+    return y if min(ends) else y.masked_fill((lengths == 0)[:, None, None], 0.0)
 
 
-def _hidden(S: int, lengths: Tensor, window: int | None) -> Tensor:
-    key = torch.arange(S, device=lengths.device)
-    hidden_BS = key >= lengths[:, None]
-    return hidden_BS if window is None else hidden_BS | (key < lengths[:, None] - window)
+@lru_cache(maxsize=4)
+def decode_mask(
+    ends: tuple[int, ...], window: int | None, heads: int, dtype: torch.dtype, device: torch.device
+) -> Tensor | None:
+    """(B · heads, 1, longest): 0 where a key counts, -inf elsewhere; None when all count.
+
+    Kept, because every layer of a step asks for the same.
+    """
+    S = max(ends)
+    if min(ends) == S and (window is None or window >= S):
+        return None
+    # A tensor made under inference_mode could not be used in a later training step.
+    with torch.inference_mode(False):
+        key, lengths_B1 = torch.arange(S, device=device), torch.tensor(ends, device=device)[:, None]
+        visible_BS = key < lengths_B1
+        if window is not None:
+            visible_BS &= key >= lengths_B1 - window
+        mask_BS = torch.zeros(visible_BS.shape, dtype=dtype, device=device).masked_fill_(~visible_BS, float("-inf"))
+        return mask_BS.repeat_interleave(heads, 0)[:, None]

@@ -7,6 +7,7 @@ the end of the context (reason "length").
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,9 @@ from torch import Tensor
 
 from stages.models.decoder import Decoder
 from stages.store.errors import WorkFailed
+
+DRAWN_AHEAD = 32
+"""Random numbers that a sequence draws at once."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +60,20 @@ class Token(NamedTuple):
 class _Slot:
     id: int
     sampling: Sampling
-    generator: torch.Generator
     length: int  # tokens of prompt and completion
     unread: int  # the newest token, which the model has not seen yet
+    waiting: list[int]  # tokens before it that the model has not seen either: those of a prompt that has not begun
+    generator: torch.Generator | None  # None where nothing is drawn
     generated: list[int] = field(default_factory=list)
+    uniforms: list[float] = field(default_factory=list)  # drawn ahead, the next one last
+
+    def uniform(self) -> float:
+        """The next random number of this sequence."""
+        if self.generator is None:
+            return 0.0
+        if not self.uniforms:
+            self.uniforms = torch.rand(DRAWN_AHEAD, dtype=torch.float64, generator=self.generator).tolist()[::-1]
+        return self.uniforms.pop()
 
 
 class Engine:
@@ -70,6 +84,8 @@ class Engine:
     """
 
     START = 1_024
+    TOGETHER = 4_096
+    """Tokens of prompts, padding included, that are read in one pass."""
 
     def __init__(self, model: Decoder, max_slots: int = 8, max_length: int | None = None) -> None:
         if max_slots < 1:
@@ -93,19 +109,15 @@ class Engine:
     def add(self, tokens: Sequence[int], sampling: Sampling | None = None) -> int:
         """Start a sequence after this prompt and return its slot's id, which is never given twice.
 
-        Raises ValueError when no slot is free, when the prompt is empty or leaves no room for one more token, and on a
-        token that is not in the vocabulary.
+        The model reads the prompt in the next `step`, together with others that wait. Raises ValueError when no slot is
+        free, when the prompt is empty or leaves no room for one more token, and on a token that is not in the
+        vocabulary.
         """
         sampling = sampling or Sampling()
         self._check(tokens)
-        row = len(self._slots)
-        self._cache.lengths[row] = 0
-        self._make_room(len(tokens))
-        if len(tokens) > 1:
-            with _evaluating(self.model):
-                self.model.prefill(torch.tensor(tokens[:-1], device=self._device), self._cache, row)
-        generator = torch.Generator().manual_seed(sampling.seed)
-        self._slots.append(_Slot(self._next_id, sampling, generator, len(tokens), tokens[-1]))
+        self._cache.lengths[len(self._slots)] = 0
+        generator = torch.Generator().manual_seed(sampling.seed) if sampling.temperature > 0 else None
+        self._slots.append(_Slot(self._next_id, sampling, len(tokens), tokens[-1], list(tokens[:-1]), generator))
         self._next_id += 1
         return self._next_id - 1
 
@@ -117,18 +129,20 @@ class Engine:
         if not self._slots:
             return []
         self._make_room(max(slot.length for slot in self._slots))
-        unread = torch.tensor([slot.unread for slot in self._slots], device=self._device)
-        with _evaluating(self.model):
+        with _evaluating(self.model), torch.inference_mode():
+            self._read_prompts()
+            unread = torch.tensor([slot.unread for slot in self._slots], device=self._device)
             logits_BV = self.model.decode(unread, self._cache).float()
-        if logits_BV.isnan().any():
+            uniforms = [slot.uniform() for slot in self._slots]
+            chosen_B = choose(logits_BV, [slot.sampling for slot in self._slots], uniforms)
+            logprobs = logits_BV.log_softmax(-1).gather(1, chosen_B[:, None])[:, 0].tolist()
+        if any(map(math.isnan, logprobs)):  # one number that is none makes them all so
             raise WorkFailed(
                 "The model's output is not a number.", "Its weights are damaged; take an earlier checkpoint."
             )
-        chosen_B = choose(logits_BV, [slot.sampling for slot in self._slots], self._uniforms())
-        logprobs_B = logits_BV.log_softmax(-1).gather(1, chosen_B[:, None])[:, 0]
         results = [
             Token(slot.id, token, logprob, self._advance(slot, token))
-            for slot, token, logprob in zip(self._slots, chosen_B.tolist(), logprobs_B.tolist(), strict=True)
+            for slot, token, logprob in zip(self._slots, chosen_B.tolist(), logprobs, strict=True)
         ]
         for result in results:
             if result.finished:
@@ -146,6 +160,21 @@ class Engine:
             self._slots[row] = last
         return True
 
+    def _read_prompts(self) -> None:
+        """Show the model the prompts that wait, those of like length together."""
+        waiting = [row for row, slot in enumerate(self._slots) if slot.waiting]
+        for rows in alike([len(self._slots[row].waiting) for row in waiting], self.TOGETHER):
+            group = [waiting[i] for i in rows]
+            prompts = [self._slots[row].waiting for row in group]
+            longest = max(map(len, prompts))
+            tokens_BT = torch.tensor([prompt + [0] * (longest - len(prompt)) for prompt in prompts])
+            lengths_B = torch.tensor([len(prompt) for prompt in prompts])
+            inputs = (each.to(self._device) for each in (tokens_BT, lengths_B, torch.tensor(group)))
+            tokens_BT, lengths_B, rows_B = inputs
+            self.model.prefill_rows(tokens_BT, lengths_B, self._cache, rows_B)
+            for row in group:
+                self._slots[row].waiting = []
+
     def _make_room(self, tokens: int) -> None:
         if tokens > self._cache.room:
             self._cache.grow(min(max(tokens, 2 * self._cache.room), self.max_length))
@@ -153,9 +182,6 @@ class Engine:
     @property
     def _device(self) -> torch.device:
         return self.model.tokens.device
-
-    def _uniforms(self) -> list[float]:
-        return [torch.rand((), dtype=torch.float64, generator=slot.generator).item() for slot in self._slots]
 
     def _advance(self, slot: _Slot, token: int) -> str | None:
         slot.unread = token
@@ -175,18 +201,38 @@ class Engine:
             raise ValueError(f"a prompt's tokens lie between 0 and {self.model.config.vocab_size - 1}")
 
 
+def alike(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Groups of indices whose lengths differ little: at most a quarter of a group is padding.
+
+    A group of several has at most `most` tokens, padding included.
+    """
+    group: list[int] = []
+    total = 0
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        padded = lengths[i] * (len(group) + 1)
+        if group and (padded > most or 4 * (total + lengths[i]) < 3 * padded):
+            yield group
+            group, total = [], 0
+        group.append(i)
+        total += lengths[i]
+    if group:
+        yield group
+
+
 def choose(logits_BV: Tensor, samplings: Sequence[Sampling], uniforms: Sequence[float]) -> Tensor:
     """One token a row (B,) int64: the likeliest at temperature 0, else by inverting the distribution at `uniforms`.
 
     A row's result depends on that row alone.
     """
-    chosen_B = logits_BV.argmax(-1)
+    B = len(samplings)
+    drawn = [i for i, s in enumerate(samplings) if s.temperature > 0]
+    chosen_B = logits_BV.argmax(-1) if len(drawn) < B else logits_BV.new_empty(B, dtype=torch.int64)
     for truncated in (False, True):
-        rows = [i for i, s in enumerate(samplings) if s.temperature > 0 and (s.top_k > 0 or s.top_p < 1) == truncated]
+        rows = [i for i in drawn if (samplings[i].top_k > 0 or samplings[i].top_p < 1) == truncated]
         if not rows:
             continue
         some = [samplings[i] for i in rows]
-        scores_RV = logits_BV[rows].double()
+        scores_RV = (logits_BV if len(rows) == B else logits_BV[rows]).double()
         scores_RV = scores_RV - scores_RV.amax(-1, keepdim=True)  # so that a tiny temperature cannot overflow
         probs_RV = (scores_RV / _column([s.temperature for s in some], scores_RV)).softmax(-1)
         tokens_RV = None

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +22,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from kernels import attention, attention_decode, attention_packed
+from stages.models.cache import KVCache
 from stages.models.lora_layer import Lora
 from stages.models.loss import cross_entropy
 from stages.models.rotary import Rotary, Turn, rotate
@@ -114,35 +114,6 @@ class Block(nn.Module):
         return functional.dropout(x, self.dropout, self.training) if self.dropout else x
 
 
-@dataclass
-class KVCache:
-    """Keys and values of the tokens seen so far. Row b holds lengths[b] tokens of one sequence."""
-
-    k: Tensor  # (layers, rows, G, room, D)
-    v: Tensor
-    lengths: Tensor  # (rows,) int64
-
-    @property
-    def room(self) -> int:
-        """Tokens that a row can hold."""
-        return self.k.shape[3]
-
-    def grow(self, room: int) -> None:
-        """Make room for longer sequences; what is there stays."""
-        for name in ("k", "v"):
-            old = getattr(self, name)
-            new = old.new_zeros((*old.shape[:3], room, old.shape[4]))
-            new[:, :, :, : old.shape[3]] = old
-            setattr(self, name, new)
-
-    def copy_row(self, source: int, target: int) -> None:
-        """Overwrite one row by another."""
-        n = int(self.lengths[source])
-        self.k[:, target, :, :n] = self.k[:, source, :, :n]
-        self.v[:, target, :, :n] = self.v[:, source, :, :n]
-        self.lengths[target] = n
-
-
 class Decoder(nn.Module):
     """A language model: token ids to logits over the next token.
 
@@ -208,41 +179,54 @@ class Decoder(nn.Module):
     def new_cache(self, rows: int, length: int) -> KVCache:
         """An empty cache for `rows` sequences of up to `length` tokens, on the model's device, in its dtype."""
         c = self.config
-        shape = (c.layers, rows, c.key_heads, length, c.head_width)
-        zeros = torch.zeros(rows, dtype=torch.int64, device=self.tokens.device)
-        return KVCache(self.tokens.new_zeros(shape), self.tokens.new_zeros(shape), zeros)
+        return KVCache(c.layers, rows, c.key_heads, length, c.head_width, self.tokens)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def prefill(self, tokens_T: Tensor, cache: KVCache, row: int) -> Tensor:
         """Append tokens to one row of the cache and return the logits (V,) after the last of them."""
         T, start = len(tokens_T), int(cache.lengths[row])
         end = start + T
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            cache.k[layer, row, :, start:end], cache.v[layer, row, :, start:end] = k[0], v[0]
-            seen_k, seen_v = cache.k[layer, row : row + 1, :, :end], cache.v[layer, row : row + 1, :, :end]
-            return attention(q, seen_k, seen_v, causal=True, window=self.windows[layer])
+            k_cache, v_cache = (held[row : row + 1, :, :end] for held in cache.layer(layer))
+            k_cache[:, :, start:], v_cache[:, :, start:] = k, v
+            return attention(q, k_cache, v_cache, causal=True, window=self.windows[layer])
 
         positions = slice(start, end)
         h_NC = self._blocks(self._embed(tokens_T[None], positions), 1, attend, self._turn(positions, end))
         cache.lengths[row] = end
         return functional.linear(h_NC[-1], self.head_weight)
 
-    @torch.no_grad()
+    @torch.inference_mode()
+    def prefill_rows(self, tokens_BT: Tensor, lengths_B: Tensor, cache: KVCache, rows_B: Tensor) -> None:
+        """Start these rows of the cache anew with a prompt each, of which the first lengths_B tokens count.
+
+        The rest is padding: causal attention keeps it from what counts, and what follows in the row overwrites it.
+        """
+        B, T = tokens_BT.shape
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            cache.write(layer, rows_B, k, v)
+            return attention(q, k, v, causal=True, window=self.windows[layer])
+
+        self._blocks(self._embed(tokens_BT, slice(0, T)), B, attend, self._turn(slice(0, T), T))
+        cache.lengths[rows_B] = lengths_B
+
+    @torch.inference_mode()
     def decode(self, tokens_B: Tensor, cache: KVCache) -> Tensor:
         """Append one token to each of the cache's first B rows and return the logits (B, V) after them."""
         B = len(tokens_B)
-        rows, places = torch.arange(B, device=tokens_B.device), cache.lengths[:B].clone()
+        positions = cache.lengths[:B, None]
+        places, lengths = cache.places(cache.lengths[:B]), cache.lengths[:B] + 1
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            cache.k[layer][rows, :, places] = k[:, :, 0]
-            cache.v[layer][rows, :, places] = v[:, :, 0]
-            k_cache, v_cache, window = cache.k[layer, :B], cache.v[layer, :B], self.windows[layer]
-            return attention_decode(q[:, :, 0], k_cache, v_cache, places + 1, window=window)[:, :, None]
+            cache.append(layer, places, torch.cat((k, v), 1))
+            k_cache, v_cache = (held[:B] for held in cache.layer(layer))
+            y_BHD = attention_decode(q[:, :, 0], k_cache, v_cache, lengths, window=self.windows[layer])
+            return y_BHD[:, :, None]
 
-        turn = self._turn(places[:, None], cache.room)
-        h_NC = self._blocks(self._embed(tokens_B[:, None], places[:, None]), B, attend, turn)
-        cache.lengths[:B] += 1
+        h_NC = self._blocks(self._embed(tokens_B[:, None], positions), B, attend, self._turn(positions, cache.room))
+        cache.lengths[:B] = lengths
         return functional.linear(h_NC, self.head_weight)
 
     def _check_length(self, length: int) -> None:

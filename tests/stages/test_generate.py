@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from stages.generate import Engine, Sampling, TextStream, Token, choose, generate
+from stages.generate import Engine, Sampling, TextStream, Token, alike, choose, generate
 from stages.models.decoder import Decoder, new_decoder
 from stages.models.hf import load_model
 from stages.store.errors import WorkFailed
@@ -79,6 +79,42 @@ def test_the_cache_grows_with_the_longest_sequence(model: Decoder, monkeypatch: 
     expected = generate(model, prompts, GREEDY)
     monkeypatch.setattr(Engine, "START", 3)
     assert generate(model, prompts, GREEDY, max_slots=2) == expected
+
+
+def test_random_numbers_drawn_ahead_are_those_drawn_one_by_one(model: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.generate.DRAWN_AHEAD", 3)
+    assert generate(model, [[3]], FREE) == [uncached(model, [3], FREE)[0]]
+
+
+def test_prompts_of_like_length_are_read_together(model: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[tuple[int, int]] = []
+    prefill_rows = model.prefill_rows
+
+    def noting(tokens_BT: torch.Tensor, *rest: torch.Tensor) -> None:
+        read.append(tuple(tokens_BT.shape))
+        prefill_rows(tokens_BT, *rest)
+
+    monkeypatch.setattr(model, "prefill_rows", noting)
+    prompts = [[4] * n for n in (9, 2, 10, 1, 3, 11)]
+    together = generate(model, prompts, GREEDY)
+    assert read == [(2, 2), (3, 10)]
+    assert together == [uncached(model, prompt, GREEDY)[0] for prompt in prompts]
+
+
+def test_groups_of_like_length_hold_little_padding_and_a_bounded_number_of_tokens() -> None:
+    lengths = [1, 100, 90, 2, 40, 41, 42, 300]
+    assert list(alike(lengths, 150)) == [[0, 3], [4, 5, 6], [2], [1], [7]]
+    assert list(alike(lengths, 1_000)) == [[0, 3], [4, 5, 6], [2, 1], [7]]
+    assert list(alike([], 10)) == []
+
+
+def test_a_slot_cancelled_before_its_prompt_is_read_leaves_its_room_to_others(model: Decoder) -> None:
+    engine = Engine(model, 2)
+    first, second = engine.add([1, 2, 3], GREEDY), engine.add([7, 8], GREEDY)
+    assert engine.cancel(first)
+    third = engine.add([5, 6, 7, 8], GREEDY)
+    tokens = {slot: [event.token for event in events] for slot, events in run(engine).items()}
+    assert tokens == {second: uncached(model, [7, 8], GREEDY)[0], third: uncached(model, [5, 6, 7, 8], GREEDY)[0]}
 
 
 def test_cancel_frees_the_slot_and_disturbs_no_other(model: Decoder) -> None:
