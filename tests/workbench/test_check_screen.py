@@ -150,17 +150,19 @@ async def test_a_dataset_is_examined_from_its_place(make_app: MakeApp, populated
         await wait_for(pilot, lambda: isinstance(app.screen, DataScreen) and "text dataset" in screen_text(app))
         await settled(pilot)
         await pilot.press("c")
-        await wait_for(pilot, lambda: any(call["verb"] == "data.check" for call in desk))
+
+        def asked(key: str, value: object) -> Callable[[], bool]:
+            return lambda: any(call["verb"] == "data.check" and call.get(key) == value for call in desk)
+
+        await wait_for(pilot, asked("dataset", "world"))
         await settled(pilot)
-        assert desk[-1]["dataset"] == "world"
         await pilot.press("t")
+        await wait_for(pilot, asked("tokenizer", "world-bpe"))
         await settled(pilot)
-        assert desk[-1]["tokenizer"] == "world-bpe"
         await pilot.press("e")
         await settled(pilot)
         await pilot.press("enter")
-        await settled(pilot)
-        assert desk[-1]["against"] == ["starter:probes"]
+        await wait_for(pilot, asked("against", ["starter:probes"]))
 
 
 async def test_progress_shows_and_leaving_cancels(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:

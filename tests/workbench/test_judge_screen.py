@@ -121,20 +121,20 @@ async def test_keys_typed_ahead_act_on_the_prompts_they_were_typed_for(labels: L
 
 
 async def test_undo_steps_back_and_restores_what_was_said(labels: Labels, make_app: MakeApp) -> None:
-    fill(labels, prompts=20)
+    fill(labels, prompts=8)
     async with make_app().run_test(size=(120, 40)) as pilot:
         screen = await judging(pilot)
-        for number in range(20):
+        for number in range(8):
             await press(pilot, *("1234" if number % 2 else "4321"), "enter")
         before = stored(labels)
-        assert len(before) == 20
-        for number in reversed(range(20)):
+        assert len(before) == 8
+        for number in reversed(range(8)):
             await press(pilot, "u")
             assert screen.session is not None and screen.session.shown is not None
             assert screen.session.shown.place == number
             assert screen.order.ranks() == before[number].ranks
         assert stored(labels) == []
-        assert len(labels.labels(history=True)) == 40
+        assert len(labels.labels(history=True)) == 16
         await press(pilot, "enter")  # as it was
         (again,) = stored(labels)
         assert (again.prompt_id, again.ranks, again.shown) == (before[0].prompt_id, before[0].ranks, before[0].shown)
