@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.content import Content
 
+from workbench.screens.base import PlaceScreen
 from workbench.themes import NAMES, textual_name
+
+if TYPE_CHECKING:
+    from workbench.app import WorkbenchApp
 
 _HIDDEN = ("list.", "scroll.", "app.palette", "app.interrupt")
 """Bindings that make no sense by name: moving a cursor, opening the palette."""
@@ -46,6 +50,9 @@ class Commands(Provider):
             yield Command(_title(binding.id, binding.description), binding.tooltip, run)
         for name in NAMES:
             yield Command(f"theme: {name}", "Change the colours.", partial(setattr, app, "theme", textual_name(name)))
+        if isinstance(self.screen, PlaceScreen) and "runs.evaluate" not in seen and "run.evaluate" not in seen:
+            start = partial(cast("WorkbenchApp", app).start_run, "evaluate")
+            yield Command("checkpoints: evaluate", "Measure checkpoints on a dataset.", start)
 
 
 def _title(id_: str, description: str) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
+from textual.command import CommandPalette
 from textual.pilot import Pilot
 from textual.widgets import ContentSwitcher
 
@@ -89,6 +91,10 @@ async def open_runs(pilot: Pilot[None]) -> RunList:
     return pilot.app.screen.query_one(RunList)
 
 
+def shows(app: WorkbenchApp, text: str) -> bool:
+    return text in screen_text(app)
+
+
 def run_of(workspace: Workspace, name: str) -> RunDir:
     return next(run for run in list_runs(workspace) if run.spec().name == name)
 
@@ -160,6 +166,17 @@ async def test_a_run_offers_to_measure_its_checkpoints(tuned: Workspace, make_ap
         assert pilot.app.screen.query_one(SpecForm).rows["checkpoints"].text == "world-tiny"
 
 
+async def test_the_palette_opens_the_form_wherever_one_is(tuned: Workspace, make_app: MakeApp) -> None:
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        await settled(pilot)
+        await pilot.press("ctrl+p")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, CommandPalette))
+        await pilot.press(*"checkpoints: ev")
+        await wait_for(pilot, lambda: "checkpoints: evaluate" in screen_text(pilot.app))
+        await pilot.press("enter")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, EvaluateScreen))
+
+
 async def test_a_checkpoint_that_is_not_there_is_told_at_its_field(
     tuned: Workspace, make_app: MakeApp, launched: list[dict[str, Any]]
 ) -> None:
@@ -173,7 +190,7 @@ async def test_a_checkpoint_that_is_not_there_is_told_at_its_field(
             app.start_run("evaluate", {"checkpoints": text, "name": "x"})
             await settled(pilot)
             await pilot.press("ctrl+r")
-            await wait_for(pilot, lambda told=told: told in screen_text(app))
+            await wait_for(pilot, partial(shows, app, told))
             await pilot.press("escape")
     assert not launched
 

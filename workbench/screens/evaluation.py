@@ -60,7 +60,7 @@ class EvaluationScreen(RunScreen):
     PANES = ("answers", "log", "settings")
     WATCH = EvaluationWatch
     BINDINGS = [
-        bind("run.evaluate", "e", "evaluate", "Again", "Open the form with these checkpoints and settings."),
+        bind("run.evaluate", "e", "evaluate", "Evaluate again", "Open the form with these checkpoints and settings."),
     ]
 
     def __init__(self, run: RunDir) -> None:
