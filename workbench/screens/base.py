@@ -111,6 +111,12 @@ class WorkbenchScreen(Screen[ScreenResultType]):
     def workbench(self) -> WorkbenchApp:
         return cast("WorkbenchApp", self.app)
 
+    def _take_size(self) -> None:
+        """Have the size classes before the first widget is mounted: one that mounts late misses those of a resize."""
+        width, height = self.app.size
+        classes = self._get_breakpoint_classes(width, WIDTHS) | self._get_breakpoint_classes(height, HEIGHTS)
+        self.add_class(*classes)
+
     @property
     def too_small(self) -> bool:
         return self.has_class("-tiny") or self.has_class("-flat")
@@ -157,6 +163,7 @@ class PlaceScreen(WorkbenchScreen[None]):
     PLACE: ClassVar[str] = ""
 
     def compose(self) -> ComposeResult:
+        self._take_size()
         yield PlaceBar(self.PLACE)
         yield from self.compose_body()
         yield KeyBar()

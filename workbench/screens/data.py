@@ -41,6 +41,10 @@ class Report(VerticalScroll, can_focus=True):
     BINDINGS = [*SCROLL_KEYS]
 
 
+class Names(PickList):
+    BINDINGS = [bind("data.open", "enter", "select", "Look", "Look at the records, the tokens, or the run.")]
+
+
 class DataScreen(PlaceScreen):
     """Two lists at the left, a report at the right."""
 
@@ -73,7 +77,7 @@ class DataScreen(PlaceScreen):
         with Horizontal():
             with Vertical(id="lists"):
                 for kind, empty in zip(KINDS, ("none yet: n builds one", "none yet: t trains one"), strict=True):
-                    names = PickList(id=kind, empty=empty)
+                    names = Names(id=kind, empty=empty)
                     names.border_title = f"{kind.capitalize()}s"
                     names.add_class("pane")
                     yield names
@@ -239,6 +243,11 @@ class DataScreen(PlaceScreen):
         stage, name = STAGES[self.kind], chosen.removeprefix(RUN)
         return next((f for f in self.inventory.runs if f.spec.stage == stage and f.name == name), None)
 
+    def _holds(self, kind: str) -> bool:
+        """Whether the dataset under the cursor is of `kind`."""
+        chosen = self._list("dataset").chosen
+        return any(found.name == chosen and found.info.kind == kind for found in self.inventory.datasets)
+
     def _dataset(self) -> str | None:
         """The dataset selected, or the one that the selected tokenizer was trained on."""
         names = {found.name for found in self.inventory.datasets}
@@ -246,6 +255,10 @@ class DataScreen(PlaceScreen):
         if self.kind == "tokenizer":
             chosen = next((found.info.dataset for found in self.inventory.tokenizers if found.name == chosen), None)
         return chosen if chosen in names else next(iter(self._names("dataset")), None)
+
+    def offers(self, action: str) -> bool:
+        """Only conversations have a mask; elsewhere the key says so."""
+        return action != "mask" or (self.kind == "dataset" and self._holds("chat"))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Runs are cancelled and tried again only where one is selected."""

@@ -62,7 +62,8 @@ class NewSetScreen(PlaceScreen):
         self._tell_made = made
 
     def compose_body(self) -> ComposeResult:
-        datasets = [found.name for found in list_datasets(self.workbench.workspace) if found.info.kind in KINDS]
+        found = [one for one in list_datasets(self.workbench.workspace) if one.info.kind in KINDS]
+        datasets = [one.name for one in sorted(found, key=lambda one: KINDS.index(one.info.kind))]
         settings = self.workbench.settings.labels
         name = unique_name(self._taken(), datasets[0] if datasets else "labels")
         extra = [

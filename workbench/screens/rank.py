@@ -29,8 +29,8 @@ from workbench.screens.base import PlaceScreen
 from workbench.widgets.picklist import PickList
 
 EMPTY = """\
-There is nothing to judge yet. n makes a label set from a dataset: preferences are ranked or rated, prompts
-are answered.
+There is nothing to judge yet. n makes a label set from a dataset: preferences are ranked or rated, \
+prompts are answered.
 
 The starter examples are a way to begin: in Data, build starter:rankings; then come back and press n."""
 
@@ -40,6 +40,10 @@ BAR = 20
 
 class Sheet(VerticalScroll, can_focus=True):
     BINDINGS = [*SCROLL_KEYS]
+
+
+class SetList(PickList):
+    BINDINGS = [bind("rank.judge", "enter", "select", "Judge", "Judge the prompts of the set, from where you left.")]
 
 
 class RankScreen(PlaceScreen):
@@ -62,7 +66,7 @@ class RankScreen(PlaceScreen):
 
     def compose_body(self) -> ComposeResult:
         with Horizontal():
-            sets = PickList(id="sets", empty="none yet: n makes one")
+            sets = SetList(id="sets", empty="none yet: n makes one")
             sets.border_title = "Label sets"
             sets.add_class("pane")
             yield sets
