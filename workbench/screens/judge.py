@@ -51,7 +51,7 @@ class JudgeScreen(PlaceScreen):
     CSS_PATH = "judge.tcss"
     AUTO_FOCUS = ""
     BINDINGS = [
-        bind("judge.1", "1", "digit(1)", "Append", "The next in the order is this one; or its rating, 1 to 7."),
+        bind("judge.1", "1", "digit(1)", "…9 Rank", "The next in the order is this one; or its rating, 1 to 7."),
         *(
             bind(f"judge.{number}", str(number), f"digit({number})", f"Append {number}", show=False)
             for number in range(2, 10)
