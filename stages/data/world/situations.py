@@ -12,7 +12,7 @@ from stages.data.world import lexicon as lx
 from stages.data.world.draw import Draw
 from stages.data.world.items import Item
 
-CLAIMED_PAIRS = 4
+CLAIMED_PAIRS = 3
 """Opposites of things, and of persons, that premises and hypotheses are made of."""
 
 
