@@ -176,8 +176,10 @@ class TokensScreen(PlaceScreen):
     async def tokenize(self) -> None:
         """Ask for the tokens of the text, once typing pauses, and show them."""
         await asyncio.sleep(WAIT)
+        if not self.is_running:
+            return  # the screen was left while it waited
         text = self.query_one(TextField).text
-        for name, strip in zip(self.names, self.query(TokenStrip), strict=True):
+        for name, strip in zip(self.names, list(self.query(TokenStrip)), strict=False):
             if not name:
                 continue
             try:
