@@ -176,10 +176,11 @@ class TokensScreen(PlaceScreen):
     async def tokenize(self) -> None:
         """Ask for the tokens of the text, once typing pauses, and show them."""
         await asyncio.sleep(WAIT)
-        if not self.is_running:
+        fields, strips = list(self.query(TextField)), list(self.query(TokenStrip))
+        if not fields or len(strips) != len(self.names):
             return  # the screen was left while it waited
-        text = self.query_one(TextField).text
-        for name, strip in zip(self.names, list(self.query(TokenStrip)), strict=False):
+        text = fields[0].text
+        for name, strip in zip(self.names, strips, strict=True):
             if not name:
                 continue
             try:
