@@ -24,7 +24,7 @@ def edit_text(app: App[Any], text: str) -> tuple[str, str]:
         except (OSError, ValueError) as error:
             return text, f"{command} could not be started: {error}. Set EDITOR."
         except SuspendNotSupported:
-            return text, "This terminal cannot set the app aside for an editor. i edits here."
+            return text, "This terminal cannot set the app aside for an editor."
         if code:
             return text, f"{command} ended with exit code {code}; nothing was changed."
         edited = path.read_bytes().decode("utf-8", "replace")

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-import subprocess
-import tempfile
-from pathlib import Path
-
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.widgets import Static
 
 from workbench.display import content
+from workbench.editor import edit_text
 from workbench.keys import bind
 from workbench.screens.base import Dialog
 from workbench.widgets.prompt import Prompt
@@ -51,28 +46,9 @@ class Writing(Dialog[str]):
     def action_editor(self) -> None:
         """Hand the text to the editor, and take it back when that ends."""
         prompt = self.query_one(Prompt)
-        with self.app.suspend():
-            text, trouble = edited(prompt.text)
+        text, trouble = edit_text(self.app, prompt.text)
         if trouble:
             self.app.notify(trouble, severity="warning")
         else:
             prompt.text = text
             prompt.move_cursor(prompt.document.end)
-
-
-def edited(text: str) -> tuple[str, str]:
-    """`text` as $VISUAL or $EDITOR (else vi) leaves it, and a sentence when it could not be edited."""
-    command = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
-    descriptor, name = tempfile.mkstemp(suffix=".txt", prefix="workbench-")
-    path = Path(name)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogatepass", newline="") as file:
-            file.write(text)
-        code = subprocess.call([*shlex.split(command), name])
-        if code:
-            return text, f"{command} ended with exit code {code}; the text is as it was."
-        return path.read_text("utf-8", "replace").removesuffix("\n"), ""
-    except (OSError, ValueError) as error:
-        return text, f"{command} could not be started: {error}. Set EDITOR."
-    finally:
-        path.unlink(missing_ok=True)
