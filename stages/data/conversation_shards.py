@@ -8,13 +8,10 @@ tokens/<key>/conversations.json      what it was made from, counts, and the reco
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -22,22 +19,18 @@ from numpy.typing import NDArray
 
 from stages.data.conversations import Conversation, Masker, Turns, masking_digest
 from stages.data.records import read_records
+from stages.data.shards import SPLITS, Advance, filling, little_endian, made_once, mapped, smallest
 from stages.data.tokenizer import FILE
 from stages.store.datasets import Dataset
-from stages.store.errors import UserError, WorkFailed
-from stages.store.files import check_space, disk_errors, publish_folder, settle, sha256_file, temporary_beside
-from stages.store.locks import try_lock
+from stages.store.errors import UserError
+from stages.store.files import sha256_file
 from stages.store.records import ChatRecord
 
-SPLITS = ("train", "val")
 INFO = "conversations.json"
 TOGETHER = 512
 """Conversations that are rendered and encoded at once."""
 NAMED = 100
 """Refused records that are named; all are counted."""
-
-Advance = Callable[[int, int], None]
-"""Called with records done and in all. It may raise, to cancel."""
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -119,28 +112,19 @@ def conversation_shards(
     masking = masking_digest(template, turns, context)
     target = dataset.path / "tokens" / f"{tokenizer[:32]}-{masking[:32]}"
     advance = progress or (lambda done, total: None)
-    found = _open(target, dataset, tokenizer, masking)
-    if found is None:
-        with disk_errors(target.parent):
-            target.parent.mkdir(exist_ok=True)
-            with _turn_at(target.parent / f".lock-{target.name}", lambda: advance(0, _count(dataset))):
-                found = _open(target, dataset, tokenizer, masking)
-                if found is None:
-                    with Masker(folder, turns=turns, context=context, text=template) as masker:
-                        _make(target, dataset, masker, tokenizer, masking, advance)
-                    found = _open(target, dataset, tokenizer, masking)
-    if found is None:
-        raise WorkFailed(f"{target} changed while it was being opened.", "Try again.")
-    return found
+
+    def make() -> None:
+        with Masker(folder, turns=turns, context=context, text=template) as masker:
+            _make(target, dataset, masker, tokenizer, masking, advance)
+
+    return made_once(
+        target, lambda: _open(target, dataset, tokenizer, masking), make, lambda: advance(0, record_count(dataset))
+    )
 
 
 def _make(folder: Path, dataset: Dataset, masker: Masker, tokenizer: str, masking: str, advance: Advance) -> None:
-    dtype = "uint16" if masker.encoder.text.vocab_size <= 2**16 else "uint32"
-    settle(folder.parent, folder.name)
-    check_space(folder.parent, 3 * sum(dataset.info.bytes.values()))
-    temporary = temporary_beside(folder)
-    temporary.mkdir()
-    try:
+    dtype = smallest(masker.encoder.text.vocab_size)
+    with filling(folder, 3 * sum(dataset.info.bytes.values())) as temporary:
         splits, refused, done = {}, list[Refusal](), 0
         for split in SPLITS:
             writer = _Writer(temporary, split, dtype)
@@ -148,7 +132,7 @@ def _make(folder: Path, dataset: Dataset, masker: Masker, tokenizer: str, maskin
                 for source, outcome in outcomes:
                     writer.add(source, outcome)
                 done += len(outcomes)
-                advance(done, _count(dataset))
+                advance(done, record_count(dataset))
             splits[split] = writer.close()
             refused += writer.refused
         info = ConversationsInfo(
@@ -160,10 +144,6 @@ def _make(folder: Path, dataset: Dataset, masker: Masker, tokenizer: str, maskin
             refused=refused[:NAMED],
         )
         (temporary / INFO).write_bytes(msgspec.json.format(msgspec.json.encode(info), indent=1))
-        publish_folder(temporary, folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
 
 
 def _masked(dataset: Dataset, split: str, masker: Masker) -> Iterator[list[tuple[str, Conversation | UserError]]]:
@@ -178,7 +158,7 @@ class _Writer:
     """The three files of one split, streaming."""
 
     def __init__(self, folder: Path, split: str, dtype: str) -> None:
-        self._split, self._dtype = split, np.dtype(dtype).newbyteorder("<")
+        self._split, self._dtype = split, little_endian(dtype)
         self._files = {name: (folder / f"{split}.{name}").open("wb") for name in ("ids", "trained", "ends")}
         self._tokens = self._trained = self._longest = self._cut = self._turns_cut = 0
         self._kept = self._seen = self._refused = 0
@@ -231,31 +211,14 @@ def _open(folder: Path, dataset: Dataset, tokenizer: str, masking: str) -> Conve
 
 def _open_split(folder: Path, split: str, info: ConversationsInfo) -> Conversations | None:
     counts = info.splits[split]
-    ids = _map(folder / f"{split}.ids", counts.tokens, info.dtype)
-    trained = _map(folder / f"{split}.trained", counts.tokens, "uint8")
-    ends = _map(folder / f"{split}.ends", counts.conversations, "uint64")
+    ids = mapped(folder / f"{split}.ids", counts.tokens, info.dtype)
+    trained = mapped(folder / f"{split}.trained", counts.tokens, "uint8")
+    ends = mapped(folder / f"{split}.ends", counts.conversations, "uint64")
     if ids is None or trained is None or ends is None:
         return None
     return Conversations(ids, trained, np.concatenate([[0], ends.astype(np.int64)]))
 
 
-def _map(path: Path, count: int, dtype: str) -> NDArray[Any] | None:
-    little_endian = np.dtype(dtype).newbyteorder("<")
-    if not path.is_file() or path.stat().st_size != count * little_endian.itemsize:
-        return None
-    return np.memmap(path, dtype=little_endian, mode="r") if count else np.empty(0, little_endian)
-
-
-def _count(dataset: Dataset) -> int:
+def record_count(dataset: Dataset) -> int:
+    """Records of all splits."""
     return sum(dataset.info.records.values())
-
-
-@contextmanager
-def _turn_at(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold `path` exclusively; `waiting` is called again and again until it is free."""
-    while (descriptor := try_lock(path)) is None:
-        waiting()
-    try:
-        yield
-    finally:
-        os.close(descriptor)

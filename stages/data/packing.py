@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from math import isqrt
 from pathlib import Path
 from typing import NamedTuple
@@ -17,28 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.data.records import read_texts
+from stages.data.shards import SPLITS, Advance, filling, little_endian, made_once, mapped, smallest
 from stages.data.tokenizer import TextTokenizer
 from stages.store.datasets import Dataset
 from stages.store.errors import WorkFailed
-from stages.store.files import (
-    check_space,
-    disk_errors,
-    publish_folder,
-    settle,
-    sha256_file,
-    temporary_beside,
-    write_atomic,
-)
-from stages.store.locks import try_lock
+from stages.store.files import sha256_file, write_atomic
 from stages.store.tokenizers import Tokenizer
-
-SPLITS = ("train", "val")
 
 BATCH_CHARACTERS = 1_000_000
 """Text encoded at once, on all cores; an encoding takes about a hundred times the memory of its text."""
-
-Advance = Callable[[int, int], None]
-"""Called with bytes of text done and in all. It may raise, to cancel."""
 
 
 class SplitTokens(msgspec.Struct, frozen=True):
@@ -71,25 +55,18 @@ class TokenSet(NamedTuple):
 
 
 def token_shards(dataset: Dataset, tokenizer: Tokenizer, progress: Advance | None = None) -> TokenSet:
-    """The dataset in tokens of `tokenizer`, every document ended by the end-of-text token.
+    """The dataset in tokens of `tokenizer`, every document ended by the end-of-text token; made on the first call.
 
-    Made on the first call, under a lock and complete or not at all; a second process waits for the first.
+    `progress` is told the bytes of text done and in all.
     """
     advance = progress or (lambda done, total: None)
     folder = dataset.path / "tokens" / tokenizer.info.digest
-    found = _open(folder, dataset)
-    if found is not None:
-        return found
-    with disk_errors(folder.parent):
-        folder.parent.mkdir(exist_ok=True)
-        with _lock(folder.parent / f".lock-{folder.name}", lambda: advance(0, _text_bytes(dataset))):
-            found = _open(folder, dataset)
-            if found is None:
-                _make(folder, dataset, tokenizer, advance)
-                found = _open(folder, dataset)
-    if found is None:
-        raise WorkFailed(f"{folder} changed while it was being opened.", "Try again.")
-    return found
+    return made_once(
+        folder,
+        lambda: _open(folder, dataset),
+        lambda: _make(folder, dataset, tokenizer, advance),
+        lambda: advance(0, _text_bytes(dataset)),
+    )
 
 
 class Blocks:
@@ -175,12 +152,8 @@ def _round_keys(seed: int, epoch: int) -> NDArray[np.uint64]:
 def _make(folder: Path, dataset: Dataset, entry: Tokenizer, advance: Advance) -> None:
     """Encode every split into a temporary folder, then publish it as `folder`."""
     tokenizer = TextTokenizer.load(entry.path)
-    dtype = "uint16" if tokenizer.vocab_size <= 2**16 else "uint32"
-    settle(folder.parent, folder.name)
-    check_space(folder.parent, _text_bytes(dataset) * np.dtype(dtype).itemsize)  # a token is a byte or more
-    temporary = temporary_beside(folder)
-    temporary.mkdir()
-    try:
+    dtype = smallest(tokenizer.vocab_size)
+    with filling(folder, _text_bytes(dataset) * np.dtype(dtype).itemsize) as temporary:  # a token is a byte or more
         splits, done = {}, 0
         for split in SPLITS:
             splits[split] = _encode(temporary, dataset, split, tokenizer, dtype, advance, done)
@@ -189,10 +162,6 @@ def _make(folder: Path, dataset: Dataset, entry: Tokenizer, advance: Advance) ->
             dataset_digest=dataset.info.digest, tokenizer_digest=entry.info.digest, dtype=dtype, splits=splits
         )
         write_atomic(temporary / "tokens.json", msgspec.json.format(msgspec.json.encode(info), indent=1))
-        publish_folder(temporary, folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
 
 
 def _encode(
@@ -201,16 +170,16 @@ def _encode(
     """Write <split>.bin, streaming. `before` is the number of bytes that earlier splits had."""
     tokens = size = 0
     path = folder / f"{split}.bin"
-    little_endian = np.dtype(dtype).newbyteorder("<")
+    kind = little_endian(dtype)
     with path.open("wb") as file:
         for pieces, ends in _batches(read_texts(dataset, split), tokenizer):
             for ids, end in zip(tokenizer.encode_batch(pieces), ends, strict=True):
                 ids += [tokenizer.eos_id] if end else []
-                file.write(np.array(ids, dtype=little_endian).data)  # tofile would not say why a disk refuses
+                file.write(np.array(ids, dtype=kind).data)  # tofile would not say why a disk refuses
                 tokens += len(ids)
             size += sum(len(piece.encode()) for piece in pieces)
             advance(before + size, _text_bytes(dataset))
-    if path.stat().st_size != tokens * little_endian.itemsize:
+    if path.stat().st_size != tokens * kind.itemsize:
         raise WorkFailed(f"{path} is shorter than what was written to it.", "The disk may be full.")
     return SplitTokens(tokens, size, sha256_file(path))
 
@@ -241,32 +210,12 @@ def _open(folder: Path, dataset: Dataset) -> TokenSet | None:
         return None
     if info.dataset_digest != dataset.info.digest or info.dtype not in ("uint16", "uint32"):
         return None
-    arrays = [_map(folder / f"{split}.bin", info.splits[split].tokens, info.dtype) for split in SPLITS]
+    arrays = [mapped(folder / f"{split}.bin", info.splits[split].tokens, info.dtype) for split in SPLITS]
     if any(array is None for array in arrays):
         return None
     train, val = (array for array in arrays if array is not None)
     return TokenSet(train, val, info.splits["train"].bytes, info.splits["val"].bytes)
 
 
-def _map(path: Path, tokens: int, dtype: str) -> NDArray[np.unsignedinteger] | None:
-    little_endian = np.dtype(dtype).newbyteorder("<")
-    if not path.is_file() or path.stat().st_size != tokens * little_endian.itemsize:
-        return None
-    if tokens == 0:
-        return np.empty(0, little_endian)  # an empty file cannot be mapped
-    return np.memmap(path, dtype=little_endian, mode="r")
-
-
 def _text_bytes(dataset: Dataset) -> int:
     return sum(dataset.info.bytes.values())
-
-
-@contextmanager
-def _lock(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold `path` exclusively; `waiting` is called again and again until it is free."""
-    while (descriptor := try_lock(path)) is None:
-        waiting()
-    try:
-        yield
-    finally:
-        os.close(descriptor)
