@@ -1,19 +1,23 @@
 """A decoder as a Hugging Face model folder: what AutoModelForCausalLM opens, and what it saved.
 
+What stands on a decoder (`stages.models.value`) uses the same parts: its parameters are the decoder's, with `decoder.`
+before their names, and its own.
+
 Weights are safetensors only, under the names and in the orientation of the published classes, which
 `stages.models.names` maps to ours. A tied output layer is saved once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stages.models.decoder import Decoder
-from stages.models.hf_config import Ids, config_json, generation_json, read_config, write_json
+from stages.models.hf_config import Ids, config_json, generation_json, read_config, refuse_reward_model, write_json
 from stages.models.names import FAMILIES, Piece, is_weight, pieces
 from stages.models.weights import INDEX, STORED, WEIGHTS, Stored, contents, read_rows
 from stages.store.architecture import ModelConfig
@@ -25,6 +29,7 @@ __all__ = ["load_model", "read_config", "save_weights"]
 SHARD_BYTES = 5 * 10**9
 METADATA = {"format": "pt"}
 """Without it transformers refuses a file."""
+M = TypeVar("M", bound=nn.Module)
 DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
@@ -46,7 +51,12 @@ def save_weights(
     dtype = DTYPES[model.tokens.dtype]
     write_json(folder / "config.json", config_json(model.config, dtype, ids))
     write_json(folder / "generation_config.json", generation_json(model.config, ids))
-    _save_shards(_published(model), folder, shard_bytes)
+    save_published(model, model.config, folder, shard_bytes)
+
+
+def save_published(model: nn.Module, config: ModelConfig, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
+    """Write the weights alone, under their published names."""
+    _save_shards(_published(model, config), folder, shard_bytes)
 
 
 def load_model(
@@ -60,13 +70,24 @@ def load_model(
     `config` replaces what config.json says (a dropout of one's own, say). Raises UserError with one sentence when the
     folder lacks something, or holds what this decoder cannot be filled with.
     """
-    config = config or read_config(folder)
-    found = match(folder, config)
-    kept = STORED[found[pieces(config, "tokens")[0].name][1].dtype]
+    refuse_reward_model(folder)
+    return fill(Decoder, folder, config or read_config(folder), dtype, device)
+
+
+def fill(
+    build: Callable[[ModelConfig], M],
+    folder: Path,
+    config: ModelConfig,
+    dtype: torch.dtype | None,
+    device: torch.device | str,
+) -> M:
+    """The model that `build` makes, filled from a folder's files, in evaluation mode. Raises UserError as above."""
     with torch.device("meta"):
-        model = Decoder(config)
+        model = build(config)
+    found = _match(folder, config, model)
+    kept = STORED[found[pieces(config, "tokens")[0].name][1].dtype]
     model = model.to(dtype or kept).to_empty(device=device)
-    places = _places(model)
+    places = _places(model, config)
     by_file: dict[Path, dict[str, str]] = {}
     for name, (stored_name, stored) in found.items():
         by_file.setdefault(stored.file, {})[stored_name] = name
@@ -82,10 +103,15 @@ def match(folder: Path, config: ModelConfig) -> dict[str, tuple[str, Stored]]:
 
     Reads no weights. Raises UserError when a tensor is missing, unknown, of another shape or of no known float type.
     """
+    refuse_reward_model(folder)
+    with torch.device("meta"):
+        return _match(folder, config, Decoder(config))
+
+
+def _match(folder: Path, config: ModelConfig, model: nn.Module) -> dict[str, tuple[str, Stored]]:
     stored = contents(folder)
     prefix = FAMILIES[config.family].prefix
-    with torch.device("meta"):
-        places = _places(Decoder(config))
+    places = _places(model, config)
     found: dict[str, tuple[str, Stored]] = {}
     missing = []
     for name, place in places.items():
@@ -134,13 +160,13 @@ class Place(NamedTuple):
         self.published[start : start + len(rows)].copy_(rows)
 
 
-def _places(model: Decoder) -> dict[str, Place]:
+def _places(model: nn.Module, config: ModelConfig) -> dict[str, Place]:
     """Published name -> place, in the order of our parameters."""
     assert not any(".lora." in ours for ours, _ in model.named_parameters()), "merge the adapters, or save them apart"
     return {
         piece.name: Place(parameter.detach(), piece)
         for ours, parameter in model.named_parameters()
-        for piece in pieces(model.config, ours)
+        for piece in pieces(config, ours.removeprefix("decoder."))
     }
 
 
@@ -151,16 +177,16 @@ def _check(name: str, stored: Stored, wanted: tuple[int, ...]) -> None:
         raise UserError(f"{name} in {stored.file} is stored as {stored.dtype}, which is no known float type.")
 
 
-def _published(model: Decoder) -> dict[str, Tensor]:
+def _published(model: nn.Module, config: ModelConfig) -> dict[str, Tensor]:
     """Name -> a view of the weights as the published classes have them.
 
     GPT's classes always have biases: they are 0 where ours has none.
     """
-    tensors = {name: place.published for name, place in _places(model).items()}
-    if model.config.family in ("gpt2", "gpt1") and not model.config.bias:
+    tensors = {name: place.published for name, place in _places(model, config).items()}
+    if config.family in ("gpt2", "gpt1") and not config.bias:
         for ours, parameter in model.named_parameters():
             if ours.endswith(".weight"):
-                name = pieces(model.config, ours)[0].name.removesuffix(".weight") + ".bias"
+                name = pieces(config, ours.removeprefix("decoder."))[0].name.removesuffix(".weight") + ".bias"
                 tensors[name] = torch.zeros(parameter.shape[-1], dtype=parameter.dtype)
     return tensors
 

@@ -39,6 +39,9 @@ FORMATS = {
 }
 """By `model_type`."""
 
+REWARD = "ForSequenceClassification"
+"""How the classes end that put labels to whole texts; with one label they are reward models."""
+
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises UserError when it is missing, too large, or no JSON object."""
@@ -108,6 +111,29 @@ def config_json(config: ModelConfig, dtype: str, ids: Ids) -> dict[str, Any]:
     }
     special = {f"{name}_token_id": ids.get(name) for name in ("bos", "eos", "pad")}
     return common | special | module.keys(config)
+
+
+def is_reward_model(folder: Path) -> bool:
+    """Whether a model folder's config.json names a class that puts labels to whole texts."""
+    named = read_json(folder / "config.json").get("architectures")
+    return isinstance(named, list) and any(str(each).endswith(REWARD) for each in named)
+
+
+def refuse_reward_model(folder: Path) -> None:
+    """Raise UserError for a folder whose model scores texts, where one that writes them is wanted."""
+    if is_reward_model(folder):
+        raise UserError(
+            f"{folder} holds a reward model, which scores texts and writes none.",
+            "Choose the model that it was trained from.",
+        )
+
+
+def reward_config_json(config: ModelConfig, dtype: str, ids: Ids) -> dict[str, Any]:
+    """What save_pretrained writes as config.json of the family's …ForSequenceClassification with one label."""
+    said = config_json(config, dtype, ids)
+    kind = next(form.architecture for form in FORMATS.values() if form.family == config.family)
+    base = kind.removesuffix("LMHeadModel").removesuffix("ForCausalLM")
+    return said | {"architectures": [base + REWARD], "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
 
 
 def generation_json(config: ModelConfig, ids: Ids) -> dict[str, Any]:

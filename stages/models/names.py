@@ -42,6 +42,7 @@ _GPT = Names(
         "tokens": "transformer.wte.weight",
         "positions": "transformer.wpe.weight",
         "head": "lm_head.weight",
+        "score": "score.weight",
         "final_norm.weight": "transformer.ln_f.weight",
         "final_norm.bias": "transformer.ln_f.bias",
     },
@@ -61,6 +62,7 @@ _LLAMA = Names(
     whole={
         "tokens": "model.embed_tokens.weight",
         "head": "lm_head.weight",
+        "score": "score.weight",
         "final_norm.weight": "model.norm.weight",
     },
     block="model.layers.{}.",
