@@ -90,11 +90,13 @@ class Labels:
         *,
         people: int = 1,
         repeat_share: float = 0.0,
+        by_writer: bool = False,
     ) -> LabelSet:
         """Prompts with their candidates as a new set, or more of them in a set of that name.
 
         Equal completions of a prompt are collapsed, the first is kept. What is in the set already, the same prompt
-        with the same texts, is left alone, so that taking a run in twice changes nothing.
+        with the same texts, is left alone, so that taking a run in twice changes nothing. With `by_writer` only the
+        same texts by the same checkpoints are the same: where it matters who wrote what.
         """
         check_name(name, "name of a label set")
         with self._writing():
@@ -109,7 +111,7 @@ class Labels:
                 prompt_id = self._add_prompt(prompt)
                 distinct = {candidate.text: candidate for candidate in reversed(candidates)}
                 kept = [candidate for candidate in candidates if distinct[candidate.text] is candidate]
-                key = _key(candidate.text for candidate in kept)
+                key = _key(map(_signed if by_writer else _text, kept))
                 if self._place_of(set_id, prompt_id, key) is not None:
                     continue
                 ids = [self._add_completion(prompt_id, candidate) for candidate in kept]
@@ -136,6 +138,10 @@ class Labels:
         if name not in found:
             raise UserError(f"There is no label set {name!r}.", nearest(name, found))
         return found[name]
+
+    def place_by_writer(self, set_id: int, prompt_id: int, candidates: Iterable[Candidate]) -> int | None:
+        """The place at which `add_set` with `by_writer` has put these candidates, all of them distinct."""
+        return self._place_of(set_id, prompt_id, _key(map(_signed, candidates)))
 
     def place_of(self, set_id: int, prompt_id: int, texts: Iterable[str]) -> int | None:
         """The place in a set at which these texts are the candidates of a prompt, in whatever order."""
@@ -269,6 +275,10 @@ class Labels:
         """All judgements and answers that people gave here and did not take back."""
         return self._one("SELECT count(*) FROM in_force WHERE kind NOT IN ('flag', 'skip') AND origin = ''")
 
+    def prompts_of_run(self, run: str) -> int:
+        """Prompts of which completions by this run have been taken in."""
+        return self._one("SELECT count(DISTINCT prompt) FROM completions WHERE run = ?", run)
+
     def prompt(self, prompt_id: int) -> Prompt:
         """A prompt by its id."""
         messages, part, answer, source, meta = self._db.execute(
@@ -390,6 +400,15 @@ def _check(label: Label) -> None:
 def _key(texts: Iterable[str]) -> str:
     """The same for the same texts in any order."""
     return hashlib.sha256(msgspec.json.encode(sorted(texts))).hexdigest()
+
+
+def _text(candidate: Candidate) -> str:
+    return candidate.text
+
+
+def _signed(candidate: Candidate) -> str:
+    """A text with who wrote it."""
+    return as_json([candidate.checkpoint, candidate.text])
 
 
 def part_for(messages: Sequence[Message], meta: dict[str, Any]) -> Part:
