@@ -106,9 +106,13 @@ class Run:
         """The run's settings as an instance of `spec`; UserError when an older or newer version wrote them."""
         return strict.parse(spec, self.spec.settings, str(self.dir.path / "spec.json"), "settings.")
 
-    def dataset(self) -> Dataset:
+    def has(self, role: str) -> bool:
+        """Whether the run was given a parent of this role: those of some roles may be left out."""
+        return role in self.spec.parents
+
+    def dataset(self, role: str = "dataset") -> Dataset:
         """The dataset the run was launched on; UserError when it has been replaced since."""
-        parent = self._parent("dataset")
+        parent = self._parent(role)
         dataset = find_dataset(self.workspace, parent.name)
         self._refuse_replaced("dataset", parent, dataset.info.digest)
         return dataset
@@ -121,12 +125,12 @@ class Run:
         return tokenizer
 
     def checkpoint(self, role: str = "checkpoint") -> Path:
-        """The folder of a checkpoint the run starts from, verified; UserError when it is gone or another now."""
+        """The folder of a checkpoint the run was made from, verified; UserError when it is gone or another now."""
         parent = self._parent(role)
         path = Path(parent.name)
         if not (path / MANIFEST).is_file():
-            raise UserError(f"The checkpoint {path} that this run starts from is gone.", "Start a new run.")
-        self._refuse_replaced("checkpoint", parent, Checkpoint(path, 0).digest())
+            raise UserError(f"The {role} {path} that this run was made from is gone.", "Start a new run.")
+        self._refuse_replaced(role, parent, Checkpoint(path, 0).digest())
         verify(path)
         return path
 

@@ -14,6 +14,7 @@ from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
 from stages.store.errors import UserError
+from stages.store.specs import FROM_CHECKPOINT
 from stages.store.workspace import Workspace
 from workbench.display import displayable
 from workbench.keys import bind
@@ -115,13 +116,13 @@ class WorkbenchApp(App[None], inherit_bindings=False):
     @work(group="navigate")
     async def open_run(self, run: RunDir) -> None:
         """Show a run in Runs."""
-        from workbench.screens.evaluation import EvaluationScreen, is_evaluation
         from workbench.screens.run import RunScreen
+        from workbench.screens.views import view_of
 
         await self.switch_mode("runs")
         if isinstance(self.screen, RunScreen):
             await self.pop_screen()
-        await self.push_screen(EvaluationScreen(run) if is_evaluation(run) else RunScreen(run))
+        await self.push_screen(view_of(run)(run))
 
     @work(group="navigate")
     async def open_chat(self, checkpoint: str) -> None:
@@ -142,10 +143,10 @@ class WorkbenchApp(App[None], inherit_bindings=False):
             from workbench.screens.tokenizer import TokenizerScreen
 
             self.push_screen(TokenizerScreen(filled))
-        elif stage == "sft":
+        elif stage in FROM_CHECKPOINT:
             from workbench.screens.tune import TuneScreen
 
-            self.push_screen(TuneScreen(filled))
+            self.push_screen(TuneScreen(stage, filled))
         elif stage == "evaluate":
             from workbench.screens.evaluate import EvaluateScreen
 

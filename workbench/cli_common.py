@@ -107,6 +107,7 @@ def run_stage(
     tokenizer: str | None = None,
     checkpoint: str | None = None,
     checkpoints: Sequence[str] = (),
+    extra: Mapping[str, str] | None = None,
 ) -> RunDir:
     """Launch a run; then return at once (`detach`), or wait and show progress. Raises what made the run fail."""
     from workbench.progress import how_to_return, wait
@@ -122,6 +123,7 @@ def run_stage(
         tokenizer=tokenizer,
         checkpoint=checkpoint,
         checkpoints=checkpoints,
+        extra=extra,
         cpu_width=width,
     )
     if detach:

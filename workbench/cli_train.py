@@ -9,6 +9,7 @@ from stages.store.datasets import find_dataset
 from stages.store.errors import UserError
 from stages.store.rundir import RunDir
 from stages.store.specs import FROM_CHECKPOINT, TRAINING, spec_of
+from stages.store.specs.parents import extra_parents
 from workbench.cli_common import (
     House,
     SpecCommand,
@@ -21,6 +22,7 @@ from workbench.cli_common import (
 )
 from workbench.estimate import estimate
 from workbench.runs import run_names, unique_name
+from workbench.tuning import refuse_kind
 
 
 @click.group()
@@ -63,25 +65,52 @@ def _train(
 @set_option
 @detach_option
 @pass_house
-def _tune(house: House, dataset: str, checkpoint: str, name: str | None, pairs: tuple[str, ...], detach: bool) -> None:
+def _tune(
+    house: House,
+    dataset: str,
+    checkpoint: str,
+    name: str | None,
+    pairs: tuple[str, ...],
+    detach: bool,
+    **beside: str | None,
+) -> None:
+    """`beside`: the stage's further parents, by role."""
     stage = click.get_current_context().command.name or ""
     settings = stage_settings(house, stage, pairs)
-    kind = find_dataset(house.workspace, dataset).info.kind
-    if stage == "sft" and kind != "chat":
-        raise UserError(f"The dataset {dataset!r} holds records of kind {kind}.", "Choose a dataset of kind chat.")
+    refuse_kind(stage, find_dataset(house.workspace, dataset))
     found = resolve_checkpoint(house.workspace, checkpoint)
     lineage = found.lineage()
     stem = lineage.name if lineage else found.path.name
     chosen = name or unique_name(run_names(house.workspace), f"{stem[:40]}-{stage}")
-    say(f"{chosen}: from {stem}{f' at step {found.step:,}' if found.step else ''}, on {dataset}.")
-    run = run_stage(house, stage, chosen, settings, dataset=dataset, checkpoint=checkpoint, detach=detach)
+    extra = {role: other for role, other in beside.items() if other}
+    further = "".join(f", {role} {other}" for role, other in extra.items())
+    say(f"{chosen}: from {stem}{f' at step {found.step:,}' if found.step else ''}, on {dataset}{further}.")
+    run = run_stage(house, stage, chosen, settings, dataset=dataset, checkpoint=checkpoint, extra=extra, detach=detach)
     if not detach:
         say_trained(run)
 
 
+_NEW, _ONWARD = click.command()(_train), click.command()(_tune)
+
+
+def _command(stage: str) -> click.Command:
+    """The command of a stage: its parents as options, its settings behind `--set`."""
+    model, spec = _ONWARD if stage in FROM_CHECKPOINT else _NEW, spec_of(stage)
+    beside: list[click.Parameter] = [
+        click.Option(
+            [f"--{one.role}"],
+            required=one.required,
+            metavar="CKPT" if one.of == "checkpoint" else "NAME",
+            help=one.about,
+        )
+        for one in extra_parents(stage)
+    ]
+    parameters = [*model.params[:2], *beside, *model.params[2:]]
+    return SpecCommand(stage, callback=model.callback, params=parameters, help=(spec.__doc__ or "").strip(), spec=spec)
+
+
 for stage in TRAINING:
-    spec, action = spec_of(stage), _tune if stage in FROM_CHECKPOINT else _train
-    train.add_command(click.command(stage, cls=SpecCommand, spec=spec, help=(spec.__doc__ or "").strip())(action))
+    train.add_command(_command(stage))
 
 
 def say_trained(run: RunDir) -> None:

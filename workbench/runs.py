@@ -22,6 +22,7 @@ from stages.store.errors import UserError
 from stages.store.names import check_name
 from stages.store.rundir import Parent, RunDir, RunSpec, create_run, list_runs
 from stages.store.specs import TRAINING, spec_of
+from stages.store.specs.parents import ExtraParent, extra_parents
 from stages.store.tokenizers import find_tokenizer
 from stages.store.workspace import Workspace, installation_root
 
@@ -39,24 +40,26 @@ def launch(
     tokenizer: str | None = None,
     checkpoint: str | None = None,
     checkpoints: Sequence[str] = (),
+    extra: Mapping[str, str] | None = None,
     cpu_width: int = 1,
 ) -> RunDir:
     """Start a detached worker on a new run and return at once.
 
     `name` is the name of what the run makes: the dataset, the tokenizer, or the trained model. `dataset`, `tokenizer`
     and `checkpoint` are names as people write them; they are pinned by digest. `checkpoints` are for a stage that looks
-    at several. Raises UserError
-    for a setting that the stage's spec refuses, an unknown parent, or a name that another run has.
+    at several; `extra` are those that `extra_parents` of the stage tells of, by role. Raises UserError for a setting
+    that the stage's spec refuses, an unknown or missing parent, or a name that another run has.
     """
     workspace.ensure()
     spec = strict.parse(spec_of(stage), settings, f"{stage} settings")
     check_name(name, "name of a run")
     resolved = msgspec.to_builtins(spec)
+    parents = _pin(workspace, dataset, tokenizer, checkpoint, checkpoints) | _pin_extra(workspace, stage, extra or {})
     plan = RunSpec(
         stage=stage,
         name=name,
         settings=resolved,
-        parents=_pin(workspace, dataset, tokenizer, checkpoint, checkpoints),
+        parents=parents,
         seed=int(resolved.get("seed") or 0),
         threads=int(resolved.get("threads") or usable_cores()),
         versions=_versions(),
@@ -187,6 +190,24 @@ def _pin(
     for number, name in enumerate(checkpoints, 1):
         parents[f"checkpoint-{number}"] = _pinned_checkpoint(workspace, name)
     return parents
+
+
+def _pin_extra(workspace: Workspace, stage: str, names: Mapping[str, str]) -> dict[str, Parent]:
+    parents = {}
+    for one in extra_parents(stage):
+        if name := names.get(one.role):
+            parents[one.role] = _pinned(workspace, one, name)
+        elif one.required:
+            raise UserError(f"{stage} needs a {one.role}, and none is given.", one.about)
+    if unknown := set(names) - {one.role for one in extra_parents(stage)}:
+        raise UserError(f"{stage} takes no {min(unknown)}.")
+    return parents
+
+
+def _pinned(workspace: Workspace, extra: ExtraParent, name: str) -> Parent:
+    if extra.of == "dataset":
+        return Parent(name, find_dataset(workspace, name).info.digest)
+    return _pinned_checkpoint(workspace, name)
 
 
 def _pinned_checkpoint(workspace: Workspace, name: str) -> Parent:

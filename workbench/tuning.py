@@ -1,4 +1,5 @@
-"""What instruction tuning will cost, before it is started: from the checkpoint's files and the dataset's counts."""
+"""What it will cost to go on from a checkpoint, before it is started: by the checkpoint's files and the dataset's
+counts; and what there is to go on from."""
 
 from __future__ import annotations
 
@@ -8,13 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from stages.store import strict
 from stages.store.checkpoints import list_checkpoints, resolve_checkpoint
-from stages.store.datasets import find_dataset, list_datasets
+from stages.store.datasets import Dataset, find_dataset, list_datasets
 from stages.store.errors import UserError
 from stages.store.rundir import list_runs
-from stages.store.specs import TRAINING
-from stages.store.specs.sft import SFT
+from stages.store.specs import TRAINING, spec_of
+from stages.store.specs.parents import KINDS
 from stages.store.workspace import Workspace
 
 STANDING = 20
@@ -27,40 +30,61 @@ MAX_HEADER = 100_000_000
 
 
 class TuningEstimate(NamedTuple):
-    """A run by its figures. Tokens and steps are known only once the conversations are masked: these are guesses."""
+    """A run by its figures. Tokens and steps are known only once the records are in tokens: these are guesses."""
 
     parameters: int
     standing: int
     """Bytes that are there throughout, activations left out: those are tried before the run."""
     context: int
-    conversations: int
+    records: int
     tokens: int
-    steps: int
+    steps: int | None
+    """None where the settings of the stage do not tell."""
 
 
-def estimate_tuning(workspace: Workspace, values: Mapping[str, Any], dataset: str, checkpoint: str) -> TuningEstimate:
-    """The figures of instruction tuning with these settings; UserError naming what stands in the way."""
-    settings = strict.parse(SFT, values, "sft settings")
-    info = find_dataset(workspace, dataset).info
-    if info.kind != "chat":
-        raise UserError(f"The dataset {dataset!r} holds records of kind {info.kind}.", "Choose one of kind chat.")
+def estimate_tuning(
+    workspace: Workspace, values: Mapping[str, Any], dataset: str, checkpoint: str, stage: str = "sft"
+) -> TuningEstimate:
+    """The figures of a run of `stage` with these settings; UserError naming what stands in the way."""
+    settings = strict.parse(spec_of(stage), values, f"{stage} settings")
+    found = find_dataset(workspace, dataset)
+    refuse_kind(stage, found)
+    info = found.info
     folder = resolve_checkpoint(workspace, checkpoint).path
-    context = context_of(folder)
-    if settings.context and context and settings.context > context:
-        raise UserError(f"The model sees {context:,} tokens, fewer than the context of {settings.context:,}.")
-    room = settings.context or context or 1_024
+    context, wanted = context_of(folder), getattr(settings, "context", None)
+    if wanted and context and wanted > context:
+        raise UserError(f"The model sees {context:,} tokens, fewer than the context of {wanted:,}.")
+    room = wanted or context or 1_024
     parameters = parameters_in(folder)
-    conversations = info.records.get("train", 0)
-    tokens = round(info.bytes.get("train", 0) / BYTES_PER_TOKEN) + 2 * AROUND * conversations
-    rows = tokens / room if settings.packing else conversations
+    records = info.records.get("train", 0)
+    around = 0 if info.kind == "text" else 2 * AROUND
+    tokens = round(info.bytes.get("train", 0) / BYTES_PER_TOKEN) + around * records
+    packed = info.kind == "text" or getattr(settings, "packing", False)
     return TuningEstimate(
         parameters=parameters,
         standing=STANDING * parameters,
         context=room,
-        conversations=conversations,
+        records=records,
         tokens=tokens,
-        steps=settings.steps or max(1, math.ceil(settings.epochs * rows / settings.batch_size)),
+        steps=_steps(settings, tokens / room if packed else records),
     )
+
+
+def _steps(settings: msgspec.Struct, rows: float) -> int | None:
+    """Optimiser steps, as far as the settings tell."""
+    epochs, batch_size = getattr(settings, "epochs", None), getattr(settings, "batch_size", None)
+    guess = max(1, math.ceil(epochs * rows / batch_size)) if epochs and batch_size else None
+    return getattr(settings, "steps", None) or guess
+
+
+def refuse_kind(stage: str, dataset: Dataset) -> None:
+    """UserError when the stage cannot train on records of the dataset's kind."""
+    kinds = KINDS.get(stage)
+    if kinds and dataset.info.kind not in kinds:
+        raise UserError(
+            f"The dataset {dataset.name!r} holds records of kind {dataset.info.kind}.",
+            f"Choose a dataset of kind {' or '.join(kinds)}.",
+        )
 
 
 def parameters_in(folder: Path) -> int:
@@ -101,7 +125,7 @@ def tunable(workspace: Workspace) -> list[str]:
     return list(dict.fromkeys([*names, *imported]))
 
 
-def chats(workspace: Workspace) -> list[str]:
-    """Names of the datasets of conversations, the newest first."""
-    found = [dataset for dataset in list_datasets(workspace) if dataset.info.kind == "chat"]
+def datasets_for(workspace: Workspace, stage: str) -> list[str]:
+    """Names of the datasets that the stage can train on, the newest first."""
+    found = [dataset for dataset in list_datasets(workspace) if dataset.info.kind in KINDS.get(stage, ())]
     return [dataset.name for dataset in sorted(found, key=lambda dataset: -dataset.info.created)]

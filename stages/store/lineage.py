@@ -1,14 +1,15 @@
 """What was made from what: parents and children by digest, and deletion that refuses while something is needed.
 
-A tokenizer names the dataset it was trained on; a run pins dataset, tokenizer and the checkpoint it started from.
-The run that built a dataset or a tokenizer is a record of the work: once it has ended it needs nothing.
+A tokenizer names the dataset it was trained on; a run pins dataset, tokenizer, the checkpoint it started from and
+those it has beside it, such as a teacher. The run that built a dataset or a tokenizer, or that measured a model, is a
+record of the work: once it has ended it needs nothing.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -21,6 +22,7 @@ from stages.store.files import delete_folder, disk_errors
 from stages.store.models import find_model
 from stages.store.rundir import Parent, RunDir, RunSpec, find_run, list_runs
 from stages.store.specs import TRAINING
+from stages.store.specs.parents import DATASETS, is_checkpoint
 from stages.store.tokenizers import find_tokenizer, list_tokenizers
 from stages.store.workspace import Workspace
 
@@ -60,33 +62,35 @@ def children_of_dataset(workspace: Workspace, name: str) -> list[Child]:
         for tokenizer in list_tokenizers(workspace)
         if (tokenizer.info.dataset, tokenizer.info.dataset_digest) == (name, digest)
     ]
-    return trained + _runs_that_pin(workspace, "dataset", Parent(name, digest))
+    return trained + _runs_that_pin(workspace, DATASETS, Parent(name, digest))
 
 
 def children_of_tokenizer(workspace: Workspace, name: str) -> list[Child]:
     """Runs whose model speaks in the tokenizer's tokens."""
-    return _runs_that_pin(workspace, "tokenizer", Parent(name, find_tokenizer(workspace, name).info.digest))
+    return _runs_that_pin(workspace, ("tokenizer",), Parent(name, find_tokenizer(workspace, name).info.digest))
 
 
 def children_of_model(workspace: Workspace, name: str) -> list[Child]:
-    """Runs that go on from an imported model."""
+    """Runs that go on from an imported model, or have it for teacher, reward model or reference."""
     digest = find_model(workspace, name).digest()
     return [
         Child("run", spec.name)
-        for _, spec in _specs(workspace)
-        if (parent := spec.parents.get("checkpoint")) and parent.digest == digest
+        for run, spec in _specs(workspace)
+        if any(parent.digest == digest for parent in _checkpoints(run, spec))
     ]
 
 
 def children_of_run(workspace: Workspace, run: RunDir) -> list[Child]:
-    """Runs that started from one of the run's checkpoints, pruned ones included."""
+    """Runs that were made from one of the run's checkpoints, in whatever role; from pruned ones too."""
     digests = {checkpoint.digest() for checkpoint in list_checkpoints(run)}
-    found = []
-    for other, spec in _specs(workspace):
-        parent = spec.parents.get("checkpoint")
-        if parent and other.id != run.id and (parent.digest in digests or run.path in Path(parent.name).parents):
-            found.append(Child("run", spec.name))
-    return found
+    return [
+        Child("run", spec.name)
+        for other, spec in _specs(workspace)
+        if other.id != run.id
+        and any(
+            parent.digest in digests or run.path in Path(parent.name).parents for parent in _checkpoints(other, spec)
+        )
+    ]
 
 
 def delete_dataset(workspace: Workspace, name: str) -> None:
@@ -127,12 +131,19 @@ def delete_run(workspace: Workspace, name: str) -> None:
             os.close(descriptor)
 
 
-def _runs_that_pin(workspace: Workspace, role: str, wanted: Parent) -> list[Child]:
+def _runs_that_pin(workspace: Workspace, roles: Collection[str], wanted: Parent) -> list[Child]:
     return [
         Child("run", spec.name)
         for run, spec in _specs(workspace)
-        if spec.parents.get(role) == wanted and (spec.stage in TRAINING or _at_work(run))
+        if any(spec.parents.get(role) == wanted for role in roles) and (spec.stage in TRAINING or _at_work(run))
     ]
+
+
+def _checkpoints(run: RunDir, spec: RunSpec) -> list[Parent]:
+    """The checkpoints that a run needs: all it was made from when it trains, none when it has only looked at them."""
+    if spec.stage not in TRAINING and not _at_work(run):
+        return []
+    return [parent for role, parent in spec.parents.items() if is_checkpoint(role)]
 
 
 def _specs(workspace: Workspace) -> Iterator[tuple[RunDir, RunSpec]]:
@@ -158,7 +169,7 @@ def _at_work_elsewhere(run: RunDir) -> bool:
 
 def _digest_now(workspace: Workspace, role: str, name: str) -> str | None:
     try:
-        if role == "dataset":
+        if role in DATASETS:
             return find_dataset(workspace, name).info.digest
         if role == "tokenizer":
             return find_tokenizer(workspace, name).info.digest

@@ -91,7 +91,7 @@ async def test_without_conversations_the_form_says_what_is_missing(make_app: Mak
 def test_the_cost_is_reckoned_from_what_is_on_disk(real: Workspace) -> None:
     found = estimate_tuning(real, {"epochs": 2.0, "batch_size": 4, "packing": False}, "sums", "base")
     assert found.parameters == parameters_in(real.models / "base") > 1_000
-    assert (found.context, found.conversations, found.steps) == (96, 120, 60)
+    assert (found.context, found.records, found.steps) == (96, 120, 60)
     assert tunable(real) == ["base"]
 
 

@@ -304,10 +304,10 @@ class DataScreen(PlaceScreen):
     def action_mask(self) -> None:
         """Look at the loss mask of the selected conversations, for the model that was trained last."""
         from workbench.screens.mask import MaskScreen
-        from workbench.tuning import chats, tunable
+        from workbench.tuning import datasets_for, tunable
 
         chosen, models = self._list("dataset").chosen, tunable(self.workbench.workspace)
-        if chosen not in chats(self.workbench.workspace) or not models:
+        if chosen not in datasets_for(self.workbench.workspace, "sft") or not models:
             self.notify("The mask shows a dataset of conversations, for a model: choose the one, and have the other.")
         else:
             self.app.push_screen(MaskScreen(str(chosen), models[0]))

@@ -1,4 +1,4 @@
-"""The form that starts instruction tuning, with what it will cost, and the way to the mask viewer."""
+"""The form of a stage that goes on from a checkpoint, with what it will cost, and the way to the mask viewer."""
 
 from __future__ import annotations
 
@@ -7,58 +7,102 @@ from typing import Any
 
 from textual.content import Content
 
+from stages.store.datasets import list_datasets
 from stages.store.errors import UserError
+from stages.store.specs.parents import KINDS, ExtraParent, extra_parents
 from stages.store.strict import Field
 from workbench.keys import bind
 from workbench.picture import figure
 from workbench.runs import run_names, unique_name
 from workbench.screens.start import StartScreen, labelled, size_of
-from workbench.tuning import TuningEstimate, chats, estimate_tuning, tunable
+from workbench.tuning import TuningEstimate, datasets_for, estimate_tuning, tunable
 from workbench.widgets.form import SpecForm, choice_field, text_field
+
+NONE = "(none)"
+"""Shown for a further parent that is left out; no name begins with a bracket."""
+
+LEARNT = {"chat": "Conversations", "text": "Text", "preference": "Preferences", "prompts": "Prompts"}
+"""What a dataset is called in the form, by kind of record."""
 
 
 class TuneScreen(StartScreen):
-    """Every setting of instruction tuning, the conversations, and the checkpoint to go on from."""
+    """Every setting of `stage`, its dataset, the checkpoint to go on from, and the parents it has beside that."""
 
     BINDINGS = [
         bind("tune.mask", "f3", "mask", "Mask", "Show which tokens of the conversations are trained."),
     ]
 
-    def __init__(self, values: Mapping[str, Any] | None = None) -> None:
-        super().__init__("sft", values)
+    def __init__(self, stage: str, values: Mapping[str, Any] | None = None) -> None:
+        super().__init__(stage, values)
+        self._kinds = KINDS.get(stage, ())
+        self._beside = extra_parents(stage)
 
     def extra_fields(self) -> list[Field]:
         workspace = self.workbench.workspace
-        datasets, checkpoints = chats(workspace), tunable(workspace)
+        datasets, checkpoints = datasets_for(workspace, self.STAGE), tunable(workspace)
         dataset = str(self.given.get("dataset") or (datasets[0] if datasets else ""))
         checkpoint = str(self.given.get("checkpoint") or (checkpoints[0] if checkpoints else ""))
         self.given |= {"dataset": dataset, "checkpoint": checkpoint}
-        stem = f"{checkpoint[:40]}-sft" if checkpoint else "sft"
+        stem = f"{checkpoint[:40]}-{self.STAGE}" if checkpoint else self.STAGE
         self.given["name"] = unique_name(run_names(workspace), str(self.given.get("name") or stem))
+        learnt = " or ".join(LEARNT[kind] for kind in self._kinds)
         return [
             text_field("name", "Name of the run."),
-            choice_field("dataset", [*datasets, *([dataset] if dataset not in datasets else [])], "Conversations."),
+            choice_field("dataset", _with(datasets, dataset), f"{learnt}."),
             choice_field(
                 "checkpoint",
-                [*checkpoints, *([checkpoint] if checkpoint not in checkpoints else [])],
+                _with(checkpoints, checkpoint),
                 "Model that it goes on from: the last checkpoint of a run, or an imported model.",
             ),
+            *(self._beside_field(one) for one in self._beside),
         ]
 
+    def _beside_field(self, one: ExtraParent) -> Field:
+        """The choice of a parent beside the checkpoint: what was given, else nothing where nothing is needed."""
+        workspace = self.workbench.workspace
+        names = tunable(workspace) if one.of == "checkpoint" else [found.name for found in list_datasets(workspace)]
+        given = str(self.given.get(one.role) or "")
+        return choice_field(one.role, _with(names if one.required else [NONE, *names], given), one.about)
+
+    def check(self, settings: dict[str, Any], extra: dict[str, Any]) -> tuple[str, UserError] | None:
+        mistake = super().check(settings, extra)
+        if mistake is None:
+            named = {one.role: extra.pop(one.role) for one in self._beside}
+            extra["extra"] = {role: name for role, name in named.items() if name != NONE}
+        return mistake
+
     def check_parents(self, settings: dict[str, Any], extra: dict[str, Any]) -> tuple[str, UserError] | None:
-        if (missing := _missing(extra)) is not None:
+        if (missing := self._missing(extra)) is not None:
             return missing
         try:
-            estimate_tuning(self.workbench.workspace, settings, extra["dataset"], extra["checkpoint"])
+            self._estimate(settings, extra)
         except UserError as error:
             return ("context" if "context" in error.title else "dataset"), error
         return None
 
     def cost_lines(self, settings: dict[str, Any], extra: dict[str, Any], *, wide: bool) -> list[Content]:
-        if (missing := _missing(extra)) is not None:
+        if (missing := self._missing(extra)) is not None:
             raise missing[1]
-        found = estimate_tuning(self.workbench.workspace, settings, extra["dataset"], extra["checkpoint"])
-        return labelled(_facts(found, wide=wide), wide=wide)
+        return labelled(_facts(self._estimate(settings, extra), self._kinds, wide=wide), wide=wide)
+
+    def _estimate(self, settings: Mapping[str, Any], extra: Mapping[str, Any]) -> TuningEstimate:
+        workspace = self.workbench.workspace
+        return estimate_tuning(workspace, settings, extra["dataset"], extra["checkpoint"], self.STAGE)
+
+    def _missing(self, extra: Mapping[str, Any]) -> tuple[str, UserError] | None:
+        """The parent that the form has no choice for."""
+        if not extra["dataset"]:
+            nothing = " or ".join(LEARNT[kind] for kind in self._kinds).lower()
+            return "dataset", UserError(f"No {nothing} yet.", f"Build a dataset of kind {' or '.join(self._kinds)}.")
+        if not extra["checkpoint"]:
+            return "checkpoint", UserError("No model yet.", "Pre-train or import one.")
+        for one in self._beside:
+            if one.required and not extra[one.role]:
+                return one.role, UserError(f"There is no {one.role} yet.", "Pre-train or import one.")
+        return None
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return False if action == "mask" and "chat" not in self._kinds else super().check_action(action, parameters)
 
     def action_explain(self) -> None:
         """Tuning has no presets."""
@@ -75,21 +119,17 @@ class TuneScreen(StartScreen):
         self.app.push_screen(MaskScreen(extra["dataset"], extra["checkpoint"], settings))
 
 
-def _missing(extra: Mapping[str, Any]) -> tuple[str, UserError] | None:
-    """The parent that the form has no choice for."""
-    if not extra["dataset"]:
-        return "dataset", UserError("No conversations yet.", "Build a dataset of kind chat.")
-    if not extra["checkpoint"]:
-        return "checkpoint", UserError("No model yet.", "Pre-train or import one.")
-    return None
+def _with(names: list[str], given: str) -> list[str]:
+    """The choices, with the one that is given already when it is another."""
+    return [*names, *([given] if given and given not in names else [])]
 
 
-def _facts(found: TuningEstimate, *, wide: bool) -> list[tuple[str, str]]:
+def _facts(found: TuningEstimate, kinds: tuple[str, ...], *, wide: bool) -> list[tuple[str, str]]:
     facts = [
         ("parameters", f"{found.parameters:,}" if found.parameters else "—"),
         ("memory", f"{size_of(found.standing)} and activations" if found.parameters else "—"),
         ("rows of", f"{found.context:,} tokens"),
-        ("chats", f"{found.conversations:,}, about {figure(found.tokens)} tokens"),
-        ("steps", f"about {found.steps:,}"),
+        ("chats" if kinds == ("chat",) else "records", f"{found.records:,}, about {figure(found.tokens)} tokens"),
+        ("steps", f"about {found.steps:,}" if found.steps else "—"),
     ]
     return facts if wide else [fact for fact in facts if fact[0] != "rows of"]

@@ -210,3 +210,29 @@ def test_parents_are_told_apart_as_present_changed_and_gone(workspace: Workspace
         },
     )
     assert [ancestor.state for ancestor in found] == ["changed", "present", "present", "gone"]
+
+
+def test_a_teacher_is_kept_as_long_as_its_student(workspace: Workspace) -> None:
+    large = add_run(workspace, "large", dataset=Parent("text", TEXT))
+    small = add_run(workspace, "small", dataset=Parent("text", TEXT))
+    pinned = {
+        role: Parent(str(one.path), one.digest())
+        for role, one in (("checkpoint", add_checkpoint(small, 10)), ("teacher", add_checkpoint(large, 20)))
+    }
+    add_run(workspace, "student", "sft", **pinned)
+    assert children_of_run(workspace, large) == children_of_run(workspace, small) == [Child("run", "student")]
+    with pytest.raises(UserError, match="needed by run 'student'"):
+        delete_run(workspace, "large")
+    assert {one.role: one.state for one in parents_of(workspace, pinned)} == {
+        "checkpoint": "present",
+        "teacher": "present",
+    }
+    delete_run(workspace, "student")
+    delete_run(workspace, "large")
+
+
+def test_an_ended_evaluation_does_not_hold_what_it_measured(workspace: Workspace) -> None:
+    gpt = add_run(workspace, "gpt")
+    one = add_checkpoint(gpt, 10)
+    add_run(workspace, "measured", "evaluate", **{"checkpoint-1": Parent(str(one.path), one.digest())})
+    delete_run(workspace, "gpt")

@@ -1,0 +1,58 @@
+"""What a run of each stage is made from: the kinds of dataset it reads, and parents beside dataset and checkpoint.
+
+A role is the key of a parent in spec.json, the option of the command (`--teacher`) and the field of the form.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+KINDS: dict[str, tuple[str, ...]] = {
+    "pretrain": ("text",),
+    "sft": ("chat",),
+    "distill": ("chat", "text"),
+    "reward": ("preference",),
+    "dpo": ("preference",),
+    "grpo": ("prompts",),
+    "ppo": ("prompts",),
+}
+"""By stage: kinds of dataset it can train on."""
+
+
+class ExtraParent(NamedTuple):
+    """A parent that a stage has beside its dataset and the checkpoint it goes on from."""
+
+    role: str
+    about: str
+    """For people, one sentence; where the parent may be left out, what happens then."""
+    required: bool = True
+    of: Literal["checkpoint", "dataset"] = "checkpoint"
+
+
+_REFERENCE = ExtraParent(
+    "reference", "Model that the policy is held near; left out: the checkpoint it goes on from.", required=False
+)
+_REWARD = ExtraParent("reward", "Reward model that scores completions; left out: as the settings say.", required=False)
+
+EXTRA_PARENTS: dict[str, tuple[ExtraParent, ...]] = {
+    "distill": (ExtraParent("teacher", "Model whose predictions are learnt; it must use the same tokenizer."),),
+    "dpo": (_REFERENCE,),
+    "grpo": (_REWARD, _REFERENCE),
+    "ppo": (_REWARD, _REFERENCE),
+}
+"""By stage, in the order of the form. A role means the same kind of thing in every stage."""
+
+DATASETS = frozenset(
+    {"dataset"} | {one.role for extras in EXTRA_PARENTS.values() for one in extras if one.of == "dataset"}
+)
+"""Roles of parents that are datasets."""
+
+
+def extra_parents(stage: str) -> tuple[ExtraParent, ...]:
+    """The parents that a stage has beside its dataset and the checkpoint it goes on from."""
+    return EXTRA_PARENTS.get(stage, ())
+
+
+def is_checkpoint(role: str) -> bool:
+    """Whether a parent of this role is a checkpoint: `checkpoint`, `checkpoint-2`, `teacher` …"""
+    return role not in DATASETS and role != "tokenizer"
