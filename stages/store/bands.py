@@ -74,7 +74,7 @@ GAUGES: tuple[Gauge, ...] = (
     Gauge("policy/clipped", "clipped", "%", None, 0.3, "", "A third of the tokens are clipped: the rate is too high."),
     Gauge(
         "value/explained_variance",
-        "explained variance",
+        "explained",
         "",
         0.0,
         None,

@@ -8,7 +8,6 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.widgets import ContentSwitcher, DataTable, OptionList, Static
 
-from stages.store.errors import UserError
 from stages.store.evaluations import FILE, Answer, Evaluation, Row, read_evaluation
 from stages.store.rundir import RunDir
 from workbench.display import content, line, shortened
@@ -208,11 +207,3 @@ def summary(answer: Answer) -> Content:
         parts.append(Content.styled(f" ≠ {shortened(answer.wanted, 40)}", "$text-muted"))
     parts.append(Content.styled(f"  {shortened(answer.prompt, 80)}", "$text-muted"))
     return Content.assemble(*parts)
-
-
-def is_evaluation(run: RunDir) -> bool:
-    """Whether a run is one of stage evaluate."""
-    try:
-        return run.spec().stage == "evaluate"
-    except UserError:
-        return False

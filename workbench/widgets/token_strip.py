@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from textual.selection import Selection
 
@@ -28,7 +28,7 @@ class TokenStrip(Transcript):
     A style for each token may be given instead: of STYLES, or of those that a subclass adds.
     """
 
-    STYLES = ("even", "odd", "special", "id", "bar", "trained", "ignored", "cut", "note")
+    STYLES: ClassVar[tuple[str, ...]] = ("even", "odd", "special", "id", "bar", "trained", "ignored", "cut", "note")
     COMPONENT_CLASSES = {f"transcript--{style}" for style in STYLES}
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002

@@ -1,0 +1,86 @@
+"""A policy run in flight: curves, lamps that light when a figure leaves its healthy band, rollouts as they come."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.widgets import ContentSwitcher, Static
+
+from stages.store.rundir import RunDir
+from workbench.gauges import readings
+from workbench.keys import bind
+from workbench.rollout_facts import is_rollout, rollout_of
+from workbench.screens.run import RunScreen
+from workbench.watch import SAMPLES, Watch
+from workbench.widgets.lamps import Lamps
+from workbench.widgets.log_tail import LogTail
+from workbench.widgets.loss_plot import LossPlot
+from workbench.widgets.rollouts import Rollouts
+from workbench.widgets.run_facts import RunFacts
+from workbench.widgets.samples import SHOWN, Samples
+
+
+class CockpitScreen(RunScreen):
+    """Above, the plot beside the lamps; below, what the policy writes."""
+
+    CSS_PATH = ["run.tcss", "cockpit.tcss"]
+    PANES: ClassVar[tuple[str, ...]] = ("rollouts", "samples", "log", "settings")
+    BINDINGS = [
+        bind("cockpit.next", "n", "rollout(1)", "Next", "The rollout before this one in time."),
+        bind("cockpit.previous", "N", "rollout(-1)", "Newer", "The rollout after this one in time.", show=False),
+        bind("cockpit.colour", "t", "colour", "Colour", "Colour tokens by KL, advantage or probability."),
+    ]
+
+    def __init__(self, run: RunDir) -> None:
+        super().__init__(run)
+        self.chosen = "reward/mean"
+        self._lamps_drawn: object = None
+
+    def compose_body(self) -> ComposeResult:
+        yield Static(id="run-state")
+        with Horizontal(id="cockpit-figures"):
+            with Vertical(id="run-plot", classes="pane"):
+                yield LossPlot()
+                yield Static(id="run-metrics")
+            with Vertical(id="cockpit-lamps", classes="pane") as lamps:
+                lamps.border_title = "health"
+                yield Lamps(id="lamps")
+        with Vertical(id="run-panes", classes="pane"), ContentSwitcher(initial="rollouts"):
+            yield Rollouts(id="rollouts")
+            yield Samples(id="samples")
+            yield LogTail(id="log")
+            yield RunFacts(id="settings")
+
+    def action_rollout(self, by: int) -> None:
+        """Read another rollout."""
+        self._show_pane("rollouts")
+        self.query_one(Rollouts).move(by)
+
+    def action_colour(self) -> None:
+        """Colour the tokens by another figure."""
+        self._show_pane("rollouts")
+        self.query_one(Rollouts).colour_next()
+
+    def show_made(self, watch: Watch) -> None:
+        """Show the rollouts and the answers to fixed prompts when there are more."""
+        if watch.samples_version == self._samples_drawn:
+            return
+        self._samples_drawn = watch.samples_version
+        rows = watch.recent_samples(SAMPLES)
+        self.query_one(Rollouts).show([rollout_of(row) for row in rows if is_rollout(row)])
+        self.query_one(Samples).show([row for row in rows if not is_rollout(row)][:SHOWN])
+
+    def _draw(self) -> None:
+        super()._draw()
+        watch = self._watch
+        now = (watch.curves.version, self.has_class("-narrow")) if watch else None
+        if watch is not None and now != self._lamps_drawn:
+            self._lamps_drawn = now
+            self.query_one(Lamps).show(list(readings(watch.curves, watch.spec.settings)))
+
+    def _show_pane(self, pane: str) -> None:
+        super()._show_pane(pane)
+        if pane == "rollouts":
+            self.query_one(Rollouts).focus_text()
