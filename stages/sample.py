@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -31,14 +31,14 @@ from stages.store.errors import UserError
 from stages.store.files import append_line, drop_torn_line
 from stages.store.labels import Prompt
 from stages.store.labels.store import part_for
-from stages.store.records import ChatRecord, PreferenceRecord, PromptRecord, Record
+from stages.store.records import ChatRecord, Message, PreferenceRecord, PromptRecord, Record
 from stages.store.specs.sample import Sample
 
 
 def run(run: Run) -> dict[str, Any]:
     """Write what is missing, checkpoint by checkpoint."""
-    settings, dataset = run.settings(Sample), run.dataset()
-    prompts = chosen(dataset, settings)
+    settings = run.settings(Sample)
+    prompts = chosen(run.dataset() if run.has("dataset") else None, settings)
     path = run.dir.path / FILE
     drop_torn_line(path)
     done = {(line.prompt, line.k) for line in read_completions(run.dir)}
@@ -61,19 +61,31 @@ def run(run: Run) -> dict[str, Any]:
     return {"prompts": len(prompts), "completions": len(done)}
 
 
-def chosen(dataset: Dataset, settings: Sample) -> list[Prompt]:
-    """The prompts of a dataset that are meant. UserError when there are none."""
-    every = chain.from_iterable(read_records(dataset, split) for split in dataset.info.records)
-    prompts = [prompt for record in every if (prompt := prompt_of(record)) is not None]
-    prompts = [prompt for prompt in prompts if settings.part in ("any", prompt.part)]
+def chosen(dataset: Dataset | None, settings: Sample) -> list[Prompt]:
+    """The prompts that are meant: those of a dataset, else the typed ones. UserError when there are none."""
+    every = typed(settings.prompts) if dataset is None else prompts_of(dataset)
+    prompts = [prompt for prompt in every if settings.part in ("any", prompt.part)]
     if not prompts:
-        raise UserError(
-            f"{dataset.name!r} has no prompts{'' if settings.part == 'any' else f' of part {settings.part}'}."
-        )
+        where = repr(dataset.name) if dataset is not None else "What was typed"
+        raise UserError(f"{where} has no prompts{'' if settings.part == 'any' else f' of part {settings.part}'}.")
     if settings.max_prompts is not None and len(prompts) > settings.max_prompts:
         kept = sorted(random.Random(settings.seed).sample(range(len(prompts)), settings.max_prompts))
         prompts = [prompts[place] for place in kept]
     return prompts
+
+
+def typed(texts: Iterable[str]) -> Iterator[Prompt]:
+    """What people typed, each text once, as the turn of a user."""
+    for text in dict.fromkeys(texts):
+        messages = [Message("user", text)]
+        yield Prompt(messages=messages, part=part_for(messages, {}), source="typed")
+
+
+def prompts_of(dataset: Dataset) -> Iterator[Prompt]:
+    """What the records of a dataset ask, split by split."""
+    for record in chain.from_iterable(read_records(dataset, split) for split in dataset.info.records):
+        if (prompt := prompt_of(record)) is not None:
+            yield prompt
 
 
 def prompt_of(record: Record) -> Prompt | None:
@@ -97,7 +109,8 @@ def completions(
 ) -> Iterator[Line]:
     """The completions `wanted`, as (prompt, k), by one checkpoint, in order."""
     model = open_text_model(folder, device, precision=settings.precision)
-    lineage = Checkpoint(folder, 0).lineage()
+    checkpoint = Checkpoint(folder, 0)
+    lineage, digest = checkpoint.lineage(), checkpoint.digest()
     name = f"{lineage.name}@{lineage.step}" if lineage and lineage.step else folder.name
     base = base_folder(folder)
     own = template_in(folder) or template_in(base)
@@ -126,8 +139,14 @@ def completions(
                     asked=prompts[place],
                     text=model.tokenizer.decode([token for token in ids if token not in stops]).strip(),
                     checkpoint=name,
-                    digest=Checkpoint(folder, 0).digest(),
-                    sampling={"temperature": settings.temperature, "top_p": settings.top_p, "seed": sampling.seed},
+                    digest=digest,
+                    sampling={
+                        "temperature": settings.temperature,
+                        "top_k": settings.top_k,
+                        "top_p": settings.top_p,
+                        "max_new_tokens": longest,
+                        "seed": sampling.seed,
+                    },
                     ended=ended,
                 )
 

@@ -19,6 +19,7 @@ from stages.store.labels.judged import Choice, judged, preference_of
 from stages.store.labels.records import Mode
 from stages.store.names import check_name
 from stages.store.records import Part
+from stages.store.rundir import find_run
 from workbench.cli_common import House, confirm, json_option, pass_house, say, say_facts, say_json, say_table
 from workbench.label_sets import decoded, mode_for, take_in_labels, tasks_of
 from workbench.labelling import annotator_name
@@ -131,13 +132,13 @@ def import_(house: House, sources: tuple[str, ...], name: str) -> None:
 
 @labels.command()
 @click.argument("run_name", metavar="RUN")
-@click.option("--mode", type=click.Choice(("rank", "pair", "rate")), default="rank", show_default=True)
+@click.option("--mode", type=click.Choice(("rank", "pair", "rate")), help="Left out: as the run says.")
 @pass_house
-def take(house: House, run_name: str, mode: Mode) -> None:
-    """Make a label set of what `workbench sample` has written, or add what is new to it."""
-    from workbench.cli_sample import take_in
+def take(house: House, run_name: str, mode: Mode | None) -> None:
+    """Make a label set of what `workbench sample` has completed, or add what is new to it."""
+    from workbench.cli_sample import take_in_run
 
-    take_in(house, run_name, mode)
+    take_in_run(house, find_run(house.workspace, run_name), mode)
 
 
 @labels.command()

@@ -7,8 +7,10 @@ from typing import Any
 
 import msgspec
 
-from stages.store.labels.records import Candidate, Prompt
+from stages.store import strict
+from stages.store.labels.records import Candidate, Mode, Prompt
 from stages.store.rundir import RunDir
+from stages.store.specs.sample import Sample
 
 FILE = "completions.jsonl"
 
@@ -42,9 +44,13 @@ def read_completions(run: RunDir) -> list[Line]:
 
 
 def tasks_in(run: RunDir) -> list[tuple[Prompt, list[Candidate]]]:
-    """Each prompt with its candidates in the order of k, ready to be a label set."""
+    """Each prompt whose completions are all there, with its candidates in the order of k, ready to be a label set.
+
+    So that a run may be taken in as it goes on: a prompt comes when it is complete, and once.
+    """
+    count = int(run.spec().settings["k"])
     by_prompt: dict[int, list[Line]] = defaultdict(list)
-    for line in read_completions(run):
+    for line in {(line.prompt, line.k): line for line in read_completions(run)}.values():
         by_prompt[line.prompt].append(line)
     return [
         (
@@ -55,11 +61,24 @@ def tasks_in(run: RunDir) -> list[tuple[Prompt, list[Candidate]]]:
                     k=one.k,
                     text=one.text,
                     checkpoint=one.checkpoint,
-                    sampling=one.sampling,
+                    sampling={**one.sampling, "digest": one.digest},
                     ended=one.ended,
                 )
                 for one in sorted(lines, key=lambda one: one.k)
             ],
         )
         for _, lines in sorted(by_prompt.items())
+        if len(lines) == count
     ]
+
+
+def judged_by(run: RunDir) -> Mode:
+    """How the label set of a run is judged."""
+    return mode_of(strict.parse(Sample, run.spec().settings, str(run.path / "spec.json"), "settings."))
+
+
+def mode_of(settings: Sample) -> Mode:
+    """How completions are judged that are sampled so."""
+    if settings.judged_by == "auto":
+        return "pair" if settings.k == 2 else "rank"
+    return settings.judged_by

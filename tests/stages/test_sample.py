@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,11 +14,15 @@ from stages.store.completions import FILE, read_completions, tasks_in
 from stages.store.datasets import find_dataset
 from stages.store.errors import UserError
 from stages.store.labels import open_labels
-from stages.store.rundir import RunDir
+from stages.store.records import part_of
+from stages.store.rundir import RunDir, find_run
 from stages.store.specs.sample import Sample
 from stages.store.workspace import Workspace
-from tests.stages.helpers import build_small_world, finish, pretrain, wait_until
+from tests.stages.helpers import build_small_world, copy_of, finish, pretrain, wait_until
 from workbench import runs
+from workbench.cli import run as command
+from workbench.settings import LabelSettings
+from workbench.taking_in import take_in, take_in_finished
 
 SETTINGS = {"k": 3, "max_new_tokens": 6, "template": "raw", "slots": 2}
 
@@ -40,9 +47,14 @@ def sampled(workspace: Workspace, name: str, **settings: object) -> RunDir:
     return runs.launch(workspace, "sample", name, SETTINGS | settings, dataset="asked", checkpoints=["one", "two"])
 
 
-def test_every_prompt_has_its_completions_from_the_checkpoints_in_turn(prepared: Workspace) -> None:
-    run = finish(sampled(prepared, "all"))
-    tasks = tasks_in(run)
+@pytest.fixture(scope="module")
+def whole(prepared: Workspace) -> RunDir:
+    """A run that nothing interrupted."""
+    return finish(sampled(prepared, "whole", seed=3))
+
+
+def test_every_prompt_has_its_completions_from_the_checkpoints_in_turn(prepared: Workspace, whole: RunDir) -> None:
+    tasks = tasks_in(whole)
     assert [len(candidates) for _, candidates in tasks] == [3] * 8
     for prompt, candidates in tasks:
         assert prompt.answer == "een"
@@ -50,15 +62,19 @@ def test_every_prompt_has_its_completions_from_the_checkpoints_in_turn(prepared:
         assert len({one.sampling["seed"] for one in candidates}) == 3
     with open_labels(prepared.labels) as labels:
         made = labels.add_set("all", "rank", tasks)
-        assert made == labels.add_set("all", "rank", tasks_in(run))
+        assert made == labels.add_set("all", "rank", tasks_in(whole))
 
 
-def test_a_killed_run_goes_on_to_the_same_completions(prepared: Workspace) -> None:
-    whole = finish(sampled(prepared, "whole", seed=3))
+def test_a_killed_run_goes_on_to_the_same_completions(prepared: Workspace, whole: RunDir) -> None:
     run = sampled(prepared, "killed", seed=3)
     wait_until(lambda: len(read_completions(run)) >= 4, what="some completions")
-    runs.stop(run)
+    pid = run.state().pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not run.alive(), what="the end")
+    assert run.status() == "lost"
+    before = read_completions(run)
+    assert 4 <= len(before) < 24
     with (run.path / FILE).open("ab") as file:
         file.write(b'{"prompt": 1, "k"')  # as a kill within a write leaves it
     runs.start(run)
@@ -69,6 +85,60 @@ def test_a_killed_run_goes_on_to_the_same_completions(prepared: Workspace) -> No
 
     assert written(run) == written(whole)
     assert len(written(whole)) == 24
+    assert read_completions(run)[: len(before)] == before  # nothing was lost, nor written again
+    with open_labels(prepared.labels) as labels:
+        assert take_in(labels, run, LabelSettings()) == take_in(labels, run, LabelSettings())
+        assert labels.prompts_of_run(run.id) == 8
+
+
+def test_a_prompt_is_taken_in_when_all_its_completions_are_there(prepared: Workspace, whole: RunDir) -> None:
+    """Whatever a run had written when it was taken in, in the end it is as if it had been taken in once."""
+    run, path = whole, whole.path / FILE
+    lines = path.read_bytes().splitlines(keepends=True)
+    with open_labels(prepared.labels) as labels:
+        for count in range(0, len(lines) + 1, 5):
+            path.write_bytes(b"".join(lines[:count]))
+            if tasks_in(run):
+                take_in(labels, run, LabelSettings())
+        path.write_bytes(b"".join(lines))
+        made = take_in(labels, run, LabelSettings())
+        assert made.prompts == 8
+        for place in range(8):
+            shown = labels.at(made.id, place)
+            assert shown is not None
+            texts = [one.text for one in shown.completions]
+            written = {line.text for line in read_completions(run) if line.asked.messages == shown.prompt.messages}
+            assert len(texts) == len(set(texts)) and set(texts) == written  # equal ones once, none left out
+
+
+def test_finished_runs_become_label_sets_by_themselves(prepared: Workspace, tmp_path: Path) -> None:
+    home = copy_of(prepared, tmp_path)
+    known: set[str] = set()
+    run = finish(sampled(home, "later", k=2, slots=16))
+    made = take_in_finished(home, LabelSettings(), known)
+    assert {(one.name, one.mode) for one in made} >= {("later", "pair")}
+    assert run.id in known
+    assert not take_in_finished(home, LabelSettings(), set())  # all are there, whoever asks
+
+
+def test_typed_prompts_need_no_dataset(
+    prepared: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORKBENCH_HOME", str(prepared.root))
+    quick = ("-k", "2", "--set", "max_new_tokens=4", "--set", "template=raw", "--from", "one", "--name", "typed")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("3 gr, ähm\n\n4 gr\n".encode())))
+    assert command(["sample", "--prompts", "-", "--prompt", "5 gr", *quick]) == 0
+    assert "The label set typed has 3 prompts" in capsys.readouterr().out
+    tasks = tasks_in(find_run(prepared, "typed"))
+    assert [prompt.messages[0].content for prompt, _ in tasks] == ["5 gr", "3 gr, ähm", "4 gr"]
+    assert all(prompt.part == part_of(list(prompt.messages)) and prompt.source == "typed" for prompt, _ in tasks)
+    assert all(one.sampling["digest"] for _, candidates in tasks for one in candidates)
+    with pytest.raises(UserError, match="There are no prompts"):
+        command(["sample", "--from", "one"])
+    with pytest.raises(UserError, match="exclude each other"):
+        command(["sample", "--from", "one", "--prompts", "asked", "--prompt", "x"])
+    with pytest.raises(UserError, match="judged in another way"):
+        command(["sample", "--prompt", "x", *quick, "--mode", "rate"])
 
 
 def test_prompts_of_one_part_are_chosen_and_none_is_said(prepared: Workspace, tmp_path: Path) -> None:

@@ -10,11 +10,18 @@ from stages.store.specs.base import about
 
 
 class Sample(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Write several completions to each prompt of a dataset, to be judged."""
+    """Write several completions to each prompt of a dataset, or to prompts that are typed, to be judged."""
 
     k: Annotated[
         int, about("Completions of each prompt, taken from the checkpoints in turn.", ge=1, le=9, group="completions")
     ] = 4
+    prompts: Annotated[
+        list[str], about("Typed prompts, in the place of a dataset: what a user says, one each.", group="completions")
+    ] = []
+    judged_by: Annotated[
+        Literal["auto", "rank", "pair", "rate"],
+        about("How the label set is judged. auto: two completions as a pair, more by rank.", group="completions"),
+    ] = "auto"
     part: Annotated[
         Literal["any", "sft", "reward", "policy", "eval"],
         about("Only prompts of this part of the set.", group="completions"),

@@ -1,0 +1,52 @@
+"""What sampling runs have written, taken into labels.db as label sets: once, however often it is asked for."""
+
+from __future__ import annotations
+
+from stages.store.completions import judged_by, tasks_in
+from stages.store.errors import UserError
+from stages.store.labels import Labels, LabelSet, open_labels
+from stages.store.labels.records import Mode
+from stages.store.rundir import RunDir, list_runs
+from stages.store.workspace import Workspace
+from workbench.settings import LabelSettings
+
+STAGE = "sample"
+
+
+def take_in(labels: Labels, run: RunDir, settings: LabelSettings, mode: Mode | None = None) -> LabelSet:
+    """The label set of a run's name, with the prompts that the run has completed; what is there already stays.
+
+    Raises UserError when no prompt is complete, or the set is judged in another way.
+    """
+    name = run.spec().name
+    if run.spec().stage != STAGE:
+        raise UserError(f"The run {name!r} has sampled nothing.", "Sample some: `workbench sample --help`.")
+    tasks = tasks_in(run)
+    if not tasks:
+        raise UserError(f"The run {name!r} has completed no prompt.", "Sample some: `workbench sample --help`.")
+    return labels.add_set(
+        name, mode or judged_by(run), tasks, people=settings.people, repeat_share=settings.repeat_share
+    )
+
+
+def take_in_finished(workspace: Workspace, settings: LabelSettings, known: set[str]) -> list[LabelSet]:
+    """Take in every sampling run that has finished and is not in labels.db yet; the sets that this made or filled.
+
+    `known` are ids of runs that need no look; those looked at are added. A run that cannot be read is left alone.
+    """
+    found = []
+    for run in list_runs(workspace):
+        if run.id in known or not _has_finished(run):
+            continue
+        known.add(run.id)
+        with open_labels(workspace.ensure().labels) as labels:
+            if labels.prompts_of_run(run.id) < run.state().result.get("prompts", 0):
+                found.append(take_in(labels, run, settings))
+    return found
+
+
+def _has_finished(run: RunDir) -> bool:
+    try:
+        return run.spec().stage == STAGE and run.status() == "finished"
+    except UserError:
+        return False
