@@ -15,7 +15,7 @@ from stages.models.hf_config import read_config
 from stages.models.lora import LoraConfig, add_lora, has_lora, load_adapter, merge_lora, save_adapter
 from stages.store.architecture import ModelConfig
 from stages.store.errors import UserError
-from stages.store.specs.sft import SFT
+from stages.store.specs.tuning import Tuning
 
 ADAPTER = "adapter"
 """Folder of the adapters in a checkpoint whose weights have them merged in: training goes on from there."""
@@ -44,7 +44,7 @@ def open_whole(base: Path, device: torch.device | str, config: ModelConfig) -> D
 
 
 def open_adapted(
-    base: Path, checkpoint: Path | None, settings: SFT, device: torch.device | str, config: ModelConfig
+    base: Path, checkpoint: Path | None, settings: Tuning, device: torch.device | str, config: ModelConfig
 ) -> Decoder:
     """The same frozen, with new adapters, or those of the checkpoint that training goes on from."""
     model = open_whole(base, device, config)

@@ -32,7 +32,6 @@ from stages.generate import Sampling, generate
 from stages.loop import set_up_torch
 from stages.models.bases import base_folder
 from stages.run import Run
-from stages.sft import probe_prompts
 from stages.store.checkpoints import Checkpoint
 from stages.store.datasets import Dataset
 from stages.store.errors import UserError
@@ -41,6 +40,7 @@ from stages.store.files import write_atomic
 from stages.store.records import ChatRecord, LabelledRecord, Message, PromptRecord, Record, TextRecord
 from stages.store.specs.evaluate import Evaluate
 from stages.store.statistics import share
+from stages.tuning import probe_prompts
 
 T = TypeVar("T")
 

@@ -160,6 +160,16 @@ class Divergence:
         return WorkFailed(sentence, "The last good checkpoint is kept. Resume from it with a lower learning rate.")
 
 
+def worth_saving(run: Run, progress: Progress, divergence: Divergence) -> bool:
+    """Whether this step has no checkpoint yet and the loss is not on its way up, which is told."""
+    if progress.step == 0 or run.state.last_checkpoint == f"step-{progress.step}":
+        return False
+    if divergence.suspicious():
+        run.warn(f"No checkpoint at step {progress.step}: the loss is rising.")
+        return False
+    return True
+
+
 def save_checkpoint(
     run: Run,
     progress: Progress,

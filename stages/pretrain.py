@@ -34,6 +34,7 @@ from stages.loop import (
     read_progress,
     save_checkpoint,
     set_up_torch,
+    worth_saving,
 )
 from stages.models.decoder import Decoder, new_decoder
 from stages.models.hf import load_model, save_weights
@@ -237,11 +238,7 @@ class Job:
 
     def save(self, *, whole: bool = False) -> None:
         """Write a checkpoint of this step, evaluated, unless there is one or the loss is on its way up."""
-        name = f"step-{self.progress.step}"
-        if self.run.state.last_checkpoint == name or self.progress.step == 0:
-            return
-        if self.divergence.suspicious():
-            self.run.warn(f"No checkpoint at step {self.progress.step}: the loss is rising.")
+        if not worth_saving(self.run, self.progress, self.divergence):
             return
         if self._last_evaluation != self.progress.step:
             self.run.log_metrics(self.progress.step, self.evaluate(whole=whole))

@@ -15,53 +15,49 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-import assets
-from stages.adapting import Ids, config_of, freeze_in, open_adapted, open_whole, write_trained
+from stages.adapting import config_of
 from stages.data.conversation_shards import ConversationSet, conversation_shards
-from stages.data.conversations import Masker, choose_template
+from stages.data.conversations import choose_template
 from stages.data.packs import Batch, Rows
-from stages.data.templates import FILE
-from stages.data.tokenizer import TextTokenizer, copy_tokenizer
-from stages.generate import Sampling, generate
+from stages.data.tokenizer import TextTokenizer
 from stages.loop import (
     Divergence,
     Pace,
     Progress,
-    any_algorithms,
     cosine_lr,
-    find_resume,
     honour,
-    load_resume,
     log_interval,
-    read_progress,
     save_checkpoint,
     set_up_torch,
+    worth_saving,
 )
-from stages.memory import Parts, does_not_fit, forget_gradients, is_out_of_memory, probe
 from stages.models.decoder import Decoder
 from stages.models.loss import IGNORED
 from stages.optim import AdamW
-from stages.precision import choose_precision
 from stages.run import Run
 from stages.store.checkpoints import best_checkpoint
 from stages.store.errors import UserError
-from stages.store.records import Message
 from stages.store.sizes import flops_per_token, parameter_count
 from stages.store.specs.sft import SFT
+from stages.tuning import (
+    FixedPrompts,
+    MicroBatches,
+    add_gradients,
+    fixed_prompts,
+    open_model,
+    room_for,
+    write_chat_model,
+)
 
 LR_TIMES_WIDTH = 0.128
 """Peak rate times width: 1e-3 at width 128, a third of what pre-training uses. Other widths follow by the same rule."""
 
 LORA_LR = 4
 """Adapters take several times the rate of whole weights; published recipes go from two to ten times."""
-
-PROBES = Path(assets.__file__).parent / "starter" / "probes.jsonl"
 
 
 def run(run: Run) -> dict[str, Any]:
@@ -85,60 +81,22 @@ def prepare(run: Run) -> Job:
     device = set_up_torch(run, deterministic=settings.deterministic)
     base = run.checkpoint()
     config = config_of(base, settings.dropout)
-    room = context_of(settings, config.context)
+    room = room_for(settings.context, config.context)
     template = choose_template(base, settings.template)
     data = read_conversations(run, base, template, settings, room)
-    rows = [Rows(split, room, settings.seed, packed=settings.packing) for split in (data.train, data.val)]
-
-    checkpoint = find_resume(run)
-    if checkpoint:
-        progress = read_progress(checkpoint)
-    else:
-        precision = choose_precision(settings.precision, device)
-        progress = Progress(lr=peak_lr(settings, config.width), precision=precision.name)
-    precision = choose_precision(progress.precision, device)
-    source = checkpoint.path if checkpoint else None
-    if settings.method == "lora":
-        model = open_adapted(base, source, settings, device, config)
-    else:
-        model = open_whole(source or base, device, config)
-    model.checkpointing = settings.activation_checkpointing
-    optimizer = AdamW(
-        model,
-        betas=(settings.beta1, settings.beta2),
-        weight_decay=settings.weight_decay,
-        compute_dtype=precision.dtype,
-    )
-    freeze_in(model, precision.dtype)
-    run.event(
-        "model",
-        parameters=parameter_count(config).total,
-        trained=sum(parameter.numel() for parameter in optimizer.parameters),
-        device=device.type,
-        precision=precision.name,
-        why=precision.why,
-    )
-    lineage = checkpoint.lineage() if checkpoint else None
-    metrics = dict(lineage.metrics) if lineage else {}
-    job = Job(run, settings, model, optimizer, base, template, data, rows[0], rows[1], progress, metrics)
-    if progress.micro_batch is None:
+    train, validation = (Rows(split, room, settings.seed, packed=settings.packing) for split in (data.train, data.val))
+    opened = open_model(run, settings, base, config, device, lr=peak_lr(settings, config.width))
+    model, optimizer, progress, _ = opened
+    job = Job(run, settings, model, optimizer, base, template, data, train, validation, progress, opened.metrics())
+    if job.progress.micro_batch is None:
         job.choose_micro_batch()
-    torch.manual_seed(settings.seed)
-    if checkpoint:
-        load_resume(checkpoint, optimizer)
+    opened.restore_random(settings.seed)
     return job
 
 
 def peak_lr(settings: SFT, width: int) -> float:
     """The peak learning rate in force."""
     return settings.lr or LR_TIMES_WIDTH / width * (LORA_LR if settings.method == "lora" else 1)
-
-
-def context_of(settings: SFT, model_context: int) -> int:
-    """Tokens in a row; UserError when the model cannot see so many."""
-    if settings.context and settings.context > model_context:
-        raise UserError(f"The model sees {model_context:,} tokens, fewer than the context of {settings.context:,}.")
-    return settings.context or model_context
 
 
 def read_conversations(run: Run, base: Path, template: str, settings: SFT, room: int) -> ConversationSet:
@@ -191,51 +149,33 @@ class Job:
         self.log_every = log_interval(self.settings.log_every, self.steps)
         self.eval_every = log_interval(self.settings.eval_every, self.steps)
         self.pace = Pace(self.device, self.progress.precision, flops_per_token(self.model.config))
+        self.memory = MicroBatches(self.run, self.progress, self.settings.batch_size, self.settings.micro_batch)
+        self.prompts = FixedPrompts(self.base, self.template, self._asked(), self.settings.sample_tokens)
         self._last_evaluation = -1
-        self.prompts, self.end_of_turn = self._ask()
-
-    @property
-    def micro_batch(self) -> int:
-        """Rows computed at once."""
-        return self.progress.micro_batch or self.settings.micro_batch or self.settings.batch_size
 
     def choose_micro_batch(self) -> None:
         """Try the costliest rows, and tell what a step takes in memory."""
-        wanted = min(self.settings.micro_batch or self.settings.batch_size, self.settings.batch_size, len(self.train))
 
         def loss_of(rows: int) -> Tensor:
             return self.loss(self.train.batch(self.train.costliest(rows), self.tokenizer.pad_id))
 
         self.run.report(self.progress.step, self.steps, phase="trying the memory")
-        found = probe(self.model, self.optimizer, loss_of, wanted)
-        chosen = self.settings.micro_batch or self.settings.batch_size
-        self.progress.micro_batch = found.rows if found.rows < wanted else chosen
-        self._tell_memory(found)
+        self.memory.choose(self.model, self.optimizer, loss_of, len(self.train))
 
     def step(self) -> tuple[float, float, float]:
         """One update: loss in nats before it, the gradient's norm, and the learning rate. Halves what does not fit."""
-        while True:
-            try:
-                return self._step()
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-            self._halve()  # here the failed step's tensors are gone
+        return self.memory.until_it_fits(self.model, self._step)
 
     def _step(self) -> tuple[float, float, float]:
         settings, step = self.settings, self.progress.step
         rows = self.train.order(step * settings.batch_size, settings.batch_size)
-        batches = [self.train.batch(part, self.tokenizer.pad_id) for part in _parts(rows, self.micro_batch)]
+        batches = [self.train.batch(part, self.tokenizer.pad_id) for part in self.memory.parts(rows)]
         trained = sum(_trained(batch) for batch in batches)
         tokens = sum(batch.real for batch in batches)
         with self.pace.step(tokens):
             self.model.train()
-            loss = 0.0
-            for number, batch in enumerate(batches):
-                micro_loss = self.loss(batch) * (_trained(batch) / trained)
-                micro_loss.backward()
-                self.optimizer.gather(first=number == 0)
-                loss += micro_loss.item()
+            losses = (self.loss(batch) * (_trained(batch) / trained) for batch in batches)
+            loss = add_gradients(self.optimizer, losses)
             norm = self.optimizer.clip(settings.clip)
             self.divergence.watch(step + 1, loss, norm)
             peak = self.progress.lr
@@ -279,7 +219,7 @@ class Job:
             tokens = int(self.data.val.lengths.sum())
             rows = rows[: max(1, round(len(rows) * min(1.0, self.settings.eval_tokens / max(1, tokens))))]
         total = count = 0.0
-        for part in _parts(rows, self.micro_batch):
+        for part in self.memory.parts(rows):
             batch = self.validation.batch(part, self.tokenizer.pad_id)
             total += self.loss(batch).item() * _trained(batch)
             count += _trained(batch)
@@ -291,24 +231,12 @@ class Job:
         return self.metrics
 
     def sample(self) -> None:
-        """Have the fixed prompts answered, each token the likeliest, so that answers can be compared over time."""
-        self.model.eval()
-        room = self.model.config.context // 2
-        length = min(self.settings.sample_tokens, room)
-        sampling = Sampling(temperature=0.0, max_new_tokens=length, stop_ids=self._stops())
-        with any_algorithms():
-            answers = generate(self.model, [ids[-room:] for _, ids in self.prompts], sampling)
-        for (prompt, _), answer in zip(self.prompts, answers, strict=True):
-            text = self.tokenizer.decode(answer)
-            self.run.sample(self.progress.step, prompt=prompt, text=text, tokens=len(answer))
+        """Have the fixed prompts answered."""
+        self.prompts.answer(self.run, self.progress.step, self.model)
 
     def save(self, *, whole: bool = False) -> None:
         """Write a checkpoint of this step, evaluated, unless there is one or the loss is on its way up."""
-        name = f"step-{self.progress.step}"
-        if self.run.state.last_checkpoint == name or self.progress.step == 0:
-            return
-        if self.divergence.suspicious():
-            self.run.warn(f"No checkpoint at step {self.progress.step}: the loss is rising.")
+        if not worth_saving(self.run, self.progress, self.divergence):
             return
         if self._last_evaluation != self.progress.step and (found := self.evaluate(whole=whole)):
             self.run.log_metrics(self.progress.step, found)
@@ -326,56 +254,17 @@ class Job:
             "conversations": counts.conversations,
             "trained_share": counts.trained / counts.tokens,
             "filled": self.train.filled if self.train.packed else None,
-            "micro_batch": self.micro_batch,
+            "micro_batch": self.memory.rows,
             "precision": self.progress.precision,
             **self.metrics,
         }
 
-    def _ask(self) -> tuple[list[tuple[str, list[int]]], int | None]:
-        """The fixed prompts in tokens, and the token that ends a turn."""
-        asked = [*self.settings.sample_prompts, *(probe_prompts() if self.settings.probes else [])]
-        if not asked and len(self.data.val):
-            asked = ["Hello"]
-        with Masker(self.base, text=self.template) as masker:
-            prompts = [(prompt, masker.prompt([Message("user", prompt)])) for prompt in asked]
-            return prompts, masker.end_of_turn()
-
-    def _stops(self) -> tuple[int, ...]:
-        """Tokens that end an answer: the end of turn, then the end of text."""
-        return tuple(dict.fromkeys(t for t in (self.end_of_turn, self.tokenizer.eos_id) if t is not None))
-
-    def _halve(self) -> None:
-        """Compute half as many rows at once from here on; the batch of a step stays."""
-        forget_gradients(self.model)
-        rows = min(self.micro_batch, self.settings.batch_size)
-        if rows == 1:
-            raise does_not_fit()
-        self.progress.micro_batch = rows // 2
-        self.run.warn(
-            f"Memory ran out at step {self.progress.step + 1}: from here on {rows // 2:,} rows are computed at once "
-            f"instead of {rows:,}. A step still sees {self.settings.batch_size:,}."
-        )
-
-    def _tell_memory(self, found: Parts) -> None:
-        self.run.event("memory", **found._asdict(), total=found.total)
-        parts = ", ".join(f"{name} {value / 1e6:,.0f} MB" for name, value in found._asdict().items() if name != "rows")
-        print(f"memory of a step over {found.rows:,} rows at once: {parts}", flush=True)
+    def _asked(self) -> list[str]:
+        return fixed_prompts(self.settings.sample_prompts, probes=self.settings.probes)
 
     def _write_model(self, folder: Path) -> None:
-        ids = Ids(list(self._stops()), self.tokenizer.pad_id)
-        write_trained(self.model, folder, self.base, ids, keep=self.settings.lora_keep)
-        copy_tokenizer(self.tokenizer, folder)
-        (folder / FILE).write_text(self.template, "utf-8")
-
-
-def probe_prompts() -> list[str]:
-    """The twenty prompts that show what a model makes of false beliefs, harm, sums and the rest."""
-    records = [msgspec.json.decode(line) for line in PROBES.read_bytes().splitlines() if line.strip()]
-    return [record["messages"][0]["content"] for record in records]
-
-
-def _parts(rows: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
-    return [rows[start : start + size] for start in range(0, len(rows), size)]
+        keep = self.settings.lora_keep
+        write_chat_model(self.model, folder, self.base, self.template, self.prompts.stops, keep=keep)
 
 
 def _trained(batch: Batch) -> int:

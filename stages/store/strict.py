@@ -63,9 +63,11 @@ def _plain(number: float) -> str:
 
 
 def fields(spec: type[msgspec.Struct]) -> list[Field]:
-    """The settings of a spec in the order of its definition."""
+    """The settings of a spec in the order of its definition, or of its GROUPS where it names them."""
     hints = typing.get_type_hints(spec, include_extras=True)
-    return [_field(info, hints[info.name]) for info in msgspec.structs.fields(spec)]
+    found = [_field(info, hints[info.name]) for info in msgspec.structs.fields(spec)]
+    groups: tuple[str, ...] = getattr(spec, "GROUPS", ())
+    return sorted(found, key=lambda field: groups.index(field.group)) if groups else found
 
 
 def parse(spec: type[S], values: Mapping[str, Any], where: str, prefix: str = "") -> S:

@@ -25,13 +25,14 @@ from stages.memory import kept_by_autograd, probe
 from stages.models.hf import load_model
 from stages.models.opening import open_decoder
 from stages.run import Run
-from stages.sft import Job, prepare, probe_prompts
+from stages.sft import Job, prepare
 from stages.store.checkpoints import list_checkpoints, write_manifest
 from stages.store.datasets import find_dataset
 from stages.store.errors import UserError, WorkFailed
 from stages.store.records import ChatRecord, Message
 from stages.store.rundir import RunDir
 from stages.store.workspace import Workspace
+from stages.tuning import probe_prompts
 from tests.stages.data.chats import chat_dataset
 from tests.stages.helpers import copy_of, ended, finish, wait_until
 from tests.stages.sft_helpers import chat_workspace, job_in, sums, tune
@@ -135,7 +136,7 @@ def test_resuming_changes_no_bit_unless_a_part_is_lost(
     if lost:
         forget(list_checkpoints(broken.run.dir)[-1].path, lost)
     again = prepare(Run(broken.run.dir.path))
-    assert again.progress.step == 4 and again.micro_batch == 3
+    assert again.progress.step == 4 and again.memory.rows == 3
     assert (first + [again.step() for _ in range(5)] == losses) == (lost is None)
     assert torch.equal(again.optimizer.master, whole.optimizer.master) == (lost is None)
 
@@ -257,7 +258,7 @@ def test_memory_that_runs_out_halves_the_micro_batch_and_keeps_the_step(workspac
     expected = whole.step()
     with little_memory(poor, 250) as tried:
         assert poor.step() == pytest.approx(expected, rel=1e-4)
-    assert poor.micro_batch == 2 and max(tried) > 250
+    assert poor.memory.rows == 2 and max(tried) > 250
     told = [event["message"] for event in events(poor.run.dir, "warning") if "Memory" in event["message"]]
     assert "from here on 4 rows" in told[0] and "A step still sees 8." in told[1]
     assert poor.progress.tokens_seen == whole.progress.tokens_seen

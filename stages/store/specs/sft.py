@@ -7,19 +7,12 @@ from typing import Annotated, Literal
 import msgspec
 
 from stages.store.specs.base import about
+from stages.store.specs.tuning import Answering
 
 
-class SFT(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+class SFT(Answering, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Fine-tune a checkpoint on conversations: learn what the assistant says."""
 
-    template: Annotated[
-        str,
-        about(
-            "Chat template: auto (the model's own, else chatml), chatml, raw, or a .jinja file.",
-            min_length=1,
-            group="conversations",
-        ),
-    ] = "auto"
     turns: Annotated[
         Literal["all", "last"],
         about("Which of the assistant's turns are learnt. A message's own `train` comes first.", group="conversations"),
@@ -37,40 +30,7 @@ class SFT(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True)
         ),
     ] = None
 
-    method: Annotated[
-        Literal["full", "lora"],
-        about("full: all weights learn. lora: small matrices beside the frozen ones do.", group="method"),
-    ] = "full"
-    lora_rank: Annotated[int, about("Rank of the matrices.", ge=1, le=1_024, group="method")] = 16
-    lora_alpha: Annotated[float, about("What they add is scaled by alpha / rank.", gt=0, le=65_536, group="method")] = (
-        32.0
-    )
-    lora_dropout: Annotated[
-        float, about("Share of their inputs dropped while training.", ge=0, lt=1, group="method")
-    ] = 0.0
-    lora_targets: Annotated[
-        list[str],
-        about("Layers they stand beside: attention_in, q_proj, mlp_out …; empty: all of a block.", group="method"),
-    ] = []
-    lora_keep: Annotated[
-        Literal["merged", "adapter"],
-        about("merged: checkpoints are whole models. adapter: they hold the matrices alone.", group="method"),
-    ] = "merged"
-
     epochs: Annotated[float, about("Times that every conversation is seen.", gt=0, le=100_000, group="training")] = 3.0
-    steps: Annotated[
-        Annotated[int, msgspec.Meta(ge=1, le=100_000_000)] | None,
-        about("Optimiser steps; empty: as the epochs say.", unit="steps", group="training"),
-    ] = None
-    batch_size: Annotated[int, about("Rows in one step.", unit="rows", ge=1, le=1_048_576, group="training")] = 16
-    micro_batch: Annotated[
-        Annotated[int, msgspec.Meta(ge=1, le=1_048_576)] | None,
-        about(
-            "Rows computed at once, at most; halved until they fit the memory. Empty: all.",
-            unit="rows",
-            group="training",
-        ),
-    ] = None
     lr: Annotated[
         Annotated[float, msgspec.Meta(gt=0, le=1)] | None,
         about(
@@ -78,53 +38,7 @@ class SFT(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True)
             group="training",
         ),
     ] = None
-    min_lr_ratio: Annotated[
-        float, about("Learning rate at the end, as a share of the peak.", ge=0, le=1, group="training")
-    ] = 0.1
-    warmup: Annotated[
-        int, about("Steps of linear warm-up; at most a tenth of all.", unit="steps", ge=0, group="training")
-    ] = 50
-    weight_decay: Annotated[float, about("Decoupled weight decay, on matrices only.", ge=0, le=1, group="training")] = (
-        0.1
-    )
-    beta1: Annotated[float, about("AdamW's decay of the mean gradient.", ge=0, lt=1, group="training")] = 0.9
-    beta2: Annotated[float, about("AdamW's decay of the mean square.", ge=0, lt=1, group="training")] = 0.99
-    clip: Annotated[float, about("Largest norm of a gradient; 0 turns clipping off.", ge=0, group="training")] = 1.0
     dropout: Annotated[float, about("Share of activations dropped while training.", ge=0, lt=1, group="training")] = 0.0
-    seed: Annotated[int, about("Seed of data order and dropout.", ge=0, le=2**31 - 1, group="training")] = 0
-
-    precision: Annotated[
-        Literal["auto", "fp32", "bf16"],
-        about(
-            "Precision of the arithmetic; master weights are fp32 either way. auto: bf16 where it is faster.",
-            group="machine",
-        ),
-    ] = "auto"
-    activation_checkpointing: Annotated[
-        bool, about("Compute activations again in the backward pass: less memory, a third more work.", group="machine")
-    ] = False
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], about("Where to train. auto: a GPU when there is one.", group="machine")
-    ] = "auto"
-    threads: Annotated[
-        Annotated[int, msgspec.Meta(ge=1, le=4_096)] | None,
-        about("CPU threads, recorded with the run; empty: all cores.", group="machine"),
-    ] = None
-    deterministic: Annotated[bool, about("On a GPU, resume bit for bit (slower).", group="machine")] = False
-
-    eval_every: Annotated[int, about("Steps between validations.", unit="steps", ge=1, group="watching")] = 100
     eval_tokens: Annotated[
         int, about("Tokens in a validation; the last one uses them all.", unit="tokens", ge=1, group="watching")
     ] = 65_536
-    checkpoint_every: Annotated[int, about("Steps between checkpoints.", unit="steps", ge=1, group="watching")] = 250
-    log_every: Annotated[
-        int, about("Steps between rows of metrics; grows for long runs.", unit="steps", ge=1, group="watching")
-    ] = 1
-    sample_every: Annotated[
-        int, about("Steps between answers to fixed prompts; 0: none.", unit="steps", ge=0, group="watching")
-    ] = 250
-    sample_prompts: Annotated[
-        list[str], about("What the model is asked before, while and after it learns.", group="watching")
-    ] = []
-    probes: Annotated[bool, about("Ask the twenty probe prompts as well.", group="watching")] = True
-    sample_tokens: Annotated[int, about("Longest answer.", unit="tokens", ge=1, le=4_096, group="watching")] = 64
