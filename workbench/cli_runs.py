@@ -14,6 +14,7 @@ from stages.store.checkpoints import list_checkpoints
 from stages.store.errors import UserError
 from stages.store.evaluations import FILE, read_evaluation
 from stages.store.lineage import delete_run, parents_of
+from stages.store.rollback import roll_back
 from stages.store.rundir import RunDir, RunSpec, find_run, list_runs
 from stages.store.specs import STAGES, TRAINING
 from workbench import progress
@@ -171,14 +172,22 @@ def pause(house: House, name: str, detach: bool) -> None:
 
 @runs.command("resume")
 @click.argument("name", metavar="RUN")
+@click.option("--at", "step", type=int, metavar="STEP", help="Go back to this checkpoint; later ones are set aside.")
+@click.option("--lr", metavar="VALUE", help="The peak learning rate from here on.")
 @detach_option
 @pass_house
-def resume(house: House, name: str, detach: bool) -> None:
-    """Go on with a run that was paused, stopped or lost, or that failed, from its last checkpoint."""
+def resume(house: House, name: str, step: int | None, lr: str | None, detach: bool) -> None:
+    """Go on with a run that was paused, stopped or lost, or that failed, from its last checkpoint or an earlier one."""
     run = find_run(house.workspace, name)
-    if run.status() == "finished":
+    if run.status() == "finished" and step is None:
         raise UserError(f"The run {name!r} is finished.", "Start another one to train for longer.")
+    rate = steering.parse_lr(run, lr) if lr is not None else None
+    if step is not None:
+        for folder in roll_back(house.workspace, run, step):
+            say(f"Set aside: {folder}")
     steering.start(run, cpu_width=house.settings.queue.cpu_width)
+    if rate is not None:
+        steering.set_lr(run, rate)
     if detach:
         say(f"{name} is at work again. {progress.how_to_return(run)}")
     else:

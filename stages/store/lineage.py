@@ -93,6 +93,16 @@ def children_of_run(workspace: Workspace, run: RunDir) -> list[Child]:
     ]
 
 
+def children_of_checkpoint(workspace: Workspace, run: RunDir, checkpoint: Checkpoint) -> list[Child]:
+    """Other runs that were made from one checkpoint of the run, in whatever role."""
+    digest = checkpoint.digest()
+    return [
+        Child("run", spec.name)
+        for other, spec in _specs(workspace)
+        if other.id != run.id and any(parent.digest == digest for parent in _checkpoints(other, spec))
+    ]
+
+
 def delete_dataset(workspace: Workspace, name: str) -> None:
     """Delete a dataset with its tokens. Raises UserError naming what needs it, or when it is being built."""
     path = find_dataset(workspace, name).path

@@ -12,9 +12,10 @@ from textual.pilot import Pilot
 from textual.widgets import Static
 
 from stages.store.bands import GAUGES, band_of
+from stages.store.checkpoints import list_checkpoints
 from stages.store.rundir import RunDir
 from stages.store.workspace import Workspace
-from tests.workbench.conftest import CREATED, SIZES, add_run, screen_text, settled, wait_for
+from tests.workbench.conftest import CREATED, SIZES, add_checkpoint, add_run, screen_text, settled, wait_for
 from workbench.app import WorkbenchApp
 from workbench.curves import Curves
 from workbench.gauges import readings, spark
@@ -136,6 +137,29 @@ async def test_t_colours_tokens_by_the_next_figure(populated: Workspace, make_ap
         assert strip._token_styles == ["worse-4", "worse-1", "level-0", "level-1", "level-4"]
         await pilot.press("t")
         assert strip._token_styles == [f"level-{number}" for number in range(5)]
+
+
+async def test_b_goes_back_to_an_earlier_checkpoint_at_a_lower_rate(
+    populated: Workspace, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, float]] = []
+    monkeypatch.setattr("workbench.runs.start", lambda run, *, cpu_width: asked.append(("start", cpu_width)))
+    monkeypatch.setattr("workbench.runs.set_lr", lambda run, rate: asked.append(("lr", rate)))
+    monkeypatch.setattr("workbench.runs.parse_lr", lambda run, text: float(text))
+    run = policy_run(populated, row(1), row(20))
+    add_checkpoint(run, 10)
+    add_checkpoint(run, 20)
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        await open_cockpit(pilot, run)
+        await pilot.press("b")
+        await wait_for(pilot, lambda: "step 10" in screen_text(pilot.app))
+        await pilot.press("down", "enter")
+        await wait_for(pilot, lambda: "1.5e-05" in screen_text(pilot.app))
+        await pilot.press("enter")
+        await wait_for(pilot, lambda: len(asked) == 2)
+        assert asked == [("start", 1), ("lr", 1.5e-05)]
+        assert [checkpoint.step for checkpoint in list_checkpoints(run)] == [10]
+        assert (run.path / "set-aside" / "step-20").is_dir()
 
 
 async def test_without_colours_the_strength_stands_behind_each_token(

@@ -8,12 +8,19 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.widgets import ContentSwitcher, Static
 
+from stages.store.checkpoints import Checkpoint, list_checkpoints
+from stages.store.errors import UserError
+from stages.store.rollback import roll_back
 from stages.store.rundir import RunDir
+from workbench import runs
 from workbench.gauges import readings
 from workbench.keys import bind
+from workbench.picture import figure
 from workbench.rollout_facts import is_rollout, rollout_of
+from workbench.screens.pick import Pick
+from workbench.screens.question import Ask
 from workbench.screens.run import RunScreen
-from workbench.watch import SAMPLES, Watch
+from workbench.watch import SAMPLES, Entry, Watch
 from workbench.widgets.lamps import Lamps
 from workbench.widgets.log_tail import LogTail
 from workbench.widgets.loss_plot import LossPlot
@@ -30,6 +37,7 @@ class CockpitScreen(RunScreen):
     BINDINGS = [
         bind("cockpit.next", "n", "rollout(1)", "Next", "The rollout before this one in time."),
         bind("cockpit.previous", "N", "rollout(-1)", "Newer", "The rollout after this one in time.", show=False),
+        bind("cockpit.back", "b", "roll_back", "Roll back", "Go back to an earlier checkpoint at a lower rate."),
         bind("cockpit.colour", "t", "colour", "Colour", "Colour tokens by KL, advantage or probability."),
     ]
 
@@ -63,6 +71,50 @@ class CockpitScreen(RunScreen):
         self._show_pane("rollouts")
         self.query_one(Rollouts).colour_next()
 
+    def action_roll_back(self) -> None:
+        """Ask for an earlier checkpoint and a learning rate, and go on from there."""
+        entry = self.run_in_view()
+        if entry is None:
+            return
+        if entry.live:
+            self.notify(f"{entry.spec.name} is {entry.status}: pause it first, with p.")
+            return
+        names = [
+            f"step {checkpoint.step:,}{_noted(checkpoint)}" for checkpoint in reversed(list_checkpoints(entry.run))
+        ]
+        if not names:
+            self.notify(f"{entry.spec.name} has no checkpoint to go back to.")
+            return
+        title = f"Roll {entry.spec.name} back to which checkpoint? Later ones are set aside."
+        self.app.push_screen(Pick(title, names), lambda chosen: self._ask_rate(entry, chosen))
+
+    def _ask_rate(self, entry: Entry, chosen: str | None) -> None:
+        if chosen is None or self._watch is None:
+            return
+        step = int(chosen.split()[1].replace(",", ""))
+        latest = self._watch.curves.latest("lr")
+        before = latest[1] if latest else 0.0
+        ask = Ask(
+            f"Learning rate of {entry.spec.name} from step {step:,} on",
+            f"It was {figure(before)} at last. The same rate would take the same way again; half of it is filled in.",
+            figure(before / 2),
+            lambda text: runs.parse_lr(entry.run, text),
+        )
+        self.app.push_screen(ask, lambda text: self._go_back(entry, step, text))
+
+    def _go_back(self, entry: Entry, step: int, text: str | None) -> None:
+        if text is None:
+            return
+        rate, width = runs.parse_lr(entry.run, text), self.workbench.settings.queue.cpu_width
+        workspace = self.workbench.workspace
+
+        def go_on(run: RunDir) -> None:
+            roll_back(workspace, run, step)
+            runs.start(run, cpu_width=width)
+            runs.set_lr(run, rate)
+
+        self._ask_worker(entry, go_on, f"From step {step:,} at {rate:g}:")
+
     def show_made(self, watch: Watch) -> None:
         """Show the rollouts and the answers to fixed prompts when there are more."""
         if watch.samples_version == self._samples_drawn:
@@ -84,3 +136,13 @@ class CockpitScreen(RunScreen):
         super()._show_pane(pane)
         if pane == "rollouts":
             self.query_one(Rollouts).focus_text()
+
+
+def _noted(checkpoint: Checkpoint) -> str:
+    """What a checkpoint's own figures say of it."""
+    try:
+        lineage = checkpoint.lineage()
+    except UserError:
+        return ""
+    figures = {name: value for name, value in (lineage.metrics if lineage else {}).items() if name.startswith("val/")}
+    return "".join(f"   {name.removeprefix('val/')} {figure(value)}" for name, value in figures.items())

@@ -1,0 +1,77 @@
+"""Going back to an earlier checkpoint of a run: those beyond it are set aside, and resuming goes on from it.
+
+Nothing is deleted. What is set aside lies in the run's folder `set-aside/`, and is a checkpoint like any other when it
+is named by its path.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from stages.store.checkpoints import Checkpoint, list_checkpoints, verify
+from stages.store.errors import UserError
+from stages.store.files import disk_errors, sync_folder
+from stages.store.lineage import children_of_checkpoint
+from stages.store.rundir import RunDir
+from stages.store.workspace import Workspace
+
+FOLDER = "set-aside"
+
+
+def roll_back(workspace: Workspace, run: RunDir, step: int) -> list[Path]:
+    """Make the checkpoint of `step` the run's last; where the checkpoints beyond it are now.
+
+    Raises UserError while the run is at work, when it has no such checkpoint or a damaged one, and when another run
+    was made from a checkpoint that would be set aside.
+    """
+    descriptor = run.acquire()
+    if descriptor is None:
+        raise UserError(f"The run {run.spec().name!r} is at work.", "Pause it first.")
+    try:
+        kept, beyond = _parted(run, step)
+        verify(kept.path)
+        needed = [child for checkpoint in beyond for child in children_of_checkpoint(workspace, run, checkpoint)]
+        if needed:
+            names = ", ".join(str(child) for child in needed)
+            raise UserError(f"A later checkpoint is needed by {names}.", "Delete what needs it first, or keep it.")
+        moved = _set_aside(run, beyond)
+        state = run.state()
+        state.last_checkpoint, state.step = kept.name, step
+        run.write_state(state, durable=True)
+        run.append_event("rolled back", step=step, set_aside=[checkpoint.name for checkpoint in beyond])
+        return moved
+    finally:
+        os.close(descriptor)
+
+
+def _parted(run: RunDir, step: int) -> tuple[Checkpoint, list[Checkpoint]]:
+    found = list_checkpoints(run)
+    kept = next((checkpoint for checkpoint in found if checkpoint.step == step), None)
+    if kept is None:
+        steps = ", ".join(str(checkpoint.step) for checkpoint in found) or "none"
+        raise UserError(f"The run {run.spec().name!r} has no checkpoint at step {step}.", f"It has: {steps}.")
+    return kept, [checkpoint for checkpoint in found if checkpoint.step > step]
+
+
+def _set_aside(run: RunDir, checkpoints: list[Checkpoint]) -> list[Path]:
+    folder = run.path / FOLDER
+    moved = []
+    with disk_errors(run.path):
+        for checkpoint in reversed(checkpoints):  # the newest first: a kill in between leaves the run at an earlier one
+            folder.mkdir(exist_ok=True)
+            target = _free(folder / checkpoint.name)
+            checkpoint.path.rename(target)
+            moved.append(target)
+        if moved:
+            sync_folder(folder)
+            sync_folder(run.checkpoints)
+    return moved
+
+
+def _free(path: Path) -> Path:
+    """The path, or one with a number behind it when something is there from another time."""
+    number, free = 2, path
+    while free.exists():
+        free, number = path.with_name(f"{path.name}.{number}"), number + 1
+    return free
