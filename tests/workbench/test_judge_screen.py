@@ -259,7 +259,7 @@ async def test_when_the_file_cannot_be_written_the_screen_says_so_and_keeps_the_
     fill(labels)
     async with make_app().run_test(size=(120, 40)) as pilot:
         screen = await judging(pilot)
-        monkeypatch.setattr("stages.store.labels.store.PATIENCE", 0.1)
+        monkeypatch.setattr("stages.store.labels.trouble.PATIENCE", 0.1)
         assert screen.session is not None
         screen.session.labels._db.execute("PRAGMA busy_timeout = 50")
         blocker = sqlite3.connect(labels.path)

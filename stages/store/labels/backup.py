@@ -8,9 +8,11 @@ import os
 import sqlite3
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 from stages.store.errors import UserError, WorkFailed
 from stages.store.files import disk_errors, sync_folder, temporary_beside
+from stages.store.labels.trouble import trouble
 
 KEPT = 14
 """Backups that are kept, the newest."""
@@ -33,24 +35,32 @@ def back_up(path: Path, *, when: datetime.datetime | None = None) -> Backup | No
     """
     if not path.is_file():
         return None
-    folder = path.parent / FOLDER
     day = (when or datetime.datetime.now(datetime.UTC)).strftime("%Y-%m-%d")
-    final = folder / f"labels-{day}.db"
-    with disk_errors(path.parent):
-        folder.mkdir(exist_ok=True)
+    final = path.parent / FOLDER / f"labels-{day}.db"
+    count = keep_copy(path, final)
+    for old in sorted(final.parent.glob("labels-*.db"))[:-KEPT]:
+        old.unlink()
+    return Backup(final, count)
+
+
+def keep_copy(path: Path, final: Path) -> int:
+    """Copy labels.db to `final`, which appears, or is replaced, when the copy is verified; how many label rows it has.
+
+    WorkFailed naming the disk when it is full or read-only, or labels.db when the copy shows that it is damaged.
+    """
+    with disk_errors(final.parent.parent), trouble(final):
+        final.parent.mkdir(exist_ok=True)
         temporary = temporary_beside(final)
         try:
             _copy(path, temporary)
-            count = verified(temporary)
+            count = verified(temporary, path)
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             temporary.replace(final)
-            sync_folder(folder)
+            sync_folder(final.parent)
         finally:
             temporary.unlink(missing_ok=True)
-    for old in sorted(folder.glob("labels-*.db"))[:-KEPT]:
-        old.unlink()
-    return Backup(final, count)
+    return count
 
 
 def backups(path: Path) -> list[Path]:
@@ -62,10 +72,10 @@ def restore(path: Path, backup: Path) -> Backup:
     """Put a verified backup in the place of labels.db; what was there is kept beside it as labels.db.before-restore."""
     count = verified(backup)
     temporary = temporary_beside(path)
-    with disk_errors(path.parent):
+    with disk_errors(path.parent), trouble(path):
         try:
             _copy(backup, temporary)
-            verified(temporary)
+            verified(temporary, backup)
             with contextlib.suppress(FileNotFoundError):
                 path.rename(path.with_name(f"{path.name}.before-restore"))
             temporary.replace(path)
@@ -75,23 +85,27 @@ def restore(path: Path, backup: Path) -> Backup:
     return Backup(path, count)
 
 
-def verified(path: Path) -> int:
-    """The number of label rows of a file that is sound; WorkFailed when it is not, UserError when it is not there."""
+def verified(path: Path, source: Path | None = None) -> int:
+    """The number of label rows of a file that is sound; UserError when it is not there.
+
+    WorkFailed when it is damaged, naming `source` where the file is only a copy of that.
+    """
     if not path.is_file():
         raise UserError(f"There is no backup {path}.")
     try:
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        with contextlib.closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:
             (finding,) = connection.execute("PRAGMA integrity_check").fetchone()
             if finding == "ok" and not connection.execute("PRAGMA foreign_key_check").fetchone():
                 return int(connection.execute("SELECT count(*) FROM labels").fetchone()[0])
     except sqlite3.DatabaseError as error:
         finding = error
-    raise WorkFailed(f"{path} is damaged: {finding}.", "Use another backup.")
+    raise WorkFailed(f"{source or path} is damaged: {finding}.", "Use a backup: `workbench labels restore`.")
 
 
 def _copy(source: Path, target: Path) -> None:
+    """A database as it stands, whoever uses it meanwhile."""
     with (
-        contextlib.closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as read,
+        contextlib.closing(sqlite3.connect(f"file:{quote(str(source))}?mode=ro", uri=True)) as read,
         contextlib.closing(sqlite3.connect(target)) as write,
     ):
         read.backup(write)

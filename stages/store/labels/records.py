@@ -40,6 +40,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     checkpoint: str = ""
     sampling: dict[str, Any] = {}
+    """Settings and seed it was sampled with, and under `digest` the digest of the checkpoint."""
     ended: str = ""
     """Why it ended: end, stop or length; empty where nobody knows."""
     author: str = ""
@@ -93,6 +94,7 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
     in the same order. `completion` is what was written or flagged. `verdict` is the reason of a skip, the
     criteria of a flag, or "all bad". `origin` is empty for what a person said here; it names the file, dataset or model
     that any other label came from. Those are kept apart, and do not count as work done.
+    `settles` are the labels that disagreed, when this one was given to settle that: it speaks in their place.
     """
 
     id: int
@@ -111,4 +113,5 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     repeats: int | None = None
     supersedes: int | None = None
+    settles: list[int] | None = None
     created: float = 0.0

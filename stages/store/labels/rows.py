@@ -11,14 +11,14 @@ from stages.store.labels.records import Label
 
 COLUMNS = (
     "id, kind, set_id, place, prompt, annotator, shown, ranks, scores, completion, verdict, note, origin, seconds, "
-    "repeats, supersedes, created"
+    "repeats, supersedes, settles, created"
 )
 
 
 def label_of(row: tuple[Any, ...]) -> Label:
     """The label in a row of COLUMNS."""
     id_, kind, set_id, place, prompt, annotator, shown, ranks, scores, *rest = row
-    completion, verdict, note, origin, seconds, repeats, supersedes, created = rest
+    completion, verdict, note, origin, seconds, repeats, supersedes, settles, created = rest
     return Label(
         id=id_,
         kind=kind,
@@ -36,6 +36,7 @@ def label_of(row: tuple[Any, ...]) -> Label:
         seconds=seconds,
         repeats=repeats,
         supersedes=supersedes,
+        settles=None if settles is None else msgspec.json.decode(settles),
         created=created,
     )
 
@@ -58,6 +59,7 @@ def insert_label(db: sqlite3.Connection, label: Label) -> Label:
         label.seconds,
         label.repeats,
         label.supersedes,
+        None if label.settles is None else as_json(label.settles),
         label.created,
     )
     marks = ", ".join("?" * len(values))

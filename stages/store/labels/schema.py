@@ -1,4 +1,4 @@
-"""The tables of labels.db, and bringing an older file up to date.
+"""The tables of labels.db. Bringing an older file up to date is in migration.py.
 
     prompts      what is asked; one row for each different conversation
     completions  answers to it: by a checkpoint with its sampling settings, from a dataset, or written by a person
@@ -6,20 +6,21 @@
     set_prompts  the prompts of a set, each with the candidates that are to be judged; `key` is a hash of their texts
     labels       append-only, a row for each confirmed act: rank, pair, rate, write, skip, flag, undo
     leases       who is looking at which prompt just now, so that two people are not given the same one
+    spans        which places of a set are done, as runs of places, with `tallies` how many; see spans.py
 
-Nothing in `labels` is ever changed or removed: a row that undoes or replaces another names it in `supersedes`. The
-views `rankings`, `written` and `flags` show what is in force, for people with a SQLite shell.
+Nothing in `labels` is ever changed or removed: a row that undoes or replaces another names it in `supersedes`; one that
+takes back a replacement puts what had been replaced in force again. A row that settles a disagreement names the labels
+that it overrules in `settles`. The views `rankings`, `written` and `flags` show what is in force, for people with a
+SQLite shell.
 """
 
 from __future__ import annotations
 
 import sqlite3
 
-from stages.store.errors import UserError
+VERSION = 2
 
-VERSION = 1
-
-TABLES = """
+PROMPTS = """
 CREATE TABLE prompts (
     id INTEGER PRIMARY KEY,
     key TEXT NOT NULL UNIQUE,
@@ -64,7 +65,20 @@ CREATE TABLE set_prompts (
     PRIMARY KEY (set_id, place),
     UNIQUE (set_id, prompt, key)
 ) STRICT, WITHOUT ROWID;
+"""
 
+LEASES = """
+CREATE TABLE leases (
+    set_id INTEGER NOT NULL,
+    place INTEGER NOT NULL,
+    annotator TEXT NOT NULL,
+    holder TEXT NOT NULL,
+    until REAL NOT NULL,
+    PRIMARY KEY (set_id, place, holder)
+) STRICT, WITHOUT ROWID;
+"""
+
+LABELS = """
 CREATE TABLE labels (
     id INTEGER PRIMARY KEY,
     kind TEXT NOT NULL CHECK (kind IN ('rank', 'pair', 'rate', 'write', 'skip', 'flag', 'undo')),
@@ -81,25 +95,20 @@ CREATE TABLE labels (
     origin TEXT NOT NULL DEFAULT '',
     seconds REAL NOT NULL DEFAULT 0,
     repeats INTEGER REFERENCES labels (id),
-    supersedes INTEGER UNIQUE REFERENCES labels (id),
+    supersedes INTEGER REFERENCES labels (id),
+    settles TEXT,
     created REAL NOT NULL
 ) STRICT;
 CREATE INDEX labels_of_place ON labels (set_id, place);
 CREATE INDEX labels_of_annotator ON labels (annotator, set_id);
 CREATE INDEX labels_again ON labels (repeats) WHERE repeats IS NOT NULL;
-
-CREATE TABLE leases (
-    set_id INTEGER NOT NULL,
-    place INTEGER NOT NULL,
-    annotator TEXT NOT NULL,
-    holder TEXT NOT NULL,
-    until REAL NOT NULL,
-    PRIMARY KEY (set_id, place, holder)
-) STRICT, WITHOUT ROWID;
+CREATE INDEX labels_superseded ON labels (supersedes) WHERE supersedes IS NOT NULL;
 
 CREATE VIEW in_force AS
     SELECT * FROM labels AS l
-    WHERE kind <> 'undo' AND NOT EXISTS (SELECT 1 FROM labels WHERE supersedes = l.id);
+    WHERE kind <> 'undo' AND NOT EXISTS (
+        SELECT 1 FROM labels AS s WHERE s.supersedes = l.id
+        AND NOT EXISTS (SELECT 1 FROM labels AS u WHERE u.supersedes = s.id AND u.kind = 'undo'));
 CREATE VIEW rankings AS SELECT * FROM in_force WHERE kind IN ('rank', 'pair', 'rate');
 CREATE VIEW written AS SELECT * FROM in_force WHERE kind = 'write';
 CREATE VIEW flags AS SELECT * FROM in_force WHERE kind = 'flag';
@@ -108,31 +117,40 @@ CREATE TRIGGER labels_stay BEFORE UPDATE ON labels BEGIN SELECT RAISE(ABORT, 'la
 CREATE TRIGGER labels_remain BEFORE DELETE ON labels BEGIN SELECT RAISE(ABORT, 'labels are never removed'); END;
 """
 
+BOOKS = """
+CREATE TABLE spans (
+    set_id INTEGER NOT NULL,
+    annotator TEXT NOT NULL,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    PRIMARY KEY (set_id, annotator, first)
+) STRICT, WITHOUT ROWID;
 
-def prepare(connection: sqlite3.Connection, path: str) -> None:
-    """Make the tables in an empty file. UserError for a file of a newer version, or of something else."""
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version == VERSION:
-        return
-    if version > VERSION:
-        raise UserError(f"{path} was written by a newer version of Workbench.", "Use that version, or a backup.")
-    with connection:
-        connection.execute("BEGIN IMMEDIATE")
-        if connection.execute("PRAGMA user_version").fetchone()[0] == VERSION:
-            return  # another process was quicker
-        if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-            raise UserError(f"{path} is a database, but not of labels.", "Move it away.")
-        for statement in _statements(TABLES):
-            connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {VERSION}")
+CREATE TABLE tallies (
+    set_id INTEGER NOT NULL,
+    annotator TEXT NOT NULL,
+    places INTEGER NOT NULL,
+    PRIMARY KEY (set_id, annotator)
+) STRICT, WITHOUT ROWID;
+"""
 
 
-def _statements(script: str) -> list[str]:
-    """The statements of a script, in order; `executescript` would commit the transaction first."""
-    found, held = list[str](), ""
+def create(connection: sqlite3.Connection) -> None:
+    """Make all tables; within the caller's transaction."""
+    run_script(connection, PROMPTS + LEASES + LABELS + BOOKS)
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def version_of(connection: sqlite3.Connection) -> int:
+    """The version of the tables in a file; 0 for one that has none of ours."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def run_script(connection: sqlite3.Connection, script: str) -> None:
+    """Run the statements of a script in order; `executescript` would commit the caller's transaction first."""
+    held = ""
     for line in script.splitlines():
         held += line + "\n"
         if sqlite3.complete_statement(held):
-            found.append(held)
+            connection.execute(held)
             held = ""
-    return found

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import random
 import secrets
 import sqlite3
@@ -19,34 +18,34 @@ from typing import Any, get_args
 
 import msgspec
 
-from stages.store.errors import UserError, WorkFailed
-from stages.store.labels import schema
+from stages.store.errors import UserError
+from stages.store.labels import giving, spans
+from stages.store.labels.migration import prepare
 from stages.store.labels.records import Candidate, Completion, Label, LabelSet, Mode, Prompt, Shown
 from stages.store.labels.rows import COLUMNS, as_json, insert_label, label_of, new_id
+from stages.store.labels.trouble import PATIENCE, trouble
 from stages.store.names import check_name, nearest
 from stages.store.records import Message, Part, part_of
 
-PATIENCE = 20.0
-"""Seconds that a writer waits for another before it gives up with a sentence."""
-
-LEASE = 900.0
-"""Seconds for which a prompt that was put before one person is not given to another."""
-
-REPEAT_AFTER, REPEAT_WITHIN = 20, 500
-"""Labels that lie between a person's judgement and the same prompt asked again: at least, and at most beyond that."""
-
 
 def open_labels(path: Path) -> Labels:
-    """The labels at `path`, made where there are none. UserError when they cannot be opened, or are damaged."""
+    """The labels at `path`, made where there are none, and brought up to date where they are of an older version.
+
+    UserError when they cannot be opened, or are damaged.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
     except (OSError, sqlite3.Error) as error:
         raise UserError(f"{path} cannot be opened: {error}.", "Is its folder there, and yours to write?") from error
-    with _trouble(path):
-        for pragma in ("journal_mode = DELETE", "synchronous = EXTRA", "foreign_keys = ON"):
-            connection.execute(f"PRAGMA {pragma}").fetchall()
-        schema.prepare(connection, str(path))
+    try:
+        with trouble(path):
+            for pragma in ("journal_mode = DELETE", "synchronous = EXTRA", "foreign_keys = ON"):
+                connection.execute(f"PRAGMA {pragma}").fetchall()
+            prepare(connection, path)
+    except BaseException:
+        connection.close()
+        raise
     return Labels(path, connection)
 
 
@@ -123,29 +122,20 @@ class Labels:
 
     def sets(self) -> list[LabelSet]:
         """All sets, the newest first."""
-        rows = self._db.execute(
-            "SELECT id, name, mode, people, repeat_share, created, "
-            "(SELECT count(*) FROM set_prompts WHERE set_id = sets.id) FROM sets ORDER BY created DESC, id DESC"
-        )
-        return [
-            LabelSet(id=id_, name=name, mode=mode, people=people, repeat_share=share, created=created, prompts=prompts)
-            for id_, name, mode, people, share, created, prompts in rows
-        ]
+        return [_set_of(row) for row in self._rows(f"{_SETS} ORDER BY created DESC, id DESC")]
 
     def find_set(self, name: str) -> LabelSet:
         """The set of this name; UserError naming the nearest otherwise."""
-        found = {one.name: one for one in self.sets()}
-        if name not in found:
-            raise UserError(f"There is no label set {name!r}.", nearest(name, found))
-        return found[name]
-
-    def place_by_writer(self, set_id: int, prompt_id: int, candidates: Iterable[Candidate]) -> int | None:
-        """The place at which `add_set` with `by_writer` has put these candidates, all of them distinct."""
-        return self._place_of(set_id, prompt_id, _key(map(_signed, candidates)))
+        rows = self._rows(f"{_SETS} WHERE name = ?", name)
+        if not rows:
+            names = [one for (one,) in self._rows("SELECT name FROM sets")]
+            raise UserError(f"There is no label set {name!r}.", nearest(name, names))
+        return _set_of(rows[0])
 
     def place_of(self, set_id: int, prompt_id: int, texts: Iterable[str]) -> int | None:
         """The place in a set at which these texts are the candidates of a prompt, in whatever order."""
-        return self._place_of(set_id, prompt_id, _key(dict.fromkeys(texts)))
+        with trouble(self.path):
+            return self._place_of(set_id, prompt_id, _key(dict.fromkeys(texts)))
 
     # -- work --------------------------------------------------------------------------------------------------------
 
@@ -156,23 +146,22 @@ class Labels:
         set's `repeat_share` (chosen by hash of the label), some while after the first time.
         """
         with self._writing():
-            self._db.execute("DELETE FROM leases WHERE until < ? OR holder = ?", (time.time(), self._holder))
-            repeated = self._to_repeat(set_id, annotator)
-            if repeated is not None:
-                return self._shown(set_id, *repeated)
-            row = self._free(set_id, annotator, after) or self._free(set_id, annotator, -1)
-            if row is None:
+            giving.end_leases(self._db, self._holder)
+            again = giving.to_repeat(self._db, set_id, annotator)
+            if again is not None:
+                place, repeats = again
+                return self._shown(set_id, place, repeats)
+            free = giving.free_place(self._db, set_id, annotator, after)
+            if free is None:
                 return None
-            lease = (set_id, row[0], annotator, self._holder, time.time() + LEASE)
-            self._db.execute("INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?)", lease)
-            return self._shown(set_id, *row)
+            giving.lease(self._db, set_id, free, annotator, self._holder)
+            return self._shown(set_id, free)
 
     def at(self, set_id: int, place: int) -> Shown | None:
         """The prompt at a place of a set, labelled or not."""
-        row = self._db.execute(
-            "SELECT place, prompt, candidates FROM set_prompts WHERE set_id = ? AND place = ?", (set_id, place)
-        ).fetchone()
-        return self._shown(set_id, *row) if row else None
+        with trouble(self.path):
+            there = self._rows("SELECT 1 FROM set_prompts WHERE set_id = ? AND place = ?", set_id, place)
+            return self._shown(set_id, place) if there else None
 
     def shown_as(self, label: Label) -> Shown:
         """The prompt of a label with the completions in the order in which they were shown then."""
@@ -200,35 +189,60 @@ class Labels:
         with self._writing():
             return [self._add_prompt(prompt) for prompt in prompts]
 
-    def write(self, shown: Shown, annotator: str, text: str, *, best: bool, seconds: float = 0.0) -> list[Label]:
-        """Store an answer that a person wrote. With `best` it is ranked above all completions that were shown, too."""
+    def write(
+        self,
+        shown: Shown,
+        annotator: str,
+        text: str,
+        *,
+        best: bool,
+        others: Sequence[int] | None = None,
+        **fields: Any,
+    ) -> list[Label]:
+        """Store an answer that a person wrote. With `best` it is also ranked above all completions that were shown.
+
+        `others` are the ranks of those among each other; left out, they are tied. `fields` are those of Label, for the
+        ranking where there is one.
+        """
         with self._writing():
             run = f"written:{annotator}"
             k = self._one(
                 "SELECT coalesce(max(k) + 1, 0) FROM completions WHERE run = ? AND prompt = ?", run, shown.prompt_id
             )
             id_ = self._add_completion(shown.prompt_id, Candidate(run=run, k=k, text=text, author=annotator))
-            written = shown.label("write", annotator, completion=id_, seconds=seconds)
             if not best or not shown.completions:
-                return [self._insert(written)]
+                return [self._insert(shown.label("write", annotator, completion=id_, **fields))]
             mine = Completion(id=id_, text=text, checkpoint="", ended="end", author=annotator)
             wider = msgspec.structs.replace(shown, completions=[mine, *shown.completions])
-            ranks = [1] + [2] * len(shown.completions)
-            return [self._insert(wider.label("rank", annotator, ranks=ranks)), self._insert(written)]
+            ranks = [1, *(1 + rank for rank in others or [1] * len(shown.completions))]
+            ranking = self._insert(wider.label("rank", annotator, ranks=ranks, **fields))
+            return [ranking, self._insert(shown.label("write", annotator, completion=id_))]
 
     def undo(self, label: Label) -> None:
-        """Take a label back. It stays in the file, with a row that says so."""
-        undone = Label(
-            id=0,
-            kind="undo",
-            set_id=label.set_id,
-            place=label.place,
-            prompt_id=label.prompt_id,
-            annotator=label.annotator,
-            supersedes=label.id,
-        )
+        """Take a label back, and with an answer the ranking that it is the best of. They stay in the file, with rows
+        that say so; what they had replaced is in force again.
+        """
         with self._writing():
-            self._insert(undone)
+            for one in (label, *self._ranked_with(label)):
+                undone = Label(
+                    id=0,
+                    kind="undo",
+                    set_id=one.set_id,
+                    place=one.place,
+                    prompt_id=one.prompt_id,
+                    annotator=one.annotator,
+                    supersedes=one.id,
+                )
+                self._insert(undone)
+
+    def _ranked_with(self, label: Label) -> list[Label]:
+        """The ranking that was stored together with a written answer, if that was to be the best."""
+        if label.kind != "write":
+            return []
+        which = "id = ? AND kind = 'rank' AND annotator = ? AND EXISTS (SELECT 1 FROM json_each(shown) WHERE value = ?)"
+        values = (label.id - 1, label.annotator, label.completion)
+        rows = self._rows(f"SELECT {COLUMNS} FROM in_force WHERE {which}", *values)
+        return [label_of(row) for row in rows]
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -238,38 +252,22 @@ class Labels:
         chosen = {where: value for where, value in wheres.items() if value is not None}
         condition = " AND ".join(["1", *chosen])
         table = "labels" if history else "in_force"
-        rows = self._db.execute(f"SELECT {COLUMNS} FROM {table} WHERE {condition} ORDER BY id", (*chosen.values(),))
+        rows = self._rows(f"SELECT {COLUMNS} FROM {table} WHERE {condition} ORDER BY id", *chosen.values())
         return [label_of(row) for row in rows]
 
     def label_of(self, set_id: int, place: int, annotator: str) -> Label | None:
         """What this person's latest judgement of what stands at a place says, if it is in force."""
         which = "set_id = ? AND place = ? AND annotator = ? AND kind <> 'flag'"
-        row = self._db.execute(
-            f"SELECT {COLUMNS} FROM in_force WHERE {which} ORDER BY id DESC LIMIT 1", (set_id, place, annotator)
-        ).fetchone()
-        return label_of(row) if row else None
+        return self._latest(which, set_id, place, annotator)
 
     def last(self, set_id: int, annotator: str) -> Label | None:
-        """The latest label of this person in a set that is in force."""
-        row = self._db.execute(
-            f"SELECT {COLUMNS} FROM in_force WHERE set_id = ? AND annotator = ? ORDER BY id DESC LIMIT 1",
-            (set_id, annotator),
-        ).fetchone()
-        return label_of(row) if row else None
+        """The latest label that this person gave in a set, here, and that is in force."""
+        return self._latest("set_id = ? AND annotator = ? AND origin = ''", set_id, annotator)
 
     def count(self, set_id: int, annotator: str | None = None) -> int:
         """Prompts of a set that are judged, by this person or by as many as the set asks for."""
-        if annotator is not None:
-            return self._one(
-                "SELECT count(DISTINCT place) FROM in_force WHERE set_id = ? AND annotator = ? AND kind <> 'flag'",
-                set_id,
-                annotator,
-            )
-        return self._one(
-            "SELECT count(*) FROM (SELECT 1 FROM in_force WHERE set_id = ?1 AND kind <> 'flag' AND origin = '' "
-            "GROUP BY place HAVING count(DISTINCT annotator) >= (SELECT people FROM sets WHERE id = ?1))",
-            set_id,
-        )
+        with trouble(self.path):
+            return spans.tally(self._db, set_id, spans.EVERYBODY if annotator is None else annotator)
 
     def count_all(self) -> int:
         """All judgements and answers that people gave here and did not take back."""
@@ -281,18 +279,25 @@ class Labels:
 
     def prompt(self, prompt_id: int) -> Prompt:
         """A prompt by its id."""
-        messages, part, answer, source, meta = self._db.execute(
-            "SELECT messages, part, answer, source, meta FROM prompts WHERE id = ?", (prompt_id,)
-        ).fetchone()
-        turns = msgspec.json.decode(messages, type=list[Message])
-        return Prompt(messages=turns, part=part, answer=answer, source=source, meta=msgspec.json.decode(meta))
+        return self.prompts([prompt_id])[prompt_id]
+
+    def prompts(self, ids: Iterable[int]) -> dict[int, Prompt]:
+        """Prompts by their ids."""
+        rows = self._those("SELECT id, messages, part, answer, source, meta FROM prompts", list(ids))
+        return {
+            id_: Prompt(
+                messages=msgspec.json.decode(messages, type=list[Message]),
+                part=part,
+                answer=answer,
+                source=source,
+                meta=msgspec.json.decode(meta),
+            )
+            for id_, messages, part, answer, source, meta in rows
+        }
 
     def completions(self, ids: Sequence[int]) -> list[Completion]:
         """Completions by their ids, in that order."""
-        marks = ", ".join("?" * len(ids))
-        rows = self._db.execute(
-            f"SELECT id, text, checkpoint, ended, author FROM completions WHERE id IN ({marks})", (*ids,)
-        )
+        rows = self._those("SELECT id, text, checkpoint, ended, author FROM completions", ids)
         found = {
             id_: Completion(id=id_, text=text, checkpoint=checkpoint, ended=ended, author=author)
             for id_, text, checkpoint, ended, author in rows
@@ -304,7 +309,7 @@ class Labels:
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         """A transaction that holds the file for writing from its start."""
-        with _trouble(self.path):
+        with trouble(self.path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -314,8 +319,20 @@ class Labels:
                     self._db.execute("ROLLBACK")
                 raise
 
+    def _rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        with trouble(self.path):
+            return self._db.execute(sql, values).fetchall()
+
+    def _those(self, sql: str, ids: Sequence[int]) -> list[tuple[Any, ...]]:
+        """The rows with these ids."""
+        return self._rows(f"{sql} WHERE id IN ({', '.join('?' * len(ids))})", *ids)
+
     def _one(self, sql: str, *values: Any) -> int:
-        return int(self._db.execute(sql, values).fetchone()[0])
+        return int(self._rows(sql, *values)[0][0])
+
+    def _latest(self, condition: str, *values: Any) -> Label | None:
+        sql = f"SELECT {COLUMNS} FROM in_force WHERE {condition} ORDER BY id DESC LIMIT 1"
+        return next((label_of(row) for row in self._rows(sql, *values)), None)
 
     def _add_prompt(self, prompt: Prompt) -> int:
         messages = as_json(prompt.messages)
@@ -343,34 +360,9 @@ class Labels:
         ).fetchone()
         return row[0] if row else None
 
-    def _free(self, set_id: int, annotator: str, after: int) -> tuple[int, int, str] | None:
-        """The first place beyond `after` that this person has not judged and that enough others are not at."""
-        done = "set_id = ?1 AND place = s.place AND kind <> 'flag'"
-        row = self._db.execute(
-            "SELECT place, prompt, candidates FROM set_prompts AS s WHERE set_id = ?1 AND place > ?3 "
-            f"AND NOT EXISTS (SELECT 1 FROM in_force WHERE {done} AND annotator = ?2) "
-            f"AND (SELECT count(*) FROM (SELECT annotator FROM in_force WHERE {done} AND origin = '' UNION "
-            "  SELECT annotator || holder FROM leases WHERE set_id = ?1 AND place = s.place)) "
-            "  < (SELECT people FROM sets WHERE id = ?1) ORDER BY place LIMIT 1",
-            (set_id, annotator, after),
-        ).fetchone()
-        return row if row is None else (row[0], row[1], row[2])
-
-    def _to_repeat(self, set_id: int, annotator: str) -> tuple[int, int, str, int] | None:
-        """What this person judged and is due to be asked again: (place, prompt, candidates, the old label)."""
-        share = self._db.execute("SELECT repeat_share FROM sets WHERE id = ?", (set_id,)).fetchone()[0]
-        row = self._db.execute(
-            "SELECT s.place, s.prompt, candidates, old.id FROM (SELECT * FROM labels WHERE annotator = ? "
-            "  AND set_id = ? AND kind IN ('rank', 'pair', 'rate') ORDER BY id DESC LIMIT ? OFFSET ?) AS old "
-            "JOIN set_prompts AS s ON s.set_id = old.set_id AND s.place = old.place "
-            "WHERE repeats IS NULL AND old.id * 2654435761 % 4294967296 < ? * 4294967296.0 "
-            "AND NOT EXISTS (SELECT 1 FROM labels WHERE repeats = old.id) "
-            "AND NOT EXISTS (SELECT 1 FROM labels WHERE supersedes = old.id) ORDER BY old.id LIMIT 1",
-            (annotator, set_id, REPEAT_WITHIN, REPEAT_AFTER, share),
-        ).fetchone()
-        return row if row is None else (row[0], row[1], row[2], row[3])
-
-    def _shown(self, set_id: int, place: int, prompt_id: int, candidates: str, repeats: int | None = None) -> Shown:
+    def _shown(self, set_id: int, place: int, repeats: int | None = None) -> Shown:
+        sql = "SELECT prompt, candidates FROM set_prompts WHERE set_id = ? AND place = ?"
+        ((prompt_id, candidates),) = self._rows(sql, set_id, place)
         ids = msgspec.json.decode(candidates, type=list[int])
         random.SystemRandom().shuffle(ids)  # blind: the order says nothing of who wrote what
         return Shown(
@@ -384,10 +376,24 @@ class Labels:
 
     def _insert(self, label: Label) -> Label:
         _check(label)
+        if label.supersedes is not None and not self._rows("SELECT 1 FROM in_force WHERE id = ?", label.supersedes):
+            raise UserError("That label was taken back or replaced meanwhile.", "Go to its prompt again to see it.")
         stored = insert_label(self._db, msgspec.structs.replace(label, created=time.time()))
+        spans.refresh(self._db, label.set_id, label.place, label.annotator)
         lease = (label.set_id, label.place, self._holder)
         self._db.execute("DELETE FROM leases WHERE set_id = ? AND place = ? AND holder = ?", lease)
         return stored
+
+
+_SETS = (
+    "SELECT id, name, mode, people, repeat_share, created, "
+    "(SELECT coalesce(max(place) + 1, 0) FROM set_prompts WHERE set_id = sets.id) FROM sets"
+)
+
+
+def _set_of(row: tuple[Any, ...]) -> LabelSet:
+    id_, name, mode, people, share, created, prompts = row
+    return LabelSet(id=id_, name=name, mode=mode, people=people, repeat_share=share, created=created, prompts=prompts)
 
 
 def _check(label: Label) -> None:
@@ -415,18 +421,3 @@ def part_for(messages: Sequence[Message], meta: dict[str, Any]) -> Part:
     """The part of a prompt: the one that its record names, else by hash."""
     named: Part | None = next((part for part in get_args(Part) if meta.get("part") == part), None)
     return named or part_of(list(messages))
-
-
-@contextlib.contextmanager
-def _trouble(path: Path) -> Iterator[None]:
-    """SQLite's errors as sentences."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        if "locked" in str(error):
-            raise WorkFailed(f"{path} was busy for {PATIENCE:.0f} seconds.", "Close what else is using it.") from error
-        hint = "The label was not saved; nothing saved before is lost."
-        where = f"{path} ({os.statvfs(path.parent).f_bavail * os.statvfs(path.parent).f_frsize / 1e6:,.0f} MB free)"
-        raise WorkFailed(f"{where} cannot be written: {error}.", hint) from error
-    except sqlite3.DatabaseError as error:
-        raise WorkFailed(f"{path} is damaged: {error}.", "Restore a backup: `workbench labels restore`.") from error

@@ -101,6 +101,43 @@ def test_a_label_that_replaces_another_names_it(labels: Labels) -> None:
     assert labels.label_of(chosen.id, shown.place, "ada") == new
 
 
+def test_taking_a_replacement_back_puts_what_it_replaced_in_force_again(labels: Labels) -> None:
+    chosen = labels.add_set("mine", "rank", tasks(1))
+    shown = give(labels, chosen.id, "ada")
+    old = labels.save(shown.label("rank", "ada", ranks=[1, 2, 3, 4]))
+    new = labels.save(shown.label("rank", "ada", ranks=[4, 3, 2, 1], supersedes=old.id))
+    labels.undo(new)
+    assert labels.labels(chosen.id) == [old]
+    other = labels.save(shown.label("rank", "ada", ranks=[1, 1, 1, 1], supersedes=old.id))
+    assert labels.labels(chosen.id) == [other]
+    labels.undo(other)
+    labels.undo(old)
+    assert labels.labels(chosen.id) == []
+    assert labels.count(chosen.id, "ada") == 0
+
+
+def test_what_another_window_took_back_meanwhile_is_not_replaced(labels: Labels) -> None:
+    chosen = labels.add_set("mine", "rank", tasks(1))
+    shown = give(labels, chosen.id, "ada")
+    old = labels.save(shown.label("rank", "ada", ranks=[1, 2, 3, 4]))
+    with open_labels(labels.path) as other:
+        other.undo(old)
+    with pytest.raises(UserError, match="meanwhile"):
+        labels.save(shown.label("rank", "ada", ranks=[4, 3, 2, 1], supersedes=old.id))
+    with pytest.raises(UserError, match="meanwhile"):
+        labels.undo(old)
+
+
+def test_taking_a_better_answer_back_takes_its_ranking_back_and_keeps_the_order_of_the_others(labels: Labels) -> None:
+    chosen = labels.add_set("mine", "rank", tasks(1))
+    shown = give(labels, chosen.id, "ada")
+    ranking, written = labels.write(shown, "ada", "Mine.", best=True, others=[2, 1, 3, 3], note="so")
+    assert (ranking.ranks, ranking.note) == ([1, 3, 2, 4, 4], "so")
+    assert labels.last(chosen.id, "ada") == written
+    labels.undo(written)
+    assert labels.labels(chosen.id) == []
+
+
 def test_nothing_in_the_file_changes_or_removes_a_label(labels: Labels) -> None:
     chosen = labels.add_set("mine", "rank", tasks(1))
     labels.save(give(labels, chosen.id, "ada").label("rank", "ada", ranks=[1, 2, 3, 4]))
