@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.ui import HOME, Terminal, app_in_terminal, percentile
-from stages.store.labels import open_labels
+from stages.store.labels import open_labels, spans
 from stages.store.workspace import Workspace
 from workbench.labelling import annotator_name
 
@@ -64,7 +64,12 @@ def generate(workspace: Workspace, prompts: int, judged: int, annotator: str, *,
             "VALUES ('rank', ?, ?, ?, ?, ?, '[2,1,3,3]', 4.2, ?)",
             ((set_id, n, n + 1, annotator, _ids(n), now + n * 5) for n in range(judged)),
         )
+        spans.rebuild(db)
     db.close()
+
+
+def _answer(place: int, k: int) -> str:
+    return f"{WORDS} {place * 31 % 97} {k}. " * (k + 1)
 
 
 def _messages(place: int) -> str:

@@ -99,7 +99,7 @@ CREATE TABLE labels (
     settles TEXT,
     created REAL NOT NULL
 ) STRICT;
-CREATE INDEX labels_of_place ON labels (set_id, place);
+CREATE INDEX labels_of_place ON labels (set_id, place, annotator);
 CREATE INDEX labels_of_annotator ON labels (annotator, set_id);
 CREATE INDEX labels_again ON labels (repeats) WHERE repeats IS NOT NULL;
 CREATE INDEX labels_superseded ON labels (supersedes) WHERE supersedes IS NOT NULL;

@@ -132,6 +132,11 @@ class Labels:
             raise UserError(f"There is no label set {name!r}.", nearest(name, names))
         return _set_of(rows[0])
 
+    def place_by_writer(self, set_id: int, prompt_id: int, candidates: Iterable[Candidate]) -> int | None:
+        """The place at which `add_set` with `by_writer` has put these candidates, all of them distinct."""
+        with trouble(self.path):
+            return self._place_of(set_id, prompt_id, _key(map(_signed, candidates)))
+
     def place_of(self, set_id: int, prompt_id: int, texts: Iterable[str]) -> int | None:
         """The place in a set at which these texts are the candidates of a prompt, in whatever order."""
         with trouble(self.path):
