@@ -21,6 +21,7 @@ from stages.store.names import check_name
 from stages.store.records import Part
 from stages.store.rundir import find_run
 from workbench.cli_common import House, confirm, json_option, pass_house, say, say_facts, say_json, say_table
+from workbench.cli_elo import elo
 from workbench.label_sets import decoded, mode_for, take_in_labels, tasks_of
 from workbench.labelling import annotator_name
 
@@ -43,6 +44,9 @@ def choice_options(function: Any) -> Any:
 @click.group()
 def labels() -> None:
     """What people judged: make sets, figures, export, import, backups. Judging itself is done in the app (K)."""
+
+
+labels.add_command(elo)
 
 
 @labels.command("sets")
