@@ -1,9 +1,14 @@
-"""How good labels are: speed, biases of place and length, agreement with oneself and with others, and conflicts."""
+"""How good labels are: speed, biases of place and length, agreement with oneself and with others, and conflicts.
+
+A disagreement is settled by one more judgement, which names the labels in whose place it speaks (`Label.settles`).
+Agreement is told from what people said before that: who settles has seen that there was something to settle.
+"""
 
 from __future__ import annotations
 
+import datetime
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from itertools import combinations, pairwise
 from typing import TypeVar
@@ -12,6 +17,7 @@ import msgspec
 
 from stages.store.labels.judged import Judged
 from stages.store.labels.records import Label
+from stages.store.labels.store import Labels
 from stages.store.statistics import Share, compare, kendall_tau, mean_interval, share
 
 K = TypeVar("K", bound=Hashable)
@@ -36,7 +42,7 @@ class Agreement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Conflict(msgspec.Struct, frozen=True, kw_only=True):
-    """A prompt about which two people do not agree."""
+    """A prompt about which two people, or one at two times, do not agree."""
 
     set_name: str
     place: int
@@ -54,6 +60,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     median_seconds: float | None
     per_hour: float | None
     """Labels an hour of work, pauses left out."""
+    by_day: dict[str, int]
+    """Labels given here, by day (UTC), the days in order."""
     best_by_place: list[Share]
     """How often what was shown first, second … was ranked alone at the top; without bias all are alike."""
     longer_wins: Share
@@ -61,10 +69,37 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     self_agreement: list[Agreement]
     between: list[Agreement]
     conflicts: list[Conflict]
+    """Between people, not settled."""
+    self_conflicts: list[Conflict]
+    """Of people with themselves, on prompts asked again, not settled."""
+    settled: int
+    """Judgements that settled a disagreement."""
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a label set is."""
+
+    set_name: str
+    prompts: int
+    judged: int
+    """Prompts that as many people have judged here as the set asks for."""
+    by_annotator: dict[str, int]
+    """Prompts that each person has judged, here or in what was taken in."""
+
+
+def progress(labels: Labels, name: str | None = None) -> list[Progress]:
+    """How far one label set is, or every one."""
+    chosen = labels.sets() if name is None else [labels.find_set(name)]
+    return [
+        Progress(
+            set_name=one.name, prompts=one.prompts, judged=labels.count(one.id), by_annotator=labels.counts(one.id)
+        )
+        for one in chosen
+    ]
 
 
 def figures(judged: Iterable[Judged]) -> Figures:
-    """The figures of labels, which include repeats (`Choice.repeats`)."""
+    """The figures of labels, which include repeats (`Choice.repeats`) and overruled ones (`Choice.overruled`)."""
     every = list(judged)
     ranked = [one for one in every if one.label.ranks is not None]
     kinds, people = defaultdict[str, int](int), defaultdict[str, int](int)
@@ -72,20 +107,36 @@ def figures(judged: Iterable[Judged]) -> Figures:
         kinds[one.label.kind] += 1
         people[one.label.annotator] += 1
     seconds = [one.label.seconds for one in every if one.label.seconds > 0]
+    settling = [one for one in ranked if one.label.settles]
+    overruled = {id_ for one in settling for id_ in one.label.settles or ()}
     first = [one for one in ranked if one.label.repeats is None]
-    here = [one for one in first if not one.label.origin]
+    alone = [one for one in ranked if not one.label.settles]
+    standing = [one for one in ranked if one.label.id not in overruled]
     return Figures(
         labels=len(every),
         by_kind=dict(kinds),
         by_annotator=dict(people),
         median_seconds=statistics.median(seconds) if seconds else None,
         per_hour=_per_hour([one.label for one in every if not one.label.origin]),
-        best_by_place=_best_by_place(here),
+        by_day=_by_day(one.label for one in every if not one.label.origin),
+        best_by_place=_best_by_place([one for one in first if not one.label.origin and not _has_own(one)]),
         longer_wins=_longer_wins(first),
-        self_agreement=_self_agreement(ranked),
-        between=_between(first),
-        conflicts=list(_conflicts(first)),
+        self_agreement=_agreements(_asked_again(alone)),
+        between=_agreements(_shared(alone)),
+        conflicts=list(_conflicts(_shared(standing))),
+        self_conflicts=list(_conflicts(_asked_again(standing))),
+        settled=len(settling),
     )
+
+
+def _by_day(labels: Iterable[Label]) -> dict[str, int]:
+    days = Counter(datetime.datetime.fromtimestamp(one.created, datetime.UTC).date() for one in labels)
+    return {day.isoformat(): days[day] for day in sorted(days)}
+
+
+def _has_own(one: Judged) -> bool:
+    """Whether the person wrote one of the candidates: that one is best, and was not shown at its place."""
+    return any(completion.author == one.label.annotator for completion in one.completions)
 
 
 def _per_hour(labels: Sequence[Label]) -> float | None:
@@ -119,27 +170,30 @@ def _longer_wins(ranked: Sequence[Judged]) -> Share:
     return share(wins, count)
 
 
-def _self_agreement(ranked: Sequence[Judged]) -> list[Agreement]:
+def _asked_again(ranked: Sequence[Judged]) -> Iterator[tuple[Judged, Judged]]:
+    """Judgements with those of the same person on the same prompt, asked again."""
     by_id = {one.label.id: one for one in ranked}
-    again = [(by_id[one.label.repeats], one) for one in ranked if one.label.repeats in by_id]
-    people = _grouped(again, lambda pair: pair[1].label.annotator)
-    return [_agreement(who, [_aligned(old, new) for old, new in pairs]) for who, pairs in people]
-
-
-def _between(ranked: Sequence[Judged]) -> list[Agreement]:
-    people = _grouped(list(_shared(ranked)), lambda pair: " and ".join(sorted(one.label.annotator for one in pair)))
-    return [_agreement(who, [_aligned(one, other) for one, other in pairs]) for who, pairs in people]
+    for one in ranked:
+        if one.label.repeats in by_id:
+            yield by_id[one.label.repeats], one
 
 
 def _shared(ranked: Sequence[Judged]) -> Iterator[tuple[Judged, Judged]]:
-    """The latest judgements of every two people of one prompt in one set."""
-    for _, about in _grouped(ranked, lambda one: (one.label.set_id, one.label.place)):
+    """The latest judgements of every two people of one prompt in one set, those of prompts asked again left out."""
+    first = [one for one in ranked if one.label.repeats is None]
+    for _, about in _grouped(first, lambda one: (one.label.set_id, one.label.place)):
         latest = {one.label.annotator: one for one in about}
         yield from combinations(latest.values(), 2)
 
 
-def _conflicts(ranked: Sequence[Judged]) -> Iterator[Conflict]:
-    for one, other in _shared(ranked):
+def _agreements(pairs: Iterable[tuple[Judged, Judged]]) -> list[Agreement]:
+    """How far people agree, by who they are."""
+    people = _grouped(list(pairs), lambda pair: " and ".join(sorted({one.label.annotator for one in pair})))
+    return [_agreement(who, [_aligned(one, other) for one, other in own]) for who, own in people]
+
+
+def _conflicts(pairs: Iterable[tuple[Judged, Judged]]) -> Iterator[Conflict]:
+    for one, other in pairs:
         a, b = _aligned(one, other)
         tau = kendall_tau(a, b)
         best_a, best_b = ({i for i, rank in enumerate(ranks) if rank == min(ranks)} for ranks in (a, b))

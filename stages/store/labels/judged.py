@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import msgspec
@@ -10,6 +11,9 @@ import msgspec
 from stages.store.labels.records import Completion, Label, Prompt
 from stages.store.labels.store import Labels
 from stages.store.records import ChatRecord, Message, Part, PreferenceRecord
+
+BATCH = 500
+"""Labels for which prompts and completions are read at once."""
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +29,8 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     """Whether judgements of prompts asked again count, too."""
     models: bool = False
     """Whether labels that a model gave count, too: never unasked."""
+    overruled: bool = False
+    """Whether labels count, too, that disagreed and in whose place a later one speaks (`Label.settles`)."""
 
 
 class Judged(NamedTuple):
@@ -40,18 +46,27 @@ def judged(labels: Labels, choice: Choice | None = None) -> Iterator[Judged]:
     """The labels that are meant, in the order in which they were given."""
     wanted = choice or Choice()
     names = {one.id: one.name for one in labels.sets()}
-    for label in labels.labels():
-        name = names[label.set_id]
-        if (wanted.sets and name not in wanted.sets) or not wanted.since <= label.created < wanted.until:
-            continue
-        if label.origin.startswith("model:") and not wanted.models:
-            continue
-        if (wanted.annotators and label.annotator not in wanted.annotators) or (label.repeats and not wanted.repeats):
-            continue
-        prompt = labels.prompt(label.prompt_id)
-        if wanted.parts and prompt.part not in wanted.parts:
-            continue
-        yield Judged(label, name, prompt, labels.completions(label.shown))
+    given = labels.labels()
+    overruled = set() if wanted.overruled else {id_ for one in given for id_ in one.settles or ()}
+    meant = [one for one in given if one.id not in overruled and _is_meant(one, names[one.set_id], wanted)]
+    for start in range(0, len(meant), BATCH):
+        batch = meant[start : start + BATCH]
+        prompts = labels.prompts({one.prompt_id for one in batch})
+        completions = iter(labels.completions([id_ for one in batch for id_ in one.shown]))
+        for one in batch:
+            shown, prompt = list(islice(completions, len(one.shown))), prompts[one.prompt_id]
+            if not wanted.parts or prompt.part in wanted.parts:
+                yield Judged(one, names[one.set_id], prompt, shown)
+
+
+def _is_meant(label: Label, name: str, wanted: Choice) -> bool:
+    return (
+        (not wanted.sets or name in wanted.sets)
+        and wanted.since <= label.created < wanted.until
+        and (wanted.models or not label.origin.startswith("model:"))
+        and (not wanted.annotators or label.annotator in wanted.annotators)
+        and (wanted.repeats or not label.repeats)
+    )
 
 
 def preference_of(one: Judged) -> PreferenceRecord | None:

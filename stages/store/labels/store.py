@@ -274,6 +274,16 @@ class Labels:
         with trouble(self.path):
             return spans.tally(self._db, set_id, spans.EVERYBODY if annotator is None else annotator)
 
+    def counts(self, set_id: int) -> dict[str, int]:
+        """How many prompts of a set each person has judged, in the order of their names."""
+        which = "set_id = ? AND annotator <> ? AND places > 0"
+        return dict(self._rows(f"SELECT annotator, places FROM tallies WHERE {which}", set_id, spans.EVERYBODY))
+
+    def rankings_at(self, set_id: int, place: int) -> list[int]:
+        """The ids of all rankings of what stands at a place that are in force."""
+        rows = self._rows("SELECT id FROM rankings WHERE set_id = ? AND place = ? ORDER BY id", set_id, place)
+        return [id_ for (id_,) in rows]
+
     def count_all(self) -> int:
         """All judgements and answers that people gave here and did not take back."""
         return self._one("SELECT count(*) FROM in_force WHERE kind NOT IN ('flag', 'skip') AND origin = ''")

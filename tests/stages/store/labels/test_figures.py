@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from stages.store.labels import Candidate, Labels, Prompt
-from stages.store.labels.figures import figures
+from stages.store.labels.figures import Figures, figures, progress
 from stages.store.labels.judged import Choice, judged
 from stages.store.labels.store import open_labels
 from stages.store.records import Message
@@ -74,3 +75,73 @@ def test_no_labels_give_no_figures(labels: Labels) -> None:
     found = figures(judged(labels))
     assert (found.labels, found.median_seconds, found.per_hour, found.best_by_place) == (0, None, None, [])
     assert found.longer_wins.value is None
+
+
+def disagree(labels: Labels, count: int = 2) -> int:
+    """Two people who rank the other way round; the id of their set."""
+    set_id = labels.add_set("mine", "rank", tasks(count), people=2).id
+    for annotator in ("ada", "ben"):
+        with open_labels(labels.path) as own:
+            while (shown := own.next(set_id, annotator)) is not None:
+                lengths = [len(one.text) for one in shown.completions]
+                own.save(shown.label("rank", annotator, ranks=[5 - n if annotator == "ben" else n for n in lengths]))
+    return set_id
+
+
+def everything(labels: Labels) -> Figures:
+    return figures(judged(labels, Choice(repeats=True, overruled=True)))
+
+
+def test_a_settled_conflict_is_no_conflict_and_the_agreement_stays_as_it_was(labels: Labels) -> None:
+    set_id = disagree(labels)
+    before = everything(labels)
+    assert [one.place for one in before.conflicts] == [0, 1]
+    shown = labels.at(set_id, 0)
+    assert shown is not None
+    settles = labels.rankings_at(set_id, 0)
+    assert len(settles) == 2
+    settled = labels.save(shown.label("rank", "eve", ranks=[1, 2, 2, 4], settles=settles))
+    after = everything(labels)
+    assert ([one.place for one in after.conflicts], after.settled) == ([1], 1)
+    assert after.between == before.between
+    assert {one.label.id for one in judged(labels) if one.label.place == 0} == {settled.id}, "it speaks for the prompt"
+    labels.undo(settled)
+    assert everything(labels) == before
+
+
+def test_who_judges_a_settled_prompt_anew_can_be_in_conflict_again(labels: Labels) -> None:
+    set_id = disagree(labels, 1)
+    shown = labels.at(set_id, 0)
+    assert shown is not None
+    settles = labels.rankings_at(set_id, 0)
+    labels.save(shown.label("rank", "eve", ranks=[1, 2, 3, 4], settles=settles))
+    old = labels.label_of(set_id, 0, "ben")
+    assert old is not None
+    labels.save(shown.label("rank", "ben", ranks=[4, 3, 2, 1], supersedes=old.id))
+    (conflict,) = everything(labels).conflicts
+    assert set(conflict.annotators) == {"ben", "eve"}
+
+
+def test_a_person_who_turns_round_is_in_conflict_with_themselves_until_that_is_settled(labels: Labels) -> None:
+    chosen = labels.add_set("mine", "rank", tasks(1))
+    shown = labels.next(chosen.id, "ada")
+    assert shown is not None
+    first = labels.save(shown.label("rank", "ada", ranks=[1, 2, 3, 4]))
+    again = msgspec.structs.replace(shown, repeats=first.id)
+    labels.save(again.label("rank", "ada", ranks=[4, 3, 2, 1]))
+    (conflict,) = everything(labels).self_conflicts
+    assert (conflict.annotators, conflict.tau) == (("ada", "ada"), -1.0)
+    labels.save(shown.label("rank", "ada", ranks=[1, 2, 3, 4], settles=labels.rankings_at(chosen.id, 0)))
+    after = everything(labels)
+    assert (after.self_conflicts, after.conflicts, after.settled) == ([], [], 1)
+    assert [one.who for one in after.self_agreement] == ["ada"]
+
+
+def test_progress_is_told_by_set_and_by_person(labels: Labels) -> None:
+    disagree(labels, 3)
+    labels.add_set("empty", "write", [])
+    empty, mine = progress(labels)
+    assert (empty.prompts, empty.judged, empty.by_annotator) == (0, 0, {})
+    assert (mine.prompts, mine.judged, mine.by_annotator) == (3, 3, {"ada": 3, "ben": 3})
+    assert progress(labels, "mine") == [mine]
+    assert sum(everything(labels).by_day.values()) == 6
