@@ -74,8 +74,8 @@ def attempt(run: Run) -> None:
         run.set_status("finished", result=result, phase="", ended=time.time(), eta=None)
         run.event("finished")
     except Stopped as stopped:
-        run.event(stopped.status)
-        run.set_status(stopped.status, phase="", ended=time.time(), eta=None)
+        run.event(stopped.status, **({"message": stopped.why} if stopped.why else {}))
+        run.set_status(stopped.status, phase=stopped.why, ended=time.time(), eta=None)
     finally:
         if ticket is not None:
             ticket.release()

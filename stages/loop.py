@@ -6,9 +6,9 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import msgspec
 import torch
@@ -19,6 +19,7 @@ from stages.optim import AdamW
 from stages.run import Run, Stopped
 from stages.store.checkpoints import (
     LINEAGE,
+    Best,
     Checkpoint,
     Lineage,
     latest_verified,
@@ -48,6 +49,9 @@ class Progress(msgspec.Struct, kw_only=True):
     """The lowest value it has had."""
     micro_batch: int | None = None
     """Rows computed at once, where memory has decided it: other numbers would round otherwise."""
+
+
+P = TypeVar("P", bound=Progress)
 
 
 def set_up_torch(run: Run, *, deterministic: bool) -> torch.device:
@@ -134,30 +138,37 @@ class Divergence:
 
     def watch(self, step: int, loss: float, gradient_norm: float) -> None:
         """Raise WorkFailed when training has gone wrong at `step`. Call it before the update is made."""
-        if not math.isfinite(loss):
-            raise self._failure(f"The loss became {loss} at step {step}.")
-        if not math.isfinite(gradient_norm):
-            raise self._failure(f"The gradient's norm became {gradient_norm} at step {step}.")
+        refuse_no_number(step, loss, gradient_norm)
         p = self._progress
         p.smoothed = loss if p.smoothed is None else (1 - self.WEIGHT) * p.smoothed + self.WEIGHT * loss
         p.lowest = p.smoothed if p.lowest is None else min(p.lowest, p.smoothed)
         if p.smoothed > p.lowest + self.LIMIT:
-            raise self._failure(
+            raise went_wrong(
                 f"The loss exploded at step {step}: its average rose from {p.lowest:.2f} to {p.smoothed:.2f}."
             )
 
     def watch_validation(self, step: int, nats: float) -> None:
         """Raise WorkFailed when the model of `step` has no finite validation loss and must not be kept."""
         if not math.isfinite(nats):
-            raise self._failure(f"The validation loss became {nats} at step {step}.")
+            raise went_wrong(f"The validation loss became {nats} at step {step}.")
 
     def suspicious(self) -> bool:
         """Whether the loss is on its way up, so that a checkpoint now might keep a broken model."""
         p = self._progress
         return p.smoothed is not None and p.lowest is not None and p.smoothed > p.lowest + self.LIMIT / 2
 
-    def _failure(self, sentence: str) -> WorkFailed:
-        return WorkFailed(sentence, "The last good checkpoint is kept. Resume from it with a lower learning rate.")
+
+def refuse_no_number(step: int, loss: float, gradient_norm: float) -> None:
+    """Raise WorkFailed when loss or gradient at `step` are no finite numbers. Call it before the update is made."""
+    if not math.isfinite(loss):
+        raise went_wrong(f"The loss became {loss} at step {step}.")
+    if not math.isfinite(gradient_norm):
+        raise went_wrong(f"The gradient's norm became {gradient_norm} at step {step}.")
+
+
+def went_wrong(sentence: str) -> WorkFailed:
+    """Training that has gone wrong, with what to do about it."""
+    return WorkFailed(sentence, "The last good checkpoint is kept. Resume from it with a lower learning rate.")
 
 
 def worth_saving(run: Run, progress: Progress, divergence: Divergence) -> bool:
@@ -176,21 +187,32 @@ def save_checkpoint(
     optimizer: AdamW,
     write_model: Callable[[Path], None],
     metrics: dict[str, float],
+    *,
+    others: Mapping[str, AdamW] | None = None,
+    best: Best | None = None,
 ) -> Checkpoint:
-    """Write checkpoints/step-<n>: the model's folder (fp32 masters), lineage, and what resuming needs."""
-    check_space(run.dir.path, 14 * optimizer.master.numel())
+    """Write checkpoints/step-<n>: the model's folder (fp32 masters), lineage, and what resuming needs.
+
+    others: by name the optimisers of further models that `write_model` writes. best: which checkpoint is kept as such.
+    """
+    others = others or {}
+    check_space(run.dir.path, 14 * sum(each.master.numel() for each in (optimizer, *others.values())))
 
     def fill(folder: Path) -> None:
-        with optimizer.masters():
+        with contextlib.ExitStack() as stack:
+            for each in (optimizer, *others.values()):
+                stack.enter_context(each.masters())
             write_model(folder)
         write_atomic(folder / LINEAGE, msgspec.json.format(_lineage(run, progress, metrics), indent=1), durable=False)
         _write_resume(folder / "resume", progress, optimizer)
+        for name, each in others.items():
+            save_tensors(each.state(), folder / "resume" / f"optimizer.{name}.safetensors")
 
     name = f"step-{progress.step}"
     checkpoint = write_checkpoint(run.dir.checkpoints / name, fill)
     run.set_status("running", last_checkpoint=name)
     run.event("checkpoint", step=progress.step, name=name, **metrics)
-    prune(run.dir)
+    prune(run.dir, best)
     return checkpoint
 
 
@@ -221,11 +243,15 @@ def rates_set_since(run: Run, step: int) -> list[tuple[int, float]]:
     return [rate for rate in rates if rate[0] >= step]
 
 
-def read_progress(checkpoint: Checkpoint) -> Progress:
+@overload
+def read_progress(checkpoint: Checkpoint) -> Progress: ...
+@overload
+def read_progress(checkpoint: Checkpoint, kind: type[P]) -> P: ...
+def read_progress(checkpoint: Checkpoint, kind: Any = Progress) -> Any:
     """Where the training that wrote this checkpoint stood."""
     path = checkpoint.path / "resume" / "progress.json"
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Progress)
+        return msgspec.json.decode(path.read_bytes(), type=kind)
     except (OSError, msgspec.DecodeError) as error:
         raise UserError(f"{checkpoint.path} cannot be resumed: {error}.", "Start a new run.") from error
 
@@ -235,10 +261,22 @@ def load_resume(checkpoint: Checkpoint, optimizer: AdamW) -> None:
 
     Call it last before training: nothing may draw random numbers in between.
     """
-    folder = checkpoint.path / "resume"
+    load_moments(checkpoint, optimizer)
+    with _damage_told(checkpoint):
+        _restore_random(load_file(checkpoint.path / "resume" / "random.safetensors"))
+
+
+def load_moments(checkpoint: Checkpoint, optimizer: AdamW, name: str = "") -> None:
+    """Put the moments of an optimiser back, those of a further model by its name."""
+    file = checkpoint.path / "resume" / (f"optimizer.{name}.safetensors" if name else "optimizer.safetensors")
+    with _damage_told(checkpoint):
+        optimizer.load_state(load_file(file, device=str(optimizer.master.device)))
+
+
+@contextlib.contextmanager
+def _damage_told(checkpoint: Checkpoint) -> Iterator[None]:
     try:
-        optimizer.load_state(load_file(folder / "optimizer.safetensors", device=str(optimizer.master.device)))
-        _restore_random(load_file(folder / "random.safetensors"))
+        yield
     except (OSError, SafetensorError, KeyError) as error:
         raise UserError(f"{checkpoint.path} cannot be resumed: {error}.", "Start a new run.") from error
 
@@ -254,7 +292,7 @@ def honour(run: Run, save: Callable[[], Any], progress: Progress) -> None:
         requests.checkpoint = False
         save()
     if requests.ending:
-        raise Stopped(requests.ending)
+        raise Stopped(requests.ending, requests.why if requests.ending == "paused" else "")
 
 
 def _set_lr(run: Run, progress: Progress, lr: object) -> None:

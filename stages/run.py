@@ -31,11 +31,12 @@ STATE_INTERVAL = 0.25
 
 
 class Stopped(Exception):
-    """The user asked the run to end here; `status` is what it ends as."""
+    """The run is to end here; `status` is what it ends as. `why`: a sentence, when it was not the user who asked."""
 
-    def __init__(self, status: Status = "stopped") -> None:
+    def __init__(self, status: Status = "stopped", why: str = "") -> None:
         super().__init__(status)
         self.status: Status = status
+        self.why = why
 
 
 class Requests:
@@ -46,6 +47,8 @@ class Requests:
         self.stop = False
         self.pause = False
         self.checkpoint = False
+        self.why = ""
+        """Why the run itself asks to pause."""
         self.values: dict[str, Any] = {}
         self.rates: list[tuple[int, float]] = []
         """(step, learning rate) in order: set before a kill took those steps back, to be set there again."""

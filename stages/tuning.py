@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 import assets
 from stages.adapting import Ids, freeze_in, open_adapted, open_whole, write_trained
@@ -60,17 +60,25 @@ class Opened(NamedTuple):
 
 
 def open_model(
-    run: Run, settings: Tuning, base: Path, config: ModelConfig, device: torch.device, *, lr: float
+    run: Run,
+    settings: Tuning,
+    base: Path,
+    config: ModelConfig,
+    device: torch.device,
+    *,
+    lr: float,
+    eps: float = 1e-8,
+    kind: type[Progress] = Progress,
 ) -> Opened:
     """The model of `base`, or of the run's last checkpoint, with all weights to train or adapters beside frozen ones.
 
-    lr: the peak learning rate of a fresh start.
+    lr: the peak learning rate of a fresh start. eps: of AdamW. kind: what progress.json holds.
     """
     checkpoint = find_resume(run)
     if checkpoint:
-        progress = read_progress(checkpoint)
+        progress = read_progress(checkpoint, kind)
     else:
-        progress = Progress(lr=lr, precision=choose_precision(settings.precision, device).name)
+        progress = kind(lr=lr, precision=choose_precision(settings.precision, device).name)
     precision = choose_precision(progress.precision, device)
     source = checkpoint.path if checkpoint else None
     if settings.method == "lora":
@@ -82,6 +90,7 @@ def open_model(
         model,
         betas=(settings.beta1, settings.beta2),
         weight_decay=settings.weight_decay,
+        eps=eps,
         compute_dtype=precision.dtype,
     )
     freeze_in(model, precision.dtype)
@@ -118,14 +127,14 @@ class MicroBatches:
         """These rows, as many together as are computed at once."""
         return [rows[start : start + self.rows] for start in range(0, len(rows), self.rows)]
 
-    def choose(self, model: Decoder, optimizer: AdamW, loss_of: Callable[[int], Tensor], available: int) -> None:
+    def choose(self, model: nn.Module, optimizer: AdamW, loss_of: Callable[[int], Tensor], available: int) -> None:
         """Try the costliest rows, of which there are so many, and tell what a step takes in memory."""
         wanted = min(self._wanted, self._batch_size, available)
         found = probe(model, optimizer, loss_of, wanted)
         self._progress.micro_batch = found.rows if found.rows < wanted else self._wanted
         self._tell(found)
 
-    def until_it_fits(self, model: Decoder, step: Callable[[], T]) -> T:
+    def until_it_fits(self, model: nn.Module, step: Callable[[], T]) -> T:
         """What `step` gives, with fewer rows at once where it runs out of memory. WorkFailed when one is too many."""
         while True:
             try:
@@ -135,7 +144,7 @@ class MicroBatches:
                     raise
             self._halve(model)  # here the failed step's tensors are gone
 
-    def _halve(self, model: Decoder) -> None:
+    def _halve(self, model: nn.Module) -> None:
         """Compute half as many rows at once from here on; the batch of a step stays."""
         forget_gradients(model)
         rows = min(self.rows, self._batch_size)

@@ -87,6 +87,22 @@ class Masker:
         """Tokens of a conversation up to where the assistant is to speak."""
         return self._render(messages, prompt=True)
 
+    def prompt_all(self, conversations: Sequence[Sequence[Message]]) -> list[list[int] | UserError]:
+        """The same for each conversation, or why it cannot be written; all of them encoded together."""
+        marked = [self.encoder.mark(_plain(messages)) for messages in conversations]
+        texts = self._renderer.render_all([(plain, True) for plain, _ in marked])
+        fine = [
+            (Rendered(text.text, []), mark)
+            for text, (_, mark) in zip(texts, marked, strict=True)
+            if isinstance(text, Rendered)
+        ]
+        encoded = iter(self._encode(fine))
+        found: list[list[int] | UserError] = []
+        for text in texts:
+            outcome = text if isinstance(text, UserError) else next(encoded)
+            found.append(outcome if isinstance(outcome, UserError) else outcome.ids)
+        return found
+
     def whole(self, messages: Sequence[Message]) -> list[int]:
         """Tokens of a conversation, whether it can be trained on or not."""
         return self._render(messages, prompt=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -161,8 +161,27 @@ def resolve_checkpoint(workspace: Workspace, text: str) -> Checkpoint:
     raise UserError(f"The run {name!r} has no checkpoint at step {step}.", f"It has: {steps}.")
 
 
-def prune(run: RunDir, metric: str = "val/loss", keep_last: int = 2) -> list[Checkpoint]:
-    """Delete all but the last two verified checkpoints and the best by `metric` (lower is better); what was deleted.
+class Best(NamedTuple):
+    """By what a run's best checkpoint is told: the lowest or `highest` figure of `metric` in its lineage.
+
+    within: another metric, and what it may come to at most; where no checkpoint keeps to that, it does not count.
+    """
+
+    metric: str = "val/loss"
+    highest: bool = False
+    within: tuple[str, float] | None = None
+
+    def allows(self, metrics: Mapping[str, float]) -> bool:
+        """Whether these figures keep to the limit."""
+        return self.within is None or metrics.get(self.within[0], 0.0) <= self.within[1]
+
+    def rank(self, metrics: Mapping[str, float]) -> float:
+        """The lower, the better."""
+        return -metrics[self.metric] if self.highest else metrics[self.metric]
+
+
+def prune(run: RunDir, best: Best | None = None, keep_last: int = 2) -> list[Checkpoint]:
+    """Delete all but the last two verified checkpoints and the best; what was deleted.
 
     Nothing is deleted before `keep_last` newer ones have been verified by digest.
     """
@@ -178,24 +197,26 @@ def prune(run: RunDir, metric: str = "val/loss", keep_last: int = 2) -> list[Che
         kept.add(checkpoint.step)
     if len(kept) < keep_last:
         return []
-    best = best_checkpoint(run, metric)
-    if best is not None:
-        kept.add(best.step)
+    finest = best_checkpoint(run, best)
+    if finest is not None:
+        kept.add(finest.step)
     doomed = [checkpoint for checkpoint in found if checkpoint.step not in kept and checkpoint.step < max(kept)]
     for checkpoint in doomed:
         delete_folder(checkpoint.path)
     return doomed
 
 
-def best_checkpoint(run: RunDir, metric: str = "val/loss") -> Checkpoint | None:
-    """The checkpoint with the lowest `metric` in its lineage, or None when none can be read that records it."""
+def best_checkpoint(run: RunDir, best: Best | None = None) -> Checkpoint | None:
+    """The best checkpoint, by validation loss if nothing else is said; None when none can be read that records it."""
+    best = best or Best()
     scored = []
     for checkpoint in list_checkpoints(run):
         with contextlib.suppress(UserError):
             lineage = checkpoint.lineage()
-            if lineage is not None and metric in lineage.metrics:
-                scored.append((lineage.metrics[metric], -checkpoint.step, checkpoint))
-    return min(scored)[2] if scored else None
+            if lineage is not None and best.metric in lineage.metrics:
+                over = not best.allows(lineage.metrics)
+                scored.append((over, best.rank(lineage.metrics), -checkpoint.step, checkpoint))
+    return min(scored)[-1] if scored else None
 
 
 def _entries(folder: Path) -> dict[str, FileEntry]:

@@ -1,0 +1,39 @@
+"""What can be set for GRPO."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from stages.store.specs.base import about
+from stages.store.specs.policy import Policy
+
+
+class GRPO(Policy, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Improve a policy by groups of completions: those that score above their group's mean become likelier."""
+
+    group: Annotated[int, about("Completions of each prompt.", unit="completions", ge=2, le=4_096, group="prompts")] = 8
+    spread: Annotated[
+        Literal["group", "batch", "none"],
+        about(
+            "What advantages are divided by: the spread of their group's rewards, that of all, or nothing (Dr. GRPO).",
+            group="loss",
+        ),
+    ] = "group"
+    normalise: Annotated[
+        Literal["sequence", "token", "constant"],
+        about(
+            "sequence: each completion weighs the same (GRPO). token: each token does (DAPO). constant: the sum over "
+            "tokens is divided by completions times max_new_tokens (Dr. GRPO).",
+            group="loss",
+        ),
+    ] = "sequence"
+    beta: Annotated[float, about("Weight of the KL from the reference, estimated by k3.", ge=0, group="loss")] = 0.04
+    resample: Annotated[
+        int,
+        about(
+            "Times that prompts of dead groups, where all score the same, are replaced by others in a step (DAPO).",
+            ge=0,
+            le=100,
+            group="loss",
+        ),
+    ] = 0
