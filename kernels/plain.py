@@ -61,14 +61,15 @@ def attention_decode(
     if S == 0:
         return torch.zeros_like(q)
     k3, v3 = k_cache.flatten(0, 1)[:, :S], v_cache.flatten(0, 1)[:, :S]
-    q3, alpha = q.reshape(B * G, H // G, D), 1 / math.sqrt(D) if scale is None else scale
+    q3, alpha = q.reshape(B * G, H // G, D).transpose(1, 2), 1 / math.sqrt(D) if scale is None else scale
     mask = decode_mask(ends, window, G, q.dtype, q.device)
+    # Keys stand on the left, because oneDNN would copy a transposed cache at every step.
     if mask is None:
         # An empty sum in place of the mask: beta = 0 ignores it.
-        scores = torch.baddbmm(q3.new_empty(1), q3, k3.transpose(1, 2), beta=0, alpha=alpha)
+        scores = torch.baddbmm(q3.new_empty(1), k3, q3, beta=0, alpha=alpha)
     else:
-        scores = torch.baddbmm(mask, q3, k3.transpose(1, 2), alpha=alpha)
-    y = torch.bmm(scores.softmax(-1), v3).view(B, H, D)
+        scores = torch.baddbmm(mask.transpose(1, 2), k3, q3, alpha=alpha)
+    y = torch.bmm(scores.transpose(1, 2).contiguous().softmax(-1), v3).view(B, H, D)
     return y if min(ends) else y.masked_fill((lengths == 0)[:, None, None], 0.0)
 
 
