@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from stages.models import config_gpt, config_modern
-from stages.store.architecture import ModelConfig
+from stages.models import config_bert, config_gpt, config_modern
+from stages.store.architecture import ENCODERS, ModelConfig
 from stages.store.errors import UserError
 
 TRANSFORMERS_VERSION = "5.23.0"
@@ -36,6 +36,7 @@ FORMATS = {
     "mistral": Format("mistral", "MistralForCausalLM"),
     "qwen2": Format("qwen2", "Qwen2ForCausalLM"),
     "qwen3": Format("qwen3", "Qwen3ForCausalLM"),
+    "bert": Format("bert", "BertForMaskedLM"),
 }
 """By `model_type`."""
 
@@ -62,13 +63,28 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
+MODULES = {"gpt2": config_gpt, "gpt1": config_gpt, "bert": config_bert}
+"""By family, what knows its keys; config_modern for the others."""
+
+
 def read_config(folder: Path) -> ModelConfig:
-    """The shape that a model folder's config.json describes. Raises UserError when this decoder cannot run it."""
+    """The shape of the decoder in a model folder. Raises UserError when config.json describes another kind of model."""
+    config = read_any_config(folder)
+    if config.family in ENCODERS:
+        raise UserError(
+            f"{folder} holds an encoder, which fills blanks and writes no text.",
+            "Choose a decoder; `workbench fill` asks an encoder.",
+        )
+    return config
+
+
+def read_any_config(folder: Path) -> ModelConfig:
+    """The shape that a model folder's config.json describes. Raises UserError for a model that cannot be built."""
     path = folder / "config.json"
     raw = read_json(path)
     refuse_foreign(raw, path)
     family = FORMATS[raw["model_type"]].family
-    module = config_gpt if family in ("gpt2", "gpt1") else config_modern
+    module = MODULES.get(family, config_modern)
     try:
         return msgspec.convert(module.fields(raw, family) | {"family": family}, ModelConfig)
     except (ValueError, OverflowError) as error:
@@ -100,7 +116,7 @@ def refuse_foreign(raw: dict[str, Any], path: Path) -> None:
 def config_json(config: ModelConfig, dtype: str, ids: Ids) -> dict[str, Any]:
     """What save_pretrained writes as config.json. dtype: "float32", "bfloat16"; ids: special tokens by role."""
     kind = next(kind for kind, form in FORMATS.items() if form.family == config.family)
-    module = config_gpt if config.family in ("gpt2", "gpt1") else config_modern
+    module = MODULES.get(config.family, config_modern)
     common = {
         "architectures": [FORMATS[kind].architecture],
         "dtype": dtype,

@@ -78,15 +78,41 @@ _LLAMA = Names(
     },
     outputs_first=True,
 )
+_BERT = Names(
+    prefix="bert.",
+    whole={
+        "tokens": "bert.embeddings.word_embeddings.weight",
+        "positions": "bert.embeddings.position_embeddings.weight",
+        "types": "bert.embeddings.token_type_embeddings.weight",
+        "embedding_norm.weight": "bert.embeddings.LayerNorm.weight",
+        "embedding_norm.bias": "bert.embeddings.LayerNorm.bias",
+        "transform.weight": "cls.predictions.transform.dense.weight",
+        "transform.bias": "cls.predictions.transform.dense.bias",
+        "transform_norm.weight": "cls.predictions.transform.LayerNorm.weight",
+        "transform_norm.bias": "cls.predictions.transform.LayerNorm.bias",
+        "token_bias": "cls.predictions.bias",
+    },
+    block="bert.encoder.layer.{}.",
+    parts={
+        "attention_in": ("attention.self.query", "attention.self.key", "attention.self.value"),
+        "attention_out": ("attention.output.dense",),
+        "norm_1": ("attention.output.LayerNorm",),
+        "mlp_in": ("intermediate.dense",),
+        "mlp_out": ("output.dense",),
+        "norm_2": ("output.LayerNorm",),
+    },
+    outputs_first=True,
+)
 FAMILIES: dict[str, Names] = {
     "gpt2": _GPT,
+    "bert": _BERT,
     "gpt1": _GPT._replace(
         whole=_GPT.whole
         | {"tokens": "transformer.tokens_embed.weight", "positions": "transformer.positions_embed.weight"}
     ),
 } | dict.fromkeys(MODERN, _LLAMA)
 
-BUFFERS = re.compile(r"(^|\.)(attn\.(masked_)?bias|rotary_emb\.inv_freq)$")
+BUFFERS = re.compile(r"(^|\.)(attn\.(masked_)?bias|rotary_emb\.inv_freq|embeddings\.position_ids)$")
 """Tensors of old files that are no weights: masks and frequencies, which anyone can compute."""
 
 
@@ -107,6 +133,9 @@ def pieces(config: ModelConfig, ours: str) -> list[Piece]:
     return found
 
 
+BERT_MORE = ("bert.pooler.", "cls.seq_relationship.", "cls.predictions.decoder.")
+"""What published encoders have beside those parts: a pooler, a head for pairs of sentences, the tied output layer."""
+
 LINEAR = ("attention_in", "attention_out", "mlp_in", "mlp_out")
 """Our linear layers in a block."""
 
@@ -124,8 +153,11 @@ def part_widths(config: ModelConfig, part: str) -> tuple[int, ...]:
 def is_weight(config: ModelConfig, name: str) -> bool:
     """Whether a tensor that our decoder has no place for means that the file is of another model.
 
-    Not: buffers, an output layer beside a tied embedding, and the biases of 0 that a GPT without biases is saved with.
+    Not: buffers, an output layer beside a tied embedding, the biases of 0 that a GPT without biases is saved with, and
+    parts of a BERT that filling blanks does not use.
     """
+    if config.family == "bert" and name.startswith(BERT_MORE):
+        return False
     if BUFFERS.search(name) or (config.tied and name == "lm_head.weight"):
         return False
     return not (config.family in ("gpt2", "gpt1") and not config.bias and name.endswith(".bias"))

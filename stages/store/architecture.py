@@ -1,6 +1,6 @@
-"""A decoder's shape as data: everything that fixes its parameters and its function but the weights themselves.
+"""A model's shape as data: everything that fixes its parameters and its function but the weights themselves.
 
-A family is a file format. `ALLOWED` says which shapes each can express; the decoder itself knows no families.
+A family is a file format. `ALLOWED` says which shapes each can express; the models themselves know no families.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-Family = Literal["gpt2", "gpt1", "llama", "mistral", "qwen2", "qwen3"]
+Family = Literal["gpt2", "gpt1", "llama", "mistral", "qwen2", "qwen3", "bert"]
 MODERN = ("llama", "mistral", "qwen2", "qwen3")
+ENCODERS = ("bert",)
+"""Families that read a text in both directions and write none."""
 
 
 class Biases(NamedTuple):
@@ -60,7 +62,7 @@ class Rope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The shape of a decoder."""
+    """The shape of a decoder or an encoder."""
 
     family: Annotated[Family, Meta(description="The published architecture whose file format a checkpoint takes.")] = (
         "gpt2"
@@ -82,6 +84,9 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     ] = None
     context: Annotated[int, Meta(ge=1, le=16_777_216, description="The most tokens that the model can look at.")]
     vocab_size: Annotated[int, Meta(ge=1, le=4_194_304, description="Number of different tokens.")]
+    types: Annotated[
+        int, Meta(ge=0, le=1024, description="Vectors that tell the parts of an encoder's input apart, as BERT's two.")
+    ] = 0
     norm: Annotated[
         Literal["pre", "post"],
         Meta(description="Whether a norm stands before each sub-layer (GPT-2) or after the residual sum (GPT-1)."),
@@ -181,6 +186,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 
 _ANY_GPT: dict[str, tuple[Any, ...]] = {
+    "types": (0,),
     "norm_kind": ("layer",),
     "positions": ("learned",),
     "qk_norm": (False,),
@@ -191,6 +197,7 @@ _ANY_GPT: dict[str, tuple[Any, ...]] = {
     "biases": (Biases(True, True, True), Biases(False, False, False)),
 }
 _MODERN: dict[str, tuple[Any, ...]] = {
+    "types": (0,),
     "norm": ("pre",),
     "norm_kind": ("rms",),
     "positions": ("rotary",),
@@ -203,6 +210,7 @@ _ATTENTION_BIAS = Biases(qkv=True, out=True, mlp=False)
 ALLOWED: dict[str, dict[str, tuple[Any, ...]]] = {
     "gpt2": {"norm": ("pre",)} | _ANY_GPT,
     "gpt1": {"norm": ("post",), "inner_is_fourfold": (True,), "activation": ("gelu_tanh", "relu", "silu")} | _ANY_GPT,
+    "bert": {"norm": ("post",), "tied": (True,)} | _ANY_GPT | {"types": (1, 2), "biases": (Biases(True, True, True),)},
     "llama": _MODERN
     | {
         "qk_norm": (False,),

@@ -1,4 +1,4 @@
-"""How many parameters, bytes and floating-point operations a decoder costs, by arithmetic alone.
+"""How many parameters, bytes and floating-point operations a model costs, by arithmetic alone.
 
 N parameters, C width, F feed-forward width, L layers, T tokens in view, V vocabulary, H query heads, G key heads, D
 width of a head.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from stages.store.architecture import ModelConfig
+from stages.store.architecture import ENCODERS, ModelConfig
 
 BYTES = {"fp32": 4, "bf16": 2}
 
@@ -30,7 +30,7 @@ class ParameterCount(NamedTuple):
     @property
     def in_products(self) -> int:
         """Those that take part in a matrix product for every token: the layers, and the output layer once."""
-        return self.attention + self.feed_forward + (self.head or self.tokens)
+        return self.attention + self.feed_forward + max(self.head, self.tokens)
 
 
 class TrainingMemory(NamedTuple):
@@ -58,19 +58,24 @@ class InferenceMemory(NamedTuple):
 
 
 def parameter_count(config: ModelConfig) -> ParameterCount:
-    """The exact number of parameters of each part, all layers together."""
+    """The exact number of parameters of each part, all layers together; of BERT, as it is pre-trained.
+
+    BERT's head is a layer with its norm before the tied embedding, and a bias for each token.
+    """
     C, inner, L, D = config.width, config.inner_width, config.layers, config.head_width
     query, fused = config.heads * D, (config.heads + 2 * config.key_heads) * D
     bias, halves = config.biases, 2 if config.gated else 1
-    norms = 2 * L + (1 if config.norm == "pre" else 0)
+    encoder = config.family in ENCODERS
+    norms = 2 * L + (1 if config.norm == "pre" or encoder else 0)
+    head = C * C + 3 * C + config.vocab_size if encoder else 0
     norm = C * (1 + (config.bias and config.norm_kind == "layer"))
     return ParameterCount(
         tokens=config.vocab_size * C,
-        positions=config.context * C if config.positions == "learned" else 0,
+        positions=(config.context + config.types) * C if config.positions == "learned" else 0,
         attention=L * (C * fused + query * C + bias.qkv * fused + bias.out * C),
         feed_forward=L * ((halves + 1) * C * inner + bias.mlp * (halves * inner + C)),
         norms=norms * norm + 2 * L * D * config.qk_norm,
-        head=0 if config.tied else config.vocab_size * C,
+        head=head if config.tied else config.vocab_size * C,
     )
 
 
