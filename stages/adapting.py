@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 import torch
+from torch import nn
 
 from stages.models.bases import base_folder
 from stages.models.decoder import Decoder
@@ -60,7 +61,7 @@ def open_adapted(
     return model
 
 
-def freeze_in(model: Decoder, dtype: torch.dtype) -> None:
+def freeze_in(model: nn.Module, dtype: torch.dtype) -> None:
     """Keep the frozen weights in the precision of the arithmetic: nothing updates them."""
     for parameter in model.parameters():
         if not parameter.requires_grad:

@@ -24,7 +24,7 @@ from stages.precision import choose_precision
 from stages.store.errors import UserError
 from stages.store.files import sha256_file
 from stages.store.records import Message
-from stages.store.rewards import Scale, read_scale
+from stages.store.rewards import read_scale
 
 BATCH_TOKENS = 16_384
 """Tokens that are scored at once, padding included."""

@@ -82,6 +82,9 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     tokenizer: dict[str, Any] = {}
     pretrain: dict[str, Any] = {}
     sft: dict[str, Any] = {}
+    reward: dict[str, Any] = {}
+    report: dict[str, Any] = {}
+    label: dict[str, Any] = {}
     """What the files say about the spec of each stage: a part of it. One table a stage, by the stage's name."""
     files: tuple[Path, ...] = ()
     """Files that were read, the nearest first."""

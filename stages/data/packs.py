@@ -51,13 +51,7 @@ class Rows:
 
     def order(self, position: int, count: int) -> NDArray[np.int64]:
         """Which rows stand at these places of the endless training order: (count,)."""
-        parts = []
-        while count > 0:
-            epoch, within = divmod(position, len(self))
-            taken = min(count, len(self) - within)
-            parts.append(permute(np.arange(within, within + taken, dtype=np.uint64), len(self), self._seed, epoch))
-            position, count = position + taken, count - taken
-        return np.concatenate(parts)
+        return order_at(position, count, len(self), self._seed)
 
     def members(self, row: int) -> NDArray[np.int64]:
         """The conversations in a row."""
@@ -97,6 +91,17 @@ class Rows:
         wanted = self._data.trained[start + 1 : end] != 0
         targets[:-1][wanted] = self._data.ids[start + 1 : end][wanted]
         return targets
+
+
+def order_at(position: int, count: int, size: int, seed: int) -> NDArray[np.int64]:
+    """The members of a set of `size` at these places of an endless order, which is another one each epoch: (count,)."""
+    parts = []
+    while count > 0:
+        epoch, within = divmod(position, size)
+        taken = min(count, size - within)
+        parts.append(permute(np.arange(within, within + taken, dtype=np.uint64), size, seed, epoch))
+        position, count = position + taken, count - taken
+    return np.concatenate(parts)
 
 
 def pack(lengths: NDArray[np.int64], room: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -1,4 +1,4 @@
-"""What a reward model's checkpoint says of its scores: reward.json beside the weights."""
+"""What is known of a reward model: reward.json beside its weights, and report cards."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from pathlib import Path
 import msgspec
 
 from stages.store.errors import UserError
+from stages.store.records import Message
+from stages.store.rundir import RunDir
+from stages.store.statistics import Share
 
-FILE = "reward.json"
+FILE, CARD = "reward.json", "report.json"
 
 
 class Scale(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,5 +34,76 @@ def read_scale(folder: Path) -> Scale:
         return msgspec.json.decode(path.read_bytes(), type=Scale)
     except FileNotFoundError:
         return Scale()
+    except (OSError, msgspec.DecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}.") from error
+
+
+class Bin(msgspec.Struct, frozen=True, kw_only=True):
+    """Pairs of about the same confidence: the mean of it, and the share that the model ordered rightly."""
+
+    pairs: int
+    confidence: float
+    accuracy: float
+
+
+class Disagreement(msgspec.Struct, frozen=True, kw_only=True):
+    """A pair that the model orders against its annotator. Scores are normalised."""
+
+    messages: list[Message]
+    better: str
+    """What the annotator preferred."""
+    worse: str
+    better_score: float
+    worse_score: float
+    probability: float
+    """By the model, that `better` is preferred."""
+    annotator: str = ""
+
+
+class ReportCard(msgspec.Struct, frozen=True, kw_only=True):
+    """How a reward model judges a dataset: report.json in a run's directory."""
+
+    checkpoint: str
+    """As people write it: run@step, or a model's name."""
+    step: int
+    dataset: str
+    dataset_digest: str
+    split: str
+    prompts: int
+    completions: int
+    accuracy: Share
+    """Untied pairs whose better completion has the higher score."""
+    ece: float
+    """Expected calibration error over `bins`."""
+    bins: list[Bin]
+    scale: Scale
+    """Of raw scores on these completions."""
+    deciles: list[float]
+    """Of the checkpoint's normalised scores, from the lowest score to the highest: 11 numbers."""
+    length_correlation: float | None
+    """Pearson's, of score and tokens over all completions; None where one of them never differs."""
+    length_within: float | None
+    """The same within prompts: of both less their means over the prompt."""
+    longer_scores_higher: Share
+    """Untied pairs of unequal length in which the model prefers the longer."""
+    longer_preferred: Share
+    """Those in which the annotator does."""
+    points: list[tuple[int, float]]
+    """Tokens and normalised score of some completions, to plot."""
+    worst: list[Disagreement]
+    label_sets: list[str] = []
+    """Sets of labels.db that the records come from: their annotators' agreement is the ceiling."""
+    schema: int = 1
+
+
+def read_card(run: RunDir) -> ReportCard:
+    """The report card of a run; UserError when there is none or it cannot be read."""
+    path = run.path / CARD
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=ReportCard)
+    except FileNotFoundError:
+        raise UserError(
+            f"{run.id} has no report card.", "A run of `workbench train reward` writes one at its end."
+        ) from None
     except (OSError, msgspec.DecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}.") from error

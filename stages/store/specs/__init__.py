@@ -9,7 +9,10 @@ from stages.store.names import nearest
 from stages.store.specs.build import Build
 from stages.store.specs.evaluate import Evaluate
 from stages.store.specs.importing import Importing
+from stages.store.specs.label import Label
 from stages.store.specs.pretrain import Pretrain
+from stages.store.specs.report import Report
+from stages.store.specs.reward import Reward
 from stages.store.specs.sample import Sample
 from stages.store.specs.sft import SFT
 from stages.store.specs.tokenizer import Tokenizer
@@ -20,18 +23,21 @@ STAGES: dict[str, type[msgspec.Struct]] = {
     "tokenizer": Tokenizer,
     "pretrain": Pretrain,
     "sft": SFT,
+    "reward": Reward,
     "evaluate": Evaluate,
     "sample": Sample,
+    "report": Report,
+    "label": Label,
 }
 """By stage: the name of the file in `stages/`, of the spec's file here, and of the table in workbench.toml."""
 
-TRAINING = ("pretrain", "sft")
+TRAINING = ("pretrain", "sft", "reward")
 """Stages that train a model: `workbench train STAGE`. They take a place in the device queue."""
 
-ON_DEVICE = (*TRAINING, "evaluate", "sample")
+ON_DEVICE = (*TRAINING, "evaluate", "sample", "report", "label")
 """Stages that run a model, and so wait for their device."""
 
-FROM_CHECKPOINT = ("sft",)
+FROM_CHECKPOINT = ("sft", "reward")
 """Those of them that go on from a checkpoint, with its tokenizer. The others make a new model."""
 
 

@@ -1,0 +1,389 @@
+"""The reward model: a fine-tuned decoder with a scalar head learns which completions people prefer.
+
+    L(θ) = 1/|B| Σ_{x ∈ B} 1/|P_x| Σ_{(i, j) ∈ P_x} ℓ(r_i − r_j − m_ij) + c (r_i + r_j)²        ℓ(d) = −log σ(d)
+
+over the prompts x of a step's batch B. P_x are all pairs of x's completions, i ranked no lower than j; they stand in
+one batch element, so that each completion passes through the model once. r_i is the head's value at the last token of
+completion i, its end of turn or text included. A tie has no better side: its ℓ is ½ ℓ(d) + ½ ℓ(−d), or it is left out.
+
+Sources: Ouyang et al., Training language models to follow instructions with human feedback (arXiv 2203.02155), eq. 1;
+the margin m, Touvron et al., Llama 2 (arXiv 2307.09288), eq. 2; the centring c, Eisenstein et al., Helping or Herding?
+(arXiv 2312.09244), section 2; the head and normalised scores, Huang et al. (arXiv 2403.17031), details 3 and 4.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from stages.adapting import ADAPTER, config_of, freeze_in, open_adapted, open_whole
+from stages.data.conversations import choose_template
+from stages.data.formatted import refuse_formatted
+from stages.data.preference_shards import PreferenceSet, preference_shards
+from stages.data.rankings import Batch, Pairs, Rankings
+from stages.data.templates import FILE as TEMPLATE
+from stages.data.templates import template_in
+from stages.data.tokenizer import TextTokenizer, copy_tokenizer
+from stages.judgement import Judged, accuracy, calibration, calibration_error, judge
+from stages.loop import (
+    Divergence,
+    Pace,
+    Progress,
+    cosine_lr,
+    find_resume,
+    honour,
+    load_resume,
+    log_interval,
+    read_progress,
+    save_checkpoint,
+    set_up_torch,
+    worth_saving,
+)
+from stages.models.bases import base_folder
+from stages.models.hf_config import is_reward_model
+from stages.models.lora import has_lora, load_adapter, merge_lora, save_adapter
+from stages.models.value import ValueModel, load_value_model, new_value_model, save_value_model
+from stages.optim import AdamW
+from stages.precision import choose_precision
+from stages.report import write_card
+from stages.run import Run
+from stages.store.architecture import ModelConfig
+from stages.store.checkpoints import Checkpoint, best_checkpoint
+from stages.store.errors import UserError
+from stages.store.rewards import FILE, Scale, read_scale
+from stages.store.sizes import flops_per_token, parameter_count
+from stages.store.specs.reward import Reward
+from stages.tuning import MicroBatches, add_gradients, room_for
+
+LR_TIMES_WIDTH = 0.064
+"""Peak rate times width: half of what instruction tuning uses."""
+
+LORA_LR = 4
+
+
+def run(run: Run) -> dict[str, Any]:
+    """Train until the last step, and judge the held-out pairs for the report card; what was reached."""
+    job = prepare(run)
+    while job.progress.step < job.steps:
+        honour(run, job.save, job.progress)
+        job.log(*job.step())
+        if job.due(job.settings.checkpoint_every):
+            job.save()
+    job.save(whole=True)
+    job.report()
+    return job.result()
+
+
+def preference_loss(
+    scores_M: Tensor, pairs: Pairs, prompts: int, *, margins_P: Tensor | None = None, centring: float = 0.0
+) -> Tensor:
+    """The loss at the head of this file in nats, a fp32 scalar, of scores (M,) whose pairs belong to so many prompts.
+
+    A tie has no margin.
+    """
+    device = scores_M.device
+    better, worse, tied, weights = (
+        torch.from_numpy(part).to(device) for part in (pairs.better, pairs.worse, pairs.tied, pairs.weights)
+    )
+    difference = scores_M[better] - scores_M[worse]
+    wanted = difference if margins_P is None else difference - margins_P * ~tied
+    either = 0.5 * (functional.softplus(difference) + functional.softplus(-difference))
+    loss_P = torch.where(tied, either, functional.softplus(-wanted))
+    if centring:
+        loss_P = loss_P + centring * (scores_M[better] + scores_M[worse]).square()
+    return (weights * loss_P).sum() / prompts
+
+
+def prepare(run: Run) -> Job:
+    """Read the rankings, load the model or resume it, try its memory, and restore the random numbers last."""
+    settings = run.settings(Reward)
+    device = set_up_torch(run, deterministic=settings.deterministic)
+    base = run.checkpoint()
+    config = config_of(base, 0.0)
+    template = template_of(base, settings.template)
+    data = read_preferences(run, base, template, settings, room_for(settings.context, config.context))
+    checkpoint = find_resume(run)
+    if checkpoint:
+        progress: Progress = read_progress(checkpoint)
+    else:
+        lr = settings.lr or LR_TIMES_WIDTH / config.width * (LORA_LR if settings.method == "lora" else 1)
+        progress = Progress(lr=lr, precision=choose_precision(settings.precision, device).name)
+    precision = choose_precision(progress.precision, device)
+    model = open_model(base, checkpoint, settings, config, device)
+    optimizer = AdamW(
+        model,
+        betas=(settings.beta1, settings.beta2),
+        weight_decay=settings.weight_decay,
+        compute_dtype=precision.dtype,
+    )
+    freeze_in(model, precision.dtype)
+    run.event(
+        "model",
+        parameters=parameter_count(config).total,
+        trained=sum(parameter.numel() for parameter in optimizer.parameters),
+        device=device.type,
+        precision=precision.name,
+        why=precision.why,
+    )
+    lineage = checkpoint.lineage() if checkpoint else None
+    metrics = dict(lineage.metrics) if lineage else {}
+    scale = read_scale(checkpoint.path) if checkpoint else Scale()
+    job = Job(run, settings, model, optimizer, base, template, data, progress, metrics, scale)
+    if progress.micro_batch is None:
+        job.choose_micro_batch()
+    torch.manual_seed(settings.seed)
+    if checkpoint:
+        load_resume(checkpoint, optimizer)
+    return job
+
+
+def template_of(base: Path, name: str) -> str:
+    """The chat template, which must be the one that the base was tuned with. UserError otherwise."""
+    template = choose_template(base, name)
+    own = template_in(base) or template_in(base_folder(base))
+    if own is not None and template != own:
+        raise UserError(
+            f"The model in {base} was tuned with another chat template than {name!r}.",
+            "Leave template at auto: a reward model reads prompts as the policy does.",
+        )
+    return template
+
+
+def open_model(
+    base: Path, checkpoint: Checkpoint | None, settings: Reward, config: ModelConfig, device: torch.device
+) -> ValueModel:
+    """The base with a fresh head, or the checkpoint; a base that is a reward model goes on with the head it has."""
+    lora = settings.method == "lora"
+    if lora and settings.lora_keep == "adapter":
+        raise UserError("A reward model is kept whole, not as an adapter.", "Set lora_keep to merged.")
+    trained = checkpoint.path if checkpoint else base if is_reward_model(base_folder(base)) else None
+    if trained and not lora:
+        model = load_value_model(trained, torch.float32, device, config)
+    elif lora:
+        if trained == base:
+            raise UserError(f"{base} is a reward model already.", "Go on with method full.")
+        decoder = open_adapted(base, trained, settings, device, config)
+        model = new_value_model(decoder, settings.seed)
+        if trained:
+            model.score.data.copy_(load_value_model(trained, torch.float32, device).score.data)
+    else:
+        model = new_value_model(open_whole(base, device, config), settings.seed)
+    model.decoder.checkpointing = settings.activation_checkpointing
+    return model
+
+
+def read_preferences(run: Run, base: Path, template: str, settings: Reward, room: int) -> PreferenceSet:
+    """The run's dataset in tokens. What was left out is told; UserError when nothing is left to learn from."""
+
+    def tokenizing(done: int, total: int) -> None:
+        run.progress(done, total, unit="prompts", phase="tokenizing")
+
+    dataset = run.dataset()
+    data = preference_shards(dataset, base_folder(base), template=template, context=room, progress=tokenizing)
+    refuse_formatted(dataset)
+    refused = sum(split.refused for split in data.info.splits.values())
+    dropped = sum(split.dropped for split in data.info.splits.values())
+    named = "; ".join(str(each) for each in data.info.refused[:3])
+    if len(data.train) == 0:
+        raise UserError(f"No prompt of {dataset.name!r} can be learnt from: {named or 'it has none'}.")
+    if refused:
+        every = sum(dataset.info.records.values())
+        run.warn(f"{refused:,} of {every:,} prompts are left out: {named}{' …' if refused > 3 else ''}")
+    if dropped:
+        run.warn(f"{dropped:,} completions exceed {room:,} tokens with their prompts and are left out.")
+    if settings.margin == "scores" and not np.isfinite(data.train.scores).any():
+        raise UserError(f"{dataset.name!r} has no scores to take margins from.", "Set margin to ranks or none.")
+    if len(data.val) == 0:
+        run.warn(f"{dataset.name!r} has no validation part, so nothing tells how well new answers are judged.")
+    return data
+
+
+@dataclass
+class Job:
+    """Training of a reward model at work. `scale` and `metrics` are those of the latest validation."""
+
+    run: Run
+    settings: Reward
+    model: ValueModel
+    optimizer: AdamW
+    base: Path
+    template: str
+    data: PreferenceSet
+    progress: Progress
+    metrics: dict[str, float]
+    scale: Scale
+
+    def __post_init__(self) -> None:
+        self.device = self.model.score.device
+        self.train = Rankings(self.data.train, self.settings.seed, self.settings.ties)
+        if len(self.train) == 0:
+            raise UserError("Every prompt of the dataset ties all its completions: nothing is preferred to anything.")
+        self.validation = Rankings(self.data.val, 0, self.settings.ties)
+        per_epoch = len(self.train) / self.settings.batch_size
+        self.steps = self.settings.steps or max(1, math.ceil(self.settings.epochs * per_epoch))
+        self.warmup = min(self.settings.warmup, self.steps // 10)
+        self.divergence = Divergence(self.progress)
+        self.log_every = log_interval(self.settings.log_every, self.steps)
+        self.eval_every = log_interval(self.settings.eval_every, self.steps)
+        self.pace = Pace(self.device, self.progress.precision, flops_per_token(self.model.config))
+        self.memory = MicroBatches(self.run, self.progress, self.settings.batch_size, self.settings.micro_batch)
+        self._last_evaluation, self._right, self._pairs = -1, 0.0, 0
+
+    def choose_micro_batch(self) -> None:
+        """Try the costliest prompts, and tell what a step takes in memory."""
+        self.run.report(self.progress.step, self.steps, phase="trying the memory")
+        self.memory.choose(
+            self.model,
+            self.optimizer,
+            lambda prompts: self.loss(self.train.batch(self.train.costliest(prompts))),
+            len(self.train),
+        )
+
+    def step(self) -> tuple[float, float, float]:
+        """One update: loss in nats before it, the gradient's norm, and the learning rate. Halves what does not fit."""
+        return self.memory.until_it_fits(self.model, self._step)
+
+    def _step(self) -> tuple[float, float, float]:
+        settings, step = self.settings, self.progress.step
+        prompts = self.train.order(step * settings.batch_size, settings.batch_size)
+        batches = [self.train.batch(part) for part in self.memory.parts(prompts)]
+        tokens = sum(batch.tokens.size for batch in batches)
+        self._right, self._pairs = 0.0, 0
+        with self.pace.step(tokens):
+            self.model.train()
+            losses = (self.loss(batch) * (batch.prompts / len(prompts)) for batch in batches)
+            loss = add_gradients(self.optimizer, losses)
+            norm = self.optimizer.clip(settings.clip)
+            self.divergence.watch(step + 1, loss, norm)
+            peak = self.progress.lr
+            floor = peak * settings.min_lr_ratio
+            lr = cosine_lr(step, peak=peak, floor=floor, warmup=self.warmup, total=self.steps)
+            self.optimizer.step(lr)
+        self.progress.step += 1
+        self.progress.tokens_seen += tokens
+        return loss, norm, lr
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The loss of a batch in nats. Counts the pairs that the scores order rightly, for the metrics."""
+        tokens, documents = (torch.from_numpy(part).to(self.device) for part in (batch.tokens, batch.documents))
+        scores_M = self.model.packed_scores(tokens, documents)
+        self._count(scores_M.detach(), batch.pairs)
+        return self.loss_of(scores_M, batch.pairs, batch.prompts)
+
+    def loss_of(self, scores_M: Tensor, pairs: Pairs, prompts: int) -> Tensor:
+        """The loss of scores, as the settings say."""
+        apart = {"ranks": pairs.ranks_apart, "scores": pairs.scores_apart}.get(self.settings.margin)
+        margins = None if apart is None else self.settings.margin_scale * torch.from_numpy(apart).to(scores_M.device)
+        return preference_loss(scores_M, pairs, prompts, margins_P=margins, centring=self.settings.centring)
+
+    def log(self, loss: float, norm: float, lr: float) -> None:
+        """Report the step, evaluate when it is time, and append a row of metrics."""
+        step = self.progress.step
+        self.run.report(step, self.steps)
+        row = {"train/loss": loss, "grad_norm": norm, "lr": lr, "tokens": float(self.progress.tokens_seen)}
+        if self._pairs:
+            row["train/accuracy"] = self._right / self._pairs
+        evaluated = self.due(self.eval_every)
+        if evaluated:
+            row |= self.evaluate(whole=step == self.steps)
+        if evaluated or self.due(self.log_every):
+            epoch = step * self.settings.batch_size / len(self.train)
+            self.run.log_metrics(step, row | self.pace.row() | {"epoch": epoch})
+
+    def due(self, every: int) -> bool:
+        """Whether something done every so many steps, and at the end, is to be done now."""
+        return self.progress.step % every == 0 or self.progress.step == self.steps
+
+    def evaluate(self, *, whole: bool) -> dict[str, float]:
+        """Loss, accuracy and calibration error on held-out pairs; the scale of scores, on training prompts without.
+
+        Over eval_prompts prompts, or all.
+        """
+        held_out = len(self.validation) > 0
+        data, prompts = (self.data.val, self.validation) if held_out else (self.data.train, self.train)
+        some = prompts.prompts if whole and held_out else prompts.prompts[: self.settings.eval_prompts]
+        judged = judge(self.model, data, some.tolist())
+        self._last_evaluation = self.progress.step
+        self.scale = scale_of(judged)
+        if not held_out:
+            return {}
+        bins = calibration(judged.margins)
+        loss = self._validation_loss(prompts, judged)
+        self.divergence.watch_validation(self.progress.step, loss)
+        self.metrics = {"val/loss": loss}
+        if (right := accuracy(judged).value) is not None:
+            self.metrics |= {"val/accuracy": right, "val/ece": calibration_error(bins)}
+        return self.metrics
+
+    def save(self, *, whole: bool = False) -> None:
+        """Write a checkpoint of this step, evaluated, unless there is one or the loss is on its way up."""
+        if not worth_saving(self.run, self.progress, self.divergence):
+            return
+        if self._last_evaluation != self.progress.step and (found := self.evaluate(whole=whole)):
+            self.run.log_metrics(self.progress.step, found)
+        save_checkpoint(self.run, self.progress, self.optimizer, self._write_model, self.metrics)
+
+    def report(self) -> None:
+        """Write the report card of the model as it is now, over the held-out part, beside the run."""
+        if len(self.data.val):
+            step, tokenizer = self.progress.step, TextTokenizer.load(self.base)
+            name = f"{self.run.spec.name}@{step}"
+            dataset = self.run.dataset()
+            write_card(self.run, self.model, dataset, "val", self.data.val, tokenizer, name, step, scale=self.scale)
+
+    def result(self) -> dict[str, Any]:
+        """The closing figures."""
+        best = best_checkpoint(self.run.dir)
+        return {
+            "checkpoint": self.run.state.last_checkpoint,
+            "best": best.name if best else None,
+            "parameters": parameter_count(self.model.config).total,
+            "tokens_seen": self.progress.tokens_seen,
+            "prompts": len(self.train),
+            "micro_batch": self.memory.rows,
+            "precision": self.progress.precision,
+            "score_mean": self.scale.mean,
+            "score_std": self.scale.std,
+            **self.metrics,
+        }
+
+    def _validation_loss(self, prompts: Rankings, judged: Judged) -> float:
+        batch = prompts.pairs(judged.prompts)
+        scores = torch.from_numpy(judged.scores).float()
+        return self.loss_of(scores, batch, len(judged.prompts)).item()
+
+    def _count(self, scores_M: Tensor, pairs: Pairs) -> None:
+        scores = scores_M.cpu().numpy()
+        margins = (scores[pairs.better] - scores[pairs.worse])[~pairs.tied]
+        self._right += float((margins > 0).sum() + 0.5 * (margins == 0).sum())
+        self._pairs += len(margins)
+
+    def _write_model(self, folder: Path) -> None:
+        tokenizer = TextTokenizer.load(self.base)
+        whole = self.model
+        if has_lora(self.model.decoder):  # the base's weights in memory may be rounded: merged are those of its files
+            (folder / ADAPTER).mkdir()
+            save_adapter(self.model.decoder, folder / ADAPTER, self.base)
+            decoder = open_whole(self.base, "cpu", self.model.config)
+            load_adapter(decoder, folder / ADAPTER)
+            merge_lora(decoder)
+            whole = ValueModel(decoder)
+            whole.score.data.copy_(self.model.score.data)
+        save_value_model(whole, folder, pad_id=tokenizer.pad_id, eos_id=tokenizer.eos_id)
+        copy_tokenizer(tokenizer, folder)
+        (folder / TEMPLATE).write_text(self.template, "utf-8")
+        (folder / FILE).write_bytes(msgspec.json.encode(self.scale))
+
+
+def scale_of(judged: Judged) -> Scale:
+    """Mean and standard deviation of scores; that of raw ones where they do not differ."""
+    std = float(judged.scores.std())
+    return Scale(mean=float(judged.scores.mean()), std=std or 1.0, samples=len(judged.scores))

@@ -1,0 +1,31 @@
+"""What can be set for the report card of a reward model."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from stages.store.specs.base import about
+
+
+class Report(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Judge a reward model on ranked completions: accuracy, calibration, length, the worst disagreements."""
+
+    split: Annotated[
+        Literal["auto", "train", "val"], about("Part of the dataset. auto: the validation part where there is one.")
+    ] = "auto"
+    max_prompts: Annotated[
+        Annotated[int, msgspec.Meta(ge=1, le=100_000_000)] | None,
+        about("Prompts that are looked at, the first ones; empty: all.", unit="prompts"),
+    ] = None
+    examples: Annotated[int, about("Disagreements to read.", ge=0, le=1_000)] = 50
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"], about("Precision of the arithmetic. auto: fp32 on a CPU, bf16 on a GPU.")
+    ] = "auto"
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], about("Where to run the model. auto: a GPU when there is one.")
+    ] = "auto"
+    threads: Annotated[Annotated[int, msgspec.Meta(ge=1, le=4_096)] | None, about("CPU threads; empty: all cores.")] = (
+        None
+    )
