@@ -9,6 +9,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from stages.store.labels import Label, Labels, LabelSet, Shown, open_labels
 from stages.store.labels.backup import back_up
 from stages.store.labels.records import Kind
@@ -42,7 +44,9 @@ class Session:
         self.set: LabelSet = self.labels.find_set(name)
         self.shown: Shown | None = None
         self.earlier: Label | None = None
-        """The label that was undone to get here, or that the person has given here before."""
+        """What the person has said of this prompt and stands: the next label of it takes its place."""
+        self.settles = False
+        """Whether what is said next settles a disagreement about this prompt."""
         self.done = self.labels.count(self.set.id, annotator)
         self.saved_at: datetime.datetime | None = None
         self._began = time.monotonic()
@@ -55,6 +59,7 @@ class Session:
     def next(self) -> Shown | None:
         """Put the next prompt before the person."""
         after = self.shown.place if self.shown is not None else -1
+        self.settles = False
         return self._show(self.labels.next(self.set.id, self.annotator, after=after), None)
 
     def go(self, place: int) -> Shown | None:
@@ -63,43 +68,83 @@ class Session:
         if shown is None:
             return None
         label = self.labels.label_of(self.set.id, place, self.annotator)
+        self.settles = bool(label and label.settles)
         return self._show(self.labels.shown_as(label) if label is not None else shown, label)
+
+    def settle(self, place: int) -> Shown | None:
+        """Put a prompt on which judgements disagree before the person afresh, in a new order; None beyond the set.
+
+        What they say of it then stands in the place of all rankings of it, which stay as they are.
+        """
+        shown = self.labels.at(self.set.id, place)
+        if shown is None:
+            return None
+        self._show(shown, None)
+        self.settles = True
+        return shown
 
     def save(self, kind: Kind, **fields: Any) -> Label:
         """Store what the person said of the prompt before them, in the place of what they had said."""
         assert self.shown is not None
-        replaced = self.earlier.id if self.earlier is not None and kind not in ("flag", "undo") else None
-        label = self.shown.label(kind, self.annotator, seconds=self._seconds(), supersedes=replaced, **fields)
-        return self._saved(self.labels.save(label))
+        if kind != "flag":
+            fields |= self._place_in_history(kind)
+        label = self.shown.label(kind, self.annotator, seconds=self._seconds(), **fields)
+        label = self.labels.save(label)
+        if kind != "flag":
+            self.earlier = label
+        self._saved()
+        return label
 
-    def write(self, text: str, *, best: bool) -> list[Label]:
-        """Store an answer of the person's own."""
+    def write(self, text: str, *, best: bool, ranks: Sequence[int] | None = None, note: str = "") -> list[Label]:
+        """Store an answer of the person's own; with `best` above what is shown, which has `ranks` among itself."""
         assert self.shown is not None
-        labels = self.labels.write(self.shown, self.annotator, text, best=best, seconds=self._seconds())
-        return [self._saved(label) for label in labels]
+        history = self._place_in_history("rank" if best and self.shown.completions else "write")
+        given = {"others": ranks, "note": note, "seconds": self._seconds(), **history}
+        labels = self.labels.write(self.shown, self.annotator, text, best=best, **given)
+        self.earlier = labels[0]
+        self._saved()
+        return labels
 
     def undo(self) -> Label | None:
-        """Take the person's latest label of this set back and put its prompt before them as it was; None with none."""
+        """Take the person's latest label of this set back and put its prompt before them as it was; None with none.
+
+        The label comes back with the ranks that the completions on the screen had.
+        """
         label = self.labels.last(self.set.id, self.annotator)
         if label is None:
             return None
-        self.labels.undo(label)
-        self._show(self.labels.shown_as(label), None)
+        ranking = next(iter(self.labels.undo(label)), None)
+        self._show(self.labels.shown_as(label), self.labels.label_of(self.set.id, label.place, self.annotator))
+        self.settles = bool((ranking or label).settles)
         self._count()
-        return label
+        if ranking is None or ranking.ranks is None:
+            return label
+        others = [rank - 1 for rank in ranking.ranks[1:]]
+        return msgspec.structs.replace(label, ranks=others if len(set(others)) > 1 else None, note=ranking.note)
 
     def who_wrote(self, label: Label) -> Sequence[str]:
         """The checkpoints (or people) behind what was shown, in the order of the screen."""
         return [one.checkpoint or one.author for one in self.labels.completions(label.shown)]
 
+    def _place_in_history(self, kind: Kind) -> dict[str, Any]:
+        """What a label of this prompt replaces, and which labels it settles."""
+        assert self.shown is not None
+        earlier = self.earlier
+        if kind not in ("rank", "pair", "rate") or not self.settles:
+            settles = None
+        elif earlier is not None and earlier.settles:
+            settles = earlier.settles
+        else:
+            settles = self.labels.rankings_at(self.set.id, self.shown.place) or None
+        return {"supersedes": earlier.id if earlier is not None else None, "settles": settles}
+
     def _show(self, shown: Shown | None, earlier: Label | None) -> Shown | None:
         self.shown, self.earlier, self._began = shown, earlier, time.monotonic()
         return shown
 
-    def _saved(self, label: Label) -> Label:
+    def _saved(self) -> None:
         self.saved_at = datetime.datetime.now()
         self._count()
-        return label
 
     def _count(self) -> None:
         self.done = self.labels.count(self.set.id, self.annotator)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 from textual import on, work
 from textual.app import ComposeResult
@@ -24,13 +25,14 @@ from textual.widgets import Static
 
 from stages.store.errors import UserError
 from stages.store.labels import Label, Shown
-from stages.store.labels.records import BEST, WORST, Kind
-from workbench.display import content, line
-from workbench.keys import SCROLL_KEYS, bind
+from stages.store.labels.records import BEST, WORST, Kind, Mode
+from workbench.display import content
+from workbench.judge_lines import ALL_BAD, asked, heading, order_line, saved_line, told
+from workbench.keys import bind
 from workbench.labelling import Session, annotator_name
 from workbench.order import Order, Ratings
 from workbench.screens.base import PlaceScreen
-from workbench.widgets.candidate import ORDINALS, Candidate, Reading
+from workbench.widgets.candidate import ORDINALS, READING_KEYS, Candidate
 from workbench.widgets.prompt import Prompt
 
 COLUMN = 28
@@ -40,12 +42,12 @@ PAIRWISE = {"a": [1, 2], "b": [2, 1], "t": [1, 1]}
 """Keys of pairwise judging, with the ranks they give."""
 
 
-class PromptPane(VerticalScroll, can_focus=True):
-    BINDINGS = [*SCROLL_KEYS]
+class PromptPane(VerticalScroll, can_focus=True, inherit_bindings=False):
+    BINDINGS = [*READING_KEYS]
 
 
 class JudgeScreen(PlaceScreen):
-    """One person at one label set, from the next prompt to the last."""
+    """One person at one label set, from the next prompt to the last; or at the prompts of it that are to be settled."""
 
     PLACE = "rank"
     CSS_PATH = "judge.tcss"
@@ -81,15 +83,20 @@ class JudgeScreen(PlaceScreen):
         bind("judge.leave", "escape", "leave", "Leave", "Back to the label sets; what is saved stays saved."),
     ]
 
-    def __init__(self, set_name: str) -> None:
+    def __init__(self, set_name: str, settle: Sequence[int] = ()) -> None:
         super().__init__()
         self.set_name = set_name
+        self.to_settle = list(settle)
+        """Places where judgements disagree, this one first; empty when there is other work."""
+        self._settling = bool(settle)
         self.session: Session | None = None
         self.order, self.ratings = Order(0), Ratings(0)
         self.note = ""
         self.cursor = 0
         self._differences = self._markdown = False
         self._last = Content()
+        self._sent = self._unsaved = ""
+        """A written answer that is saved, or that the disk did not take: then the next one begins with it."""
 
     def compose_body(self) -> ComposeResult:
         with PromptPane(classes="pane", id="asked") as asked:
@@ -108,10 +115,13 @@ class JudgeScreen(PlaceScreen):
     async def on_unmount(self) -> None:
         if self.session is not None:
             session, self.session = self.session, None
-            await asyncio.to_thread(session.close)
+            try:
+                await asyncio.to_thread(session.close)
+            except UserError as error:
+                self.workbench.show_error(error)
 
     @property
-    def mode(self) -> str:
+    def mode(self) -> Mode:
         return self.session.set.mode if self.session is not None else "rank"
 
     @property
@@ -126,51 +136,76 @@ class JudgeScreen(PlaceScreen):
         try:
             name = annotator_name(settings.annotator)
             self.session = await asyncio.to_thread(Session, self.workbench.workspace, self.set_name, name)
-            shown = await asyncio.to_thread(self.session.next)
+            shown = await asyncio.to_thread(self._next, self.session)
         except UserError as error:
             self._tell(error)
             return
         await self._show(shown)
 
+    def _next(self, session: Session) -> Shown | None:
+        """The prompt that comes next."""
+        return session.settle(self.to_settle[0]) if self.to_settle else session.next()
+
     async def _show(self, shown: Shown | None) -> None:
         """Put a prompt with its candidates on the screen, and what the person had said of it."""
         count = len(shown.completions) if shown is not None else 0
         self.order, self.ratings, self.note, self.cursor = Order(count), Ratings(count), "", 0
+        self._unsaved = ""
         writing = self.mode == "write" and shown is not None
         with self.app.batch_update():
-            box = self.query_one("#candidates", Container)
-            await box.remove_children()
-            self.query_one("#prompt", Static).update(_asked(shown) if shown is not None else self._all_done())
-            self.query_one("#asked").border_title = _heading(shown)
+            self.query_one("#prompt", Static).update(asked(shown) if shown is not None else self._all_done())
+            self.query_one("#asked").border_title = heading(shown, len(self.to_settle))
             self.query_one("#asked").scroll_home(animate=False)
-            if shown is not None and not writing:
-                await box.mount(*(Candidate(number, one) for number, one in enumerate(shown.completions)))
-            box.display = bool(count) and not writing
+            await self._show_candidates(shown if not writing else None)
             answer = self.query_one("#answer", Prompt)
             answer.display = writing
-            answer.text = ""
-            self._arrange()
+            self._empty(answer)
         if writing:
             answer.focus()
         else:
             self._focus()
-        for candidate in self.candidates:
-            if self._markdown:
-                await candidate.show_markdown(True)
         self._differ()
         self._restore()
         self.refresh_bindings()
 
+    def _empty(self, answer: Prompt) -> None:
+        """Take out what was sent. What was typed since is the beginning of the next answer."""
+        if self._sent:
+            answer.take(self._sent)
+        else:
+            answer.text = ""
+        self._sent = ""
+
+    async def _show_candidates(self, shown: Shown | None) -> None:
+        """Put the completions into the candidates that are there; mount them anew only when their number changes."""
+        completions = shown.completions if shown is not None else []
+        box = self.query_one("#candidates", Container)
+        if len(self.candidates) == len(completions):
+            for candidate, completion in zip(self.candidates, completions, strict=True):
+                candidate.put(completion)
+        else:
+            await box.remove_children()
+            await box.mount(*(Candidate(number, one) for number, one in enumerate(completions)))
+            self._arrange()
+        box.display = bool(completions)
+        if self._markdown:
+            for candidate in self.candidates:
+                await candidate.show_markdown(True)
+
     def _restore(self) -> None:
         """Stand as the person left this prompt, if they have been here."""
         earlier = self.session.earlier if self.session is not None else None
-        if earlier is not None and earlier.ranks is not None and len(earlier.ranks) == self.order.count:
-            self.order.restore(earlier.ranks)
-            if earlier.scores is not None:
-                self.ratings.scores = [int(score) for score in earlier.scores]
         if earlier is not None:
-            self.note = earlier.note
+            self._stand_as(earlier)
         self._show_order()
+
+    def _stand_as(self, label: Label) -> None:
+        """Stand as when this was said; a judgement that all are bad has no order."""
+        if label.ranks is not None and len(label.ranks) == self.order.count and label.verdict != ALL_BAD:
+            self.order.restore(label.ranks)
+            if label.scores is not None:
+                self.ratings.scores = [int(score) for score in label.scores]
+        self.note = label.note
 
     def _show_order(self) -> None:
         ranks = self.order.ranks()
@@ -185,31 +220,11 @@ class JudgeScreen(PlaceScreen):
                 rank = ranks[candidate.number]
                 candidate.say(f"{'=' if rank in tied else ''}{ORDINALS[rank - 1]}" if ranked else "")
                 candidate.set_class(ranked, "-ranked")
-        self.query_one("#order", Static).update(self._order_line())
-        self.query_one("#saved", Static).update(self._saved_line())
-
-    def _order_line(self) -> Content:
-        if self.session is None or self.session.shown is None or self.mode == "write":
-            return Content()
-        if self.mode == "rate":
-            given = [str(score) if score is not None else "·" for score in self.ratings.scores]
-            said = Content.assemble(("ratings ", "$text-muted"), " ".join(given))
-            hint = f"{WORST} worst to {BEST} best, for {self.ratings.current + 1}" if not self.ratings.complete else ""
-        elif self.mode == "pair":
-            said, hint = Content(), "a the first is better · b the second · t a tie · x both bad"
-        else:
-            said = Content.assemble(("order ", "$text-muted"), str(self.order) or "—")
-            hint = "enter saves; what is left comes last, tied" if self.order.groups and self.order.left else ""
-            hint = "digits put the candidates in order, the best first" if not self.order.groups else hint
-        note = Content.assemble("  ", ("note ", "$text-muted"), line(self.note)) if self.note else Content()
-        return Content.assemble(said, "  ", (hint, "$text-muted"), note)
-
-    def _saved_line(self) -> Content:
-        if self.session is None:
-            return Content()
-        count = f"{self.session.done:,} of {self.session.set.prompts:,} judged by you"
-        at = f" · saved {self.session.saved_at:%H:%M:%S}" if self.session.saved_at else ""
-        return Content.assemble((count + at, "$text-muted"), (" · " if self._last else "", "$text-muted"), self._last)
+        session = self.session
+        judging = session is not None and session.shown is not None and self.mode != "write"
+        said = order_line(self.mode, self.order, self.ratings, self.note) if judging else Content()
+        self.query_one("#order", Static).update(said)
+        self.query_one("#saved", Static).update(saved_line(session, self._last) if session is not None else Content())
 
     def _all_done(self) -> Content:
         if self.session is None or not self.session.set.prompts:
@@ -269,7 +284,7 @@ class JudgeScreen(PlaceScreen):
 
     def action_digit(self, number: int) -> None:
         if self.mode == "rate":
-            self.ratings.current = self.cursor if self.ratings.scores[self.cursor] is None else self.ratings.current
+            self.ratings.current = self.cursor
             if not self.ratings.rate(number):
                 self.notify(f"Ratings go from {WORST} to {BEST}.")
             self.cursor = self.ratings.current
@@ -284,7 +299,13 @@ class JudgeScreen(PlaceScreen):
         self._show_order()
 
     def action_back(self) -> None:
-        (self.ratings.back if self.mode == "rate" else self.order.back)()
+        if self.mode == "rate":
+            self.ratings.current = self.cursor
+            self.ratings.back()
+            self.cursor = self.ratings.current
+            self._focus()
+        else:
+            self.order.back()
         self._show_order()
 
     async def action_save(self) -> None:
@@ -305,7 +326,7 @@ class JudgeScreen(PlaceScreen):
         await self._save("rank", self.order.ranks())
 
     async def action_all_bad(self) -> None:
-        await self._save("pair" if self.mode == "pair" else "rank", [1] * self.order.count, verdict="all bad")
+        await self._save("pair" if self.mode == "pair" else "rank", [1] * self.order.count, verdict=ALL_BAD)
 
     async def action_prefer(self, key: str) -> None:
         if self.order.count == 2:
@@ -347,6 +368,7 @@ class JudgeScreen(PlaceScreen):
 
         candidates = self.candidates
         start = candidates[self.cursor].completion.text if candidates else self.query_one("#answer", Prompt).text
+        start, self._unsaved = self._unsaved or start, ""
 
         def answered(text: str | None) -> None:
             if text is not None and text.strip():
@@ -366,12 +388,10 @@ class JudgeScreen(PlaceScreen):
             self.notify("There is no label of yours to take back here.")
             return
         self._last = Content("taken back")
+        if self._settling:
+            self.to_settle.insert(0, label.place)
         await self._show(self.session.shown)
-        if label.ranks is not None and len(label.ranks) == self.order.count and label.verdict != "all bad":
-            self.order.restore(label.ranks)
-            if label.scores is not None:
-                self.ratings.scores = [int(score) for score in label.scores]
-        self.note = label.note
+        self._stand_as(label)
         self._show_order()
 
     def action_go(self) -> None:
@@ -441,10 +461,23 @@ class JudgeScreen(PlaceScreen):
         fields = {key: list(values) for key, values in given.items() if values is not None}
         try:
             label = await asyncio.to_thread(session.save, kind, verdict=verdict, note=self.note, **fields)
-            self._last = await asyncio.to_thread(self._told, session, label)
-            shown = await asyncio.to_thread(session.next)
         except UserError as error:
             self._tell(error)
+            return
+        await self._go_on(session, label)
+
+    async def _go_on(self, session: Session, label: Label) -> None:
+        """Say what was saved, and show what comes next. When that cannot be read, the saved prompt stays."""
+        del self.to_settle[:1]
+        if self._settling and not self.to_settle:
+            self.dismiss()
+            return
+        try:
+            self._last = await asyncio.to_thread(told, session, label)
+            shown = await asyncio.to_thread(self._next, session)
+        except UserError as error:
+            self._show_order()
+            self.workbench.show_error(error)
             return
         await self._show(shown)
 
@@ -471,55 +504,29 @@ class JudgeScreen(PlaceScreen):
         session = self.session
         if session is None or session.shown is None:
             return
+        ranks = (self.ratings.ranks() if self.ratings.complete else None) if self.mode == "rate" else self.order.ranks()
+        save = partial(session.write, text, best=self.mode != "write", ranks=ranks, note=self.note)
         try:
-            await asyncio.to_thread(session.write, text, best=self.mode != "write")
-            shown = await asyncio.to_thread(session.next)
+            label, *_ = await asyncio.to_thread(save)
         except UserError as error:
+            self._unsaved = text
             self._tell(error)
             return
-        self._last = Content("your answer is saved")
-        await self._show(shown)
+        self._sent = text if self.mode == "write" else ""
+        await self._go_on(session, label)
 
     @work(group="save")
     async def _go(self, place: int) -> None:
-        if self.session is not None:
-            await self._show(await asyncio.to_thread(self.session.go, place))
-
-    @staticmethod
-    def _told(session: Session, label: Label) -> Content:
-        """What was saved, and, now that it is, who wrote what."""
-        if label.kind == "skip":
-            return content(f"skipped{': ' + label.verdict if label.verdict else ''}")
-        order = Order(len(label.shown))
-        order.restore(label.ranks or [])
-        writers = list(session.who_wrote(label))
-        told = label.verdict or (
-            str(order) if label.scores is None else " ".join(f"{score:g}" for score in label.scores)
-        )
-        named = ", ".join(f"{number} {writer}" for number, writer in enumerate(writers, 1) if writer)
-        return line(f"{told} · {named}" if named else told)
+        if self.session is None:
+            return
+        try:
+            shown = await asyncio.to_thread(self.session.go, place)
+        except UserError as error:
+            self._tell(error)
+            return
+        self.to_settle, self._settling = [], False
+        await self._show(shown)
 
     def _tell(self, error: UserError) -> None:
         self.workbench.show_error(error)
         self.query_one("#saved", Static).update(content(str(error), "$text-error"))
-
-
-def _asked(shown: Shown) -> Content:
-    """The conversation up to where an answer is wanted; a single question stands without its role."""
-    messages = shown.prompt.messages
-    if len(messages) == 1:
-        return content(messages[0].content, tabs=4)
-    parts = [
-        Content.assemble(line(message.role, "bold $primary"), "\n", content(message.content, tabs=4))
-        for message in messages
-    ]
-    return Content("\n\n").join(parts)
-
-
-def _heading(shown: Shown | None) -> Content:
-    if shown is None:
-        return Content("done")
-    return Content.assemble(f"prompt {shown.place + 1:,} · ", line(shown.prompt.part))
-
-
-__all__ = ["JudgeScreen", "Reading"]

@@ -7,12 +7,13 @@ import re
 from typing import ClassVar
 
 from textual.app import ComposeResult
-from textual.containers import Vertical
+from textual.containers import ScrollableContainer, Vertical
 from textual.widgets import Markdown
 
 from stages.store.chat import REASONS
 from stages.store.labels.records import Completion
 from workbench.display import content, displayable
+from workbench.keys import SCROLL_KEYS
 from workbench.widgets.transcript import Transcript
 
 MARKDOWN_LIMIT = 20_000
@@ -24,9 +25,14 @@ _WORDS = re.compile(r"\s+|\w+|[^\w\s]")
 ORDINALS = ("1st", "2nd", "3rd", *(f"{number}th" for number in range(4, 10)))
 
 
-class Reading(Transcript):
+READING_KEYS = [*ScrollableContainer.BINDINGS, *(one for one in SCROLL_KEYS if one.id != "scroll.home")]
+"""Keys that scroll a text; not g, which goes to a prompt."""
+
+
+class Reading(Transcript, inherit_bindings=False):
     """Text to be read, with what differs from another text marked."""
 
+    BINDINGS = READING_KEYS
     STYLES: ClassVar[tuple[str, ...]] = ("answer", "differs", "note")
     COMPONENT_CLASSES = {f"transcript--{style}" for style in STYLES}
 
@@ -46,6 +52,13 @@ class Candidate(Vertical):
         yield Reading()
 
     def on_mount(self) -> None:
+        self._write()
+
+    def put(self, completion: Completion) -> None:
+        """Show another completion in the place of this one, as it is."""
+        self.completion, self._other = completion, None
+        self.remove_class("-ranked")
+        self.say("")
         self._write()
 
     @property

@@ -223,12 +223,14 @@ class Labels:
             ranking = self._insert(wider.label("rank", annotator, ranks=ranks, **fields))
             return [ranking, self._insert(shown.label("write", annotator, completion=id_))]
 
-    def undo(self, label: Label) -> None:
-        """Take a label back, and with an answer the ranking that it is the best of. They stay in the file, with rows
-        that say so; what they had replaced is in force again.
+    def undo(self, label: Label) -> list[Label]:
+        """Take a label back, and with an answer the ranking that it is the best of, which is returned.
+
+        They stay in the file, with rows that say so; what they had replaced is in force again.
         """
         with self._writing():
-            for one in (label, *self._ranked_with(label)):
+            together = self._ranked_with(label)
+            for one in (label, *together):
                 undone = Label(
                     id=0,
                     kind="undo",
@@ -239,6 +241,7 @@ class Labels:
                     supersedes=one.id,
                 )
                 self._insert(undone)
+        return together
 
     def _ranked_with(self, label: Label) -> list[Label]:
         """The ranking that was stored together with a written answer, if that was to be the best."""
