@@ -11,9 +11,10 @@ language models to follow instructions with human feedback (arXiv 2203.02155), s
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -62,11 +63,15 @@ LORA_LR = 4
 
 def run(run: Run) -> dict[str, Any]:
     """Train until the last step; what was reached."""
-    job = prepare(run)
+    return train(prepare(run))
+
+
+def train(job: Job) -> dict[str, Any]:
+    """Train until the last step; what was reached."""
     if job.progress.step == 0 and job.settings.sample_every:
         job.sample()
     while job.progress.step < job.steps:
-        honour(run, job.save, job.progress)
+        honour(job.run, job.save, job.progress)
         loss, norm, lr = job.step()
         job.log(loss, norm, lr)
         if job.due(job.settings.checkpoint_every):
@@ -76,18 +81,25 @@ def run(run: Run) -> dict[str, Any]:
 
 
 def prepare(run: Run) -> Job:
-    """Mask the conversations, load the model or resume it, try its memory, and restore the random numbers last."""
-    settings = run.settings(SFT)
+    """A job of instruction tuning, ready for its next step."""
+    return open_job(run, run.settings(SFT), Job, read_conversations)
+
+
+J = TypeVar("J", bound="Job")
+
+
+def open_job(run: Run, settings: SFT, job_type: type[J], read: Callable[..., ConversationSet]) -> J:
+    """Read the data, load the model or resume it, try its memory, and restore the random numbers last."""
     device = set_up_torch(run, deterministic=settings.deterministic)
     base = run.checkpoint()
     config = config_of(base, settings.dropout)
     room = room_for(settings.context, config.context)
     template = choose_template(base, settings.template)
-    data = read_conversations(run, base, template, settings, room)
+    data = read(run, base, template, settings, room)
     train, validation = (Rows(split, room, settings.seed, packed=settings.packing) for split in (data.train, data.val))
     opened = open_model(run, settings, base, config, device, lr=peak_lr(settings, config.width))
     model, optimizer, progress, _ = opened
-    job = Job(run, settings, model, optimizer, base, template, data, train, validation, progress, opened.metrics())
+    job = job_type(run, settings, model, optimizer, base, template, data, train, validation, progress, opened.metrics())
     if job.progress.micro_batch is None:
         job.choose_micro_batch()
     opened.restore_random(settings.seed)
@@ -157,7 +169,7 @@ class Job:
         """Try the costliest rows, and tell what a step takes in memory."""
 
         def loss_of(rows: int) -> Tensor:
-            return self.loss(self.train.batch(self.train.costliest(rows), self.tokenizer.pad_id))
+            return self.objective(self.train.batch(self.train.costliest(rows), self.tokenizer.pad_id))
 
         self.run.report(self.progress.step, self.steps, phase="trying the memory")
         self.memory.choose(self.model, self.optimizer, loss_of, len(self.train))
@@ -174,7 +186,7 @@ class Job:
         tokens = sum(batch.real for batch in batches)
         with self.pace.step(tokens):
             self.model.train()
-            losses = (self.loss(batch) * (_trained(batch) / trained) for batch in batches)
+            losses = (self.objective(batch) * (_trained(batch) / trained) for batch in batches)
             loss = add_gradients(self.optimizer, losses)
             norm = self.optimizer.clip(settings.clip)
             self.divergence.watch(step + 1, loss, norm)
@@ -186,17 +198,30 @@ class Job:
         self.progress.tokens_seen += tokens
         return loss, norm, lr
 
+    def objective(self, batch: Batch) -> Tensor:
+        """What a step follows the gradient of: the loss."""
+        return self.loss(batch)
+
     def loss(self, batch: Batch) -> Tensor:
         """Mean −log p over the trained targets of a batch, in nats."""
+        return self.model(*self.tensors(batch))
+
+    def tensors(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Tokens, targets and documents of a batch on the model's device."""
         tokens, targets = (torch.from_numpy(part).to(self.device) for part in (batch.tokens, batch.targets))
         documents = None if batch.documents is None else torch.from_numpy(batch.documents).to(self.device)
-        return self.model(tokens, targets, documents)
+        return tokens, targets, documents
+
+    def figures(self) -> dict[str, float]:
+        """What the last step is to log beside the loss."""
+        return {}
 
     def log(self, loss: float, norm: float, lr: float) -> None:
         """Report the step, evaluate and sample when it is time, and append a row of metrics."""
         step, settings = self.progress.step, self.settings
         self.run.report(step, self.steps)
         row = {"train/loss": loss, "grad_norm": norm, "lr": lr, "tokens": float(self.progress.tokens_seen)}
+        row |= self.figures()
         evaluated = self.due(self.eval_every)
         if evaluated:
             row |= self.evaluate(whole=step == self.steps)

@@ -82,6 +82,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     tokenizer: dict[str, Any] = {}
     pretrain: dict[str, Any] = {}
     sft: dict[str, Any] = {}
+    distill: dict[str, Any] = {}
     reward: dict[str, Any] = {}
     report: dict[str, Any] = {}
     label: dict[str, Any] = {}

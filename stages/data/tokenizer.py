@@ -83,6 +83,10 @@ class TextTokenizer:
         end, pad, unknown = (content_of(config.get(f"{role}_token")) for role in ("eos", "pad", "unk"))
         return cls(tokenizer, folder, end, pad or end, unknown)
 
+    def vocabulary(self) -> dict[str, int]:
+        """Every token with its id, special ones included."""
+        return self._tokenizer.get_vocab(with_added_tokens=True)
+
     @cached_property
     def vocab_size(self) -> int:
         """Ids, special tokens included: one more than the highest, so that it is also the rows that a model needs."""

@@ -7,6 +7,7 @@ import msgspec
 from stages.store.errors import UserError
 from stages.store.names import nearest
 from stages.store.specs.build import Build
+from stages.store.specs.distill import Distill
 from stages.store.specs.evaluate import Evaluate
 from stages.store.specs.importing import Importing
 from stages.store.specs.label import Label
@@ -23,6 +24,7 @@ STAGES: dict[str, type[msgspec.Struct]] = {
     "tokenizer": Tokenizer,
     "pretrain": Pretrain,
     "sft": SFT,
+    "distill": Distill,
     "reward": Reward,
     "evaluate": Evaluate,
     "sample": Sample,
@@ -31,13 +33,13 @@ STAGES: dict[str, type[msgspec.Struct]] = {
 }
 """By stage: the name of the file in `stages/`, of the spec's file here, and of the table in workbench.toml."""
 
-TRAINING = ("pretrain", "sft", "reward")
+TRAINING = ("pretrain", "sft", "distill", "reward")
 """Stages that train a model: `workbench train STAGE`. They take a place in the device queue."""
 
 ON_DEVICE = (*TRAINING, "evaluate", "sample", "report", "label")
 """Stages that run a model, and so wait for their device."""
 
-FROM_CHECKPOINT = ("sft", "reward")
+FROM_CHECKPOINT = ("sft", "distill", "reward")
 """Those of them that go on from a checkpoint, with its tokenizer. The others make a new model."""
 
 
