@@ -33,7 +33,14 @@ def token_logprobs_and_entropy(
 ) -> tuple[Tensor, Tensor]:
     """The same, and the entropy −Σ p log p of each distribution in nats: (B, T) fp32, without gradient."""
     h_NC = model.hidden_states(tokens_BT, documents)
-    logprobs_BT, entropy_BT = _spread(h_NC, model.head_weight, targets_BT, temperature, entropy=True)
+    return logprobs_of_hidden(h_NC, model.head_weight, targets_BT, temperature=temperature)
+
+
+def logprobs_of_hidden(
+    h_NC: Tensor, weight_VC: Tensor, targets_BT: Tensor, *, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """The same two from hidden states and the output layer: for what reads the hidden states as well, as a head."""
+    logprobs_BT, entropy_BT = _spread(h_NC, weight_VC, targets_BT, temperature, entropy=True)
     return logprobs_BT, entropy_BT
 
 

@@ -92,6 +92,19 @@ def merged(model: Decoder) -> Iterator[None]:
             linear.weight.data, linear.lora = weight, lora
 
 
+@contextmanager
+def without_lora(model: Decoder) -> Iterator[None]:
+    """While this lasts, the model is its base: the adapters are there again afterwards."""
+    kept = [(linear, linear.lora) for _, (_, linear) in _linears(model)]
+    try:
+        for linear, _ in kept:
+            linear.lora = None
+        yield
+    finally:
+        for linear, lora in kept:
+            linear.lora = lora
+
+
 def save_adapter(model: Decoder, folder: Path, base: Path | str) -> None:
     """Write adapter_config.json and adapter_model.safetensors into an existing folder.
 

@@ -34,11 +34,15 @@ _REFERENCE = ExtraParent(
 )
 _REWARD = ExtraParent("reward", "Reward model that scores completions; left out: as the settings say.", required=False)
 
+_PRETRAINING = ExtraParent(
+    "pretraining", "Text dataset mixed into the updates (PPO-ptx); left out: none.", required=False, of="dataset"
+)
+
 EXTRA_PARENTS: dict[str, tuple[ExtraParent, ...]] = {
     "distill": (ExtraParent("teacher", "Model whose predictions are learnt; it must use the same tokenizer."),),
     "dpo": (_REFERENCE,),
     "grpo": (_REWARD, _REFERENCE),
-    "ppo": (_REWARD, _REFERENCE),
+    "ppo": (_REWARD, _REFERENCE, _PRETRAINING),
 }
 """By stage, in the order of the form. A role means the same kind of thing in every stage."""
 

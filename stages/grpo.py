@@ -1,0 +1,214 @@
+"""GRPO: of several completions of a prompt, those that score above their mean become likelier.
+
+    L(θ) = Σ_{i,t} w_{i,t} [ − min( ρ_{i,t} A_i, clip(ρ_{i,t}, 1 − ε_low, 1 + ε_high) A_i ) + β k3_{i,t} ]
+
+    A_i = (r_i − mean(r_group)) / (std(r_group) + 10⁻⁴)        ρ_{i,t} = π_θ(x_t) / π_old(x_t)
+
+over completions i of a minibatch of B and their tokens t; k3 estimates the KL from the reference (`stages.kl`).
+
+    sequence   w = 1 / (B |x_i|)               Shao et al., DeepSeekMath (arXiv 2402.03300), eq. 3
+    token      w = 1 / Σ_i |x_i|               Yu et al., DAPO (arXiv 2503.14476), eq. 8
+    constant   w = 1 / (B · longest allowed)   Liu et al., Understanding R1-Zero-Like Training (arXiv 2503.20783),
+                                               Dr. GRPO, which does not divide by the spread either
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stages.kl import k3
+from stages.loop import cosine_lr, honour, refuse_no_number, set_up_torch
+from stages.models.logprobs import token_logprobs_and_entropy
+from stages.policy import Looked, Policy, Tally, assert_on_policy, clipped_surrogate, open_policy
+from stages.rollouts import Rollouts
+from stages.run import Run
+from stages.store.specs.grpo import GRPO
+from stages.tuning import add_gradients
+
+TINY = 1e-4
+"""Keeps a spread of nearly nothing from making advantages of noise."""
+
+
+def run(run: Run) -> dict[str, Any]:
+    """Improve the policy until the last step; what was reached."""
+    job = prepare(run)
+    policy = job.policy
+    policy.begin()
+    while policy.progress.step < policy.steps:
+        honour(run, policy.save, policy.progress)
+        policy.log(job.step())
+        if policy.due(policy.settings.checkpoint_every):
+            policy.save()
+    policy.save()
+    return policy.result()
+
+
+def prepare(run: Run) -> Job:
+    """Read the prompts, open policy and reference or resume them, and restore the random numbers last."""
+    settings = run.settings(GRPO)
+    device = set_up_torch(run, deterministic=settings.deterministic)
+    policy, opened = open_policy(run, settings, device, group=settings.group, coefficient=settings.beta)
+    if policy.progress.micro_batch is None:
+        policy.try_memory(lambda x, y: token_logprobs_and_entropy(policy.model, x, y)[0].sum())
+    opened.restore_random(settings.seed)
+    return Job(settings, policy)
+
+
+@dataclass
+class Job:
+    """A run of GRPO at work."""
+
+    settings: GRPO
+    policy: Policy
+
+    def step(self) -> dict[str, float]:
+        """Rollouts, rewards, and the updates they are worth; the step's figures."""
+        policy, settings = self.policy, self.settings
+        rollouts, rewards, raw = self._roll()
+        with policy.pace.step(rollouts.tokens):
+            advantages_B = advantages(rewards, settings.group, settings.spread)
+            alone = settings.passes == settings.minibatches == 1  # then the only update sees the policy that wrote
+            seen = self._blank(rollouts) if alone else policy.look(rollouts)
+            tally = Tally()
+            lr = self._lr()
+            for number, rows in enumerate(policy.minibatches(len(rollouts))):
+                self._update(rollouts, rows, advantages_B, seen, tally, lr, first=number == 0, fill=alone)
+        whole_BT = torch.from_numpy(advantages_B).to(rollouts.inputs.device)[:, None].expand_as(rollouts.targets)
+        policy.show(rollouts, rewards.tolist(), seen, whole_BT)
+        policy.progress.step += 1
+        policy.progress.tokens_seen += rollouts.tokens
+        groups = rewards.reshape(-1, settings.group)
+        return {
+            **tally.means(),
+            "lr": lr,
+            "reward/mean": float(rewards.mean()),
+            "reward/std": float(rewards.std()),
+            "reward/raw": float(raw.mean()),
+            "policy/advantage_std": float(advantages_B.std()),
+            "policy/dead_groups": float((np.ptp(groups, axis=1) == 0).mean()),
+            "policy/coefficient": settings.beta,
+            **policy.measures(rollouts, seen),
+        }
+
+    def _roll(self) -> tuple[Rollouts, NDArray[np.float32], NDArray[np.float32]]:
+        """Rollouts with their rewards, and these before the penalty for a missing end."""
+        rollouts = self.policy.roll()
+        raw = np.array(self.policy.scores(rollouts), np.float32)
+        return rollouts, raw - self.policy.penalties(rollouts), raw
+
+    def _blank(self, rollouts: Rollouts) -> Looked:
+        """Room for what the policy thinks, to be filled by the update itself, beside what the reference thinks."""
+        zeros = torch.zeros(rollouts.targets.shape, device=rollouts.targets.device)
+        return Looked(zeros, zeros.clone(), self.policy.by_reference(rollouts))
+
+    def _update(
+        self,
+        rollouts: Rollouts,
+        rows: NDArray[np.int64],
+        advantages_B: NDArray[np.float32],
+        seen: Looked,
+        tally: Tally,
+        lr: float,
+        *,
+        first: bool,
+        fill: bool,
+    ) -> None:
+        """One AdamW update from these rows. `fill`: put what the policy thinks of them into `seen`, and go by that."""
+        policy, settings = self.policy, self.settings
+        weights_BT = token_weights(rollouts.mask[rows], settings.normalise, settings.max_new_tokens)
+        place = {int(row): number for number, row in enumerate(rows)}
+        made: list[Tensor] = []
+
+        def losses() -> Any:
+            made.clear()
+            for part, inputs, targets in policy.parts(rollouts, rows):
+                width = inputs.shape[1]
+                logprobs, entropy = token_logprobs_and_entropy(
+                    policy.model, inputs, targets, temperature=settings.temperature
+                )
+                if fill:
+                    seen.logprobs[part, :width], seen.entropy[part, :width] = logprobs.detach(), entropy
+                within = [place[int(row)] for row in part]
+                loss, figures = grpo_loss(
+                    logprobs,
+                    seen.logprobs[part, :width],
+                    seen.reference[part, :width],
+                    torch.from_numpy(advantages_B[part]).to(inputs.device),
+                    weights_BT[within, :width],
+                    low=settings.clip_low,
+                    high=settings.clip_high,
+                    beta=settings.beta,
+                )
+                made.append(figures)
+                yield loss
+
+        def gather() -> float:
+            return add_gradients(policy.optimizer, losses())
+
+        loss = policy.micro.until_it_fits(policy.model, gather)
+        norm = policy.optimizer.clip(settings.clip)
+        refuse_no_number(policy.progress.step + 1, loss, norm)
+        count = float(rollouts.mask[rows].sum())
+        ratio, clipped, off = torch.stack(made).sum(0) / count
+        if first:
+            assert_on_policy(policy.progress, float(off))
+            tally.add(1.0, **{"policy/ratio_first": ratio})
+        tally.add(count, **{"policy/ratio": ratio, "policy/clipped": clipped})
+        tally.add(1.0, **{"train/loss": torch.tensor(loss), "grad_norm": torch.tensor(norm)})
+        policy.optimizer.step(lr)
+
+    def _lr(self) -> float:
+        peak, policy = self.policy.progress.lr, self.policy
+        floor = peak * self.settings.min_lr_ratio
+        return cosine_lr(policy.progress.step, peak=peak, floor=floor, warmup=policy.warmup, total=policy.steps)
+
+
+def advantages(rewards: NDArray[np.float32], group: int, spread: str) -> NDArray[np.float32]:
+    """A_i of completions (B,) that stand group by group. spread: what they are divided by: group, batch or none.
+
+    The spread is the sample's, with one degree of freedom less.
+    """
+    groups = rewards.reshape(-1, group).astype(np.float64)
+    centred = groups - groups.mean(1, keepdims=True)
+    if spread == "group":
+        centred /= groups.std(1, ddof=1, keepdims=True) + TINY
+    elif spread == "batch":
+        centred /= rewards.astype(np.float64).std(ddof=1) + TINY
+    return centred.reshape(-1).astype(np.float32)
+
+
+def token_weights(mask_BT: Tensor, normalise: str, longest: int) -> Tensor:
+    """w of the formula above for a minibatch's tokens (B, T). longest: tokens that a completion may have."""
+    if normalise == "sequence":
+        return mask_BT / mask_BT.sum(1, keepdim=True).clamp(min=1) / len(mask_BT)
+    if normalise == "token":
+        return mask_BT / mask_BT.sum().clamp(min=1)
+    return mask_BT / (len(mask_BT) * longest)
+
+
+def grpo_loss(
+    logprobs_BT: Tensor,
+    old_BT: Tensor,
+    reference_BT: Tensor,
+    advantages_B: Tensor,
+    weights_BT: Tensor,
+    *,
+    low: float,
+    high: float,
+    beta: float,
+) -> tuple[Tensor, Tensor]:
+    """L of the formula above, and the sums over tokens of ρ, of 1 where the clip holds, and of |log ρ|: (3,)."""
+    log_ratio_BT = logprobs_BT - old_BT
+    loss_BT, clipped_BT = clipped_surrogate(log_ratio_BT, advantages_B[:, None], low, high)
+    if beta:
+        loss_BT = loss_BT + beta * k3(logprobs_BT, reference_BT)
+    with torch.no_grad():
+        real = (weights_BT > 0).float()
+        sums = torch.stack([(x * real).sum() for x in (log_ratio_BT.exp(), clipped_BT, log_ratio_BT.abs())])
+    return (loss_BT * weights_BT).sum(), sums

@@ -1,0 +1,43 @@
+"""KL from the reference, estimated from the policy's own samples, and a controller of what it costs.
+
+With x ~ π and r = π_ref(x) / π(x), each an estimate of KL(π ‖ π_ref) in nats:
+
+    k1 = − log r        k2 = ½ (log r)²        k3 = r − 1 − log r
+
+k1 and k3 are unbiased; k2 and k3 are never negative and vary less. Source: Schulman, Approximating KL Divergence
+(2020).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+MOST = 0.2
+"""Share by which one error may change the coefficient, over a whole horizon."""
+
+
+def k1(logprobs: Tensor, reference: Tensor) -> Tensor:
+    """log π − log π_ref of each sample; any shape."""
+    return logprobs - reference
+
+
+def k2(logprobs: Tensor, reference: Tensor) -> Tensor:
+    """½ (log π − log π_ref)² of each sample; any shape."""
+    return (logprobs - reference).square() / 2
+
+
+def k3(logprobs: Tensor, reference: Tensor) -> Tensor:
+    """r − 1 − log r of each sample; any shape. Its gradient is that of the KL where samples are the policy's."""
+    log_r = reference - logprobs
+    return log_r.exp() - 1 - log_r
+
+
+def adapted(coefficient: float, kl: float, *, target: float, horizon: int, completions: int) -> float:
+    """The coefficient after completions whose mean KL was `kl` nats: raised above the target, lowered below it.
+
+    e = clip(KL / target − 1, −0.2, 0.2);  β ← β (1 + e · completions / horizon)
+
+    Source: Ziegler et al., Fine-Tuning Language Models from Human Preferences (arXiv 1909.08593), section 2.2.
+    """
+    error = min(max(kl / target - 1, -MOST), MOST)
+    return coefficient * (1 + error * completions / horizon)
