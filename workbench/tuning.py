@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +16,8 @@ from stages.store.checkpoints import list_checkpoints, resolve_checkpoint
 from stages.store.datasets import Dataset, find_dataset, list_datasets
 from stages.store.errors import UserError
 from stages.store.rundir import list_runs
-from stages.store.specs import TRAINING, spec_of
-from stages.store.specs.parents import KINDS
+from stages.store.specs import spec_of
+from stages.store.specs.parents import KINDS, LANGUAGE_MODELS
 from stages.store.workspace import Workspace
 
 STANDING = 20
@@ -111,15 +111,15 @@ def context_of(folder: Path) -> int:
         return 0
 
 
-def tunable(workspace: Workspace) -> list[str]:
-    """Names of checkpoints that tuning may begin from: training runs that have one, then imported models."""
+def tunable(workspace: Workspace, made_by: Collection[str] = LANGUAGE_MODELS) -> list[str]:
+    """Names of checkpoints that a stage may begin from: runs of these stages that have one, then imported models."""
     names = []
     for run in list_runs(workspace):
         try:
             spec = run.spec()
         except UserError:
             continue
-        if spec.stage in TRAINING and list_checkpoints(run):
+        if spec.stage in made_by and list_checkpoints(run):
             names.append(spec.name)
     imported = sorted(path.parent.name for path in workspace.models.glob("*/config.json"))
     return list(dict.fromkeys([*names, *imported]))

@@ -58,9 +58,12 @@ class TuneScreen(StartScreen):
         ]
 
     def _beside_field(self, one: ExtraParent) -> Field:
-        """The choice of a parent beside the checkpoint: what was given, else nothing where nothing is needed."""
+        """The choice of a parent beside the checkpoint, which itself is offered last: another teaches better."""
         workspace = self.workbench.workspace
-        names = tunable(workspace) if one.of == "checkpoint" else [found.name for found in list_datasets(workspace)]
+        if one.of == "dataset":
+            names = [found.name for found in list_datasets(workspace) if found.info.kind == "text"]
+        else:
+            names = sorted(tunable(workspace, one.made_by), key=self.given["checkpoint"].__eq__)
         given = str(self.given.get(one.role) or "")
         return choice_field(one.role, _with(names if one.required else [NONE, *names], given), one.about)
 

@@ -19,6 +19,10 @@ KINDS: dict[str, tuple[str, ...]] = {
 """By stage: kinds of dataset it can train on."""
 
 
+LANGUAGE_MODELS = frozenset(("pretrain", "sft", "distill", "dpo", "grpo", "ppo"))
+"""Stages whose checkpoints go on with a text: what others go on from, and what is measured or sampled."""
+
+
 class ExtraParent(NamedTuple):
     """A parent that a stage has beside its dataset and the checkpoint it goes on from."""
 
@@ -27,12 +31,14 @@ class ExtraParent(NamedTuple):
     """For people, one sentence; where the parent may be left out, what happens then."""
     required: bool = True
     of: Literal["checkpoint", "dataset"] = "checkpoint"
+    made_by: frozenset[str] = LANGUAGE_MODELS
+    """Stages whose checkpoints a form offers for it."""
 
 
 _REFERENCE = ExtraParent(
     "reference", "Model that the policy is held near; left out: the checkpoint it goes on from.", required=False
 )
-_REWARD = ExtraParent("reward", "Reward model that scores completions; left out: as the settings say.", required=False)
+_REWARD = ExtraParent("reward", "Reward model that scores completions; left out: as the settings say.", False, made_by=frozenset(("reward",)))
 
 _PRETRAINING = ExtraParent(
     "pretraining", "Text dataset mixed into the updates (PPO-ptx); left out: none.", required=False, of="dataset"
