@@ -57,6 +57,8 @@ LORA_LR = 4
 """Adapters take a higher rate than whole weights."""
 EPS = 1e-5
 """Of AdamW: Huang et al. (arXiv 2403.17031), detail 19."""
+LOOKED_AT = 4
+"""Micro-batches that are computed together where no gradient is: nothing is kept for a backward pass."""
 SHOWN = 8
 """Rollouts that are kept to be read, at a time."""
 ROUNDING = {"fp32": 1e-3, "bf16": 5e-2}
@@ -225,7 +227,7 @@ class Policy:
     def in_parts(self, rollouts: Rollouts, figures: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """figures(inputs, targets) (n, b, t) of some rollouts at a time, for all: (n, B, T), 0 beyond."""
         found = None
-        for rows, inputs, targets in self.parts(rollouts, np.arange(len(rollouts))):
+        for rows, inputs, targets in self.parts(rollouts, np.arange(len(rollouts)), LOOKED_AT):
             part = figures(inputs, targets)
             if found is None:
                 found = part.new_zeros(len(part), *rollouts.targets.shape)
@@ -233,9 +235,12 @@ class Policy:
         assert found is not None
         return found
 
-    def parts(self, rollouts: Rollouts, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Tensor, Tensor]]:
-        """These rows, as many as are computed at once, with inputs and targets cut to the longest of them."""
-        for part in self.micro.parts(rows):
+    def parts(
+        self, rollouts: Rollouts, rows: NDArray[np.int64], times: int = 1
+    ) -> Iterator[tuple[NDArray[np.int64], Tensor, Tensor]]:
+        """These rows, `times` as many as a micro-batch at once, with inputs and targets cut to the longest of them."""
+        at_once = self.micro.rows * times
+        for part in (rows[start : start + at_once] for start in range(0, len(rows), at_once)):
             width = rollouts.width(part)
             yield part, rollouts.inputs[part, :width], rollouts.targets[part, :width]
 
@@ -308,7 +313,7 @@ class Policy:
         self.fixed.answer(self.run, self.progress.step, self.model)
 
     def evaluate(self) -> dict[str, float]:
-        """Reward, as it is scored, and KL of the likeliest answers to held-out prompts; nothing where there are none."""
+        """Reward, as it is scored, and KL of the likeliest answers to held-out prompts; nothing when there are none."""
         self._last_evaluation = self.progress.step
         asked = self.held_out.asked[: self.settings.eval_prompts]
         if not asked:

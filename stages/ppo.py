@@ -1,0 +1,344 @@
+"""PPO: completions earn a reward, less for straying from the reference; a value model says what was to be expected.
+
+    r_t = − β (log π_old(x_t) − log π_ref(x_t)) + [t is the last] score        δ_t = r_t + γ V(s_{t+1}) − V(s_t)
+    A_t = Σ_l (γλ)^l δ_{t+l},  whitened over a step's tokens                     R_t = A_t + V(s_t), before whitening
+
+    L(θ) = mean_t − min( ρ_t A_t, clip(ρ_t, 1 ± ε) A_t )
+         + c ½ mean_t max( (V_t − R_t)², (clip(V_t, V_old ± ε_v) − R_t)² )
+         + γ_ptx (− mean log p over tokens of the pre-training text)
+
+Sources: Schulman et al., Proximal Policy Optimization Algorithms (arXiv 1707.06347), eqs. 7 and 9; for A_t: Schulman et
+al., High-Dimensional Continuous Control Using Generalized Advantage Estimation (arXiv 1506.02438), eq. 16; for r_t and
+the mix with pre-training: Ouyang et al. (arXiv 2203.02155), eq. 2; for what else makes it work: Huang et al., The N+
+Implementation Details of RLHF with PPO (arXiv 2403.17031).
+
+Shapes: B completions, T tokens of prompt and completion less one, as in `stages.rollouts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stages.critic import Critic, open_critic
+from stages.data.packing import Blocks, token_shards
+from stages.data.tokenizer import FILE as TOKENIZER
+from stages.data.tokenizer import TextTokenizer
+from stages.kl import adapted
+from stages.loop import cosine_lr, honour, load_moments, refuse_no_number, set_up_torch
+from stages.memory import forget_gradients
+from stages.optim import AdamW
+from stages.policy import EPS, Looked, Policy, Tally, assert_on_policy, clipped_surrogate, open_policy
+from stages.precision import choose_precision
+from stages.rollouts import Rollouts
+from stages.run import Run
+from stages.store.errors import UserError
+from stages.store.files import sha256_file
+from stages.store.specs.ppo import PPO
+from stages.store.tokenizers import Tokenizer, TokenizerInfo
+
+TINY = 1e-8
+"""Added to a variance before it divides."""
+
+
+def run(run: Run) -> dict[str, Any]:
+    """Improve the policy until the last step; what was reached."""
+    job = prepare(run)
+    policy = job.policy
+    policy.begin()
+    while policy.progress.step < policy.steps:
+        honour(run, policy.save, policy.progress)
+        policy.log(job.step())
+        if policy.due(policy.settings.checkpoint_every):
+            policy.save()
+    policy.save()
+    return policy.result()
+
+
+def prepare(run: Run) -> Job:
+    """Read the prompts, open actor, critic and reference or resume them, and restore the random numbers last."""
+    settings = run.settings(PPO)
+    device = set_up_torch(run, deterministic=settings.deterministic)
+    policy, opened = open_policy(run, settings, device, group=1, coefficient=settings.kl)
+    reward = run.checkpoint("reward") if run.has("reward") else None
+    source = opened.checkpoint.path if opened.checkpoint else None
+    critic = open_critic(settings.value, policy.model, policy.base, reward, source, seed=settings.seed)
+    optimizer = AdamW(
+        critic.own,
+        betas=(settings.beta1, settings.beta2),
+        weight_decay=settings.weight_decay,
+        eps=EPS,
+        compute_dtype=choose_precision(policy.progress.precision, device).dtype,
+    )
+    policy.others["value"] = optimizer
+    pad = policy.tokenizer.pad_id
+    policy.write_more = lambda folder: critic.save(folder, pad_id=pad)
+    job = Job(settings, policy, critic, optimizer, read_pretraining(run, policy))
+    if policy.progress.micro_batch is None:
+        policy.try_memory(lambda x, y: torch.stack(critic(x, y, 1.0)).sum())
+        forget_gradients(critic.own)
+    if opened.checkpoint:
+        load_moments(opened.checkpoint, optimizer, "value")
+    opened.restore_random(settings.seed)
+    return job
+
+
+def read_pretraining(run: Run, policy: Policy) -> Blocks | None:
+    """The blocks of the text that is mixed in, if there is one."""
+    if not run.has("pretraining"):
+        return None
+
+    def encoding(done: int, total: int) -> None:
+        run.progress(done, total, unit="bytes", phase="encoding")
+
+    dataset, base = run.dataset("pretraining"), policy.base
+    vocabulary = TextTokenizer.load(base).vocab_size
+    info = TokenizerInfo(name=base.name, type="", vocab_size=vocabulary, digest=sha256_file(base / TOKENIZER))
+    tokens = token_shards(dataset, Tokenizer(base, info), encoding)
+    blocks = Blocks(tokens.train, policy.model.config.context, policy.settings.seed)
+    if not len(blocks):
+        raise UserError(f"The text of {dataset.name!r} is shorter than a block of the model's context.")
+    return blocks
+
+
+class Batch(NamedTuple):
+    """Rollouts with what the updates of a step are about: (B, T) each, 0 where no target is."""
+
+    rollouts: Rollouts
+    seen: Looked
+    values: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+
+@dataclass
+class Job:
+    """A run of PPO at work."""
+
+    settings: PPO
+    policy: Policy
+    critic: Critic
+    critic_optimizer: AdamW
+    pretraining: Blocks | None
+
+    def step(self) -> dict[str, float]:
+        """Rollouts, rewards, and the updates they are worth; the step's figures."""
+        policy, settings, progress = self.policy, self.settings, self.policy.progress
+        rollouts = policy.roll()
+        raw = policy.scores(rollouts)
+        with policy.pace.step(rollouts.tokens):
+            scores = self._shaped(raw) - policy.penalties(rollouts)
+            batch, earned = self._estimate(rollouts, scores)
+            tally, rate = Tally(), self._rate()
+            for number, rows in enumerate(policy.minibatches(len(rollouts))):
+                self._update(batch, rows, number, tally, rate)
+        policy.show(rollouts, earned.tolist(), batch.seen, batch.advantages)
+        figures = policy.measures(rollouts, batch.seen)
+        row = {
+            **tally.means(),
+            "lr": progress.lr * rate,
+            "reward/mean": float(earned.mean()),
+            "reward/std": float(earned.std(correction=0)),
+            "reward/raw": sum(raw) / len(raw),
+            "policy/advantage_std": _std(batch.returns - batch.values, rollouts.mask),
+            "policy/coefficient": progress.coefficient,
+            "value/explained_variance": explained_variance(batch.values, batch.returns, rollouts.mask),
+            **figures,
+        }
+        if settings.kl_target is not None:
+            progress.coefficient = adapted(
+                progress.coefficient,
+                figures["policy/kl"],
+                target=settings.kl_target,
+                horizon=settings.kl_horizon,
+                completions=len(rollouts),
+            )
+        progress.step += 1
+        progress.tokens_seen += rollouts.tokens
+        return row
+
+    def _shaped(self, raw: list[float]) -> NDArray[np.float32]:
+        """Scores, normalised by all seen so far if they are to be."""
+        scores = np.array(raw, np.float32)
+        if self.settings.normalise == "none":
+            return scores
+        moments = self.policy.progress.rewards
+        moments.add(raw)
+        return ((scores - moments.mean) / np.float32(moments.std + TINY)).astype(np.float32)
+
+    @torch.no_grad()
+    def _estimate(self, rollouts: Rollouts, scores: NDArray[np.float32]) -> tuple[Batch, Tensor]:
+        """What the actor, the reference and the critic think, and what follows for the updates; and rewards (B,)."""
+        policy, settings, mask = self.policy, self.settings, rollouts.mask
+        logprobs, entropy, values = policy.in_parts(
+            rollouts, lambda x, y: torch.stack(self.critic(x, y, settings.temperature))
+        )
+        seen = Looked(logprobs, entropy, policy.by_reference(rollouts))
+        rewards = token_rewards(
+            logprobs, seen.reference, torch.from_numpy(scores).to(mask.device), mask, policy.progress.coefficient
+        )
+        earned = rewards.sum(1)
+        if settings.whiten_rewards:
+            rewards = whiten(rewards, mask, shift=False)
+        advantages, returns = gae(rewards, values, mask, settings.gamma, settings.gae_lambda)
+        return Batch(rollouts, seen, values, whiten(advantages, mask), returns), earned.cpu()
+
+    def _update(self, batch: Batch, rows: NDArray[np.int64], number: int, tally: Tally, rate: float) -> None:
+        """One update of actor and critic, from these rows and, if there is one, the pre-training text."""
+        policy, settings, progress = self.policy, self.settings, self.policy.progress
+        count = float(batch.rollouts.mask[rows].sum())
+        figures = policy.micro.until_it_fits(policy.model, lambda: self._gather(batch, rows, count, number))
+        norm = policy.optimizer.clip(settings.clip)
+        self.critic_optimizer.clip(settings.clip)
+        sums = figures / count
+        loss, value_loss, ratio, clipped, off = sums.unbind()
+        total = float(loss + settings.value_coefficient * value_loss)
+        refuse_no_number(progress.step + 1, total, norm)
+        if number == 0:
+            assert_on_policy(progress, float(off))
+            tally.add(1.0, **{"policy/ratio_first": ratio})
+        tally.add(count, **{"policy/ratio": ratio, "policy/clipped": clipped, "value/loss": value_loss})
+        tally.add(1.0, **{"train/loss": torch.tensor(total), "grad_norm": torch.tensor(norm)})
+        policy.optimizer.step(progress.lr * rate)
+        self.critic_optimizer.step((settings.value_lr or progress.lr) * rate)
+
+    def _gather(self, batch: Batch, rows: NDArray[np.int64], count: float, number: int) -> Tensor:
+        """Gradients of an update, gathered in both optimisers; the sums over tokens that `ppo_losses` gives."""
+        settings, mask, sums = self.settings, batch.rollouts.mask, None
+        self.critic.own.zero_grad(set_to_none=True)  # those of an update that ran out of memory
+        for place, (part, inputs, targets) in enumerate(self.policy.parts(batch.rollouts, rows)):
+            width = inputs.shape[1]
+            logprobs, _, values = self.critic(inputs, targets, settings.temperature)
+            found = ppo_losses(
+                logprobs,
+                values,
+                batch.seen.logprobs[part, :width],
+                batch.values[part, :width],
+                batch.advantages[part, :width],
+                batch.returns[part, :width],
+                mask[part, :width],
+                settings=settings,
+            )
+            ((found[0] + settings.value_coefficient * found[1]) / count).backward()
+            self._take(first=place == 0)
+            sums = found.detach() if sums is None else sums + found.detach()
+        for loss in self._pretraining_losses(number):
+            loss.backward()
+            self.policy.optimizer.gather(first=False)
+        assert sums is not None
+        return sums
+
+    def _take(self, *, first: bool) -> None:
+        self.policy.optimizer.gather(first=first)
+        self.critic_optimizer.gather(first=first)
+
+    def _pretraining_losses(self, number: int) -> Iterator[Tensor]:
+        """γ_ptx times the loss on the next blocks of text, some at a time."""
+        if self.pretraining is None or not self.settings.ptx:
+            return
+        policy, count = self.policy, self.settings.ptx_batch
+        updates = self.settings.passes * self.settings.minibatches
+        start = (policy.progress.step * updates + number) * count
+        blocks = self.pretraining.batch(start, count)
+        for part in policy.micro.parts(np.arange(count)):
+            tokens = torch.from_numpy(blocks[part]).to(policy.model.tokens.device)
+            loss = policy.model(tokens[:, :-1], tokens[:, 1:])
+            yield self.settings.ptx * loss * (len(part) / count)
+
+    def _rate(self) -> float:
+        """The learning rate of this step as a share of the peak."""
+        policy, floor = self.policy, self.settings.min_lr_ratio
+        return cosine_lr(policy.progress.step, peak=1.0, floor=floor, warmup=policy.warmup, total=policy.steps)
+
+
+def token_rewards(
+    logprobs_BT: Tensor, reference_BT: Tensor, scores_B: Tensor, mask_BT: Tensor, coefficient: float
+) -> Tensor:
+    """r_t of the formula above (B, T): the KL penalty on each token, the score on the last one."""
+    rewards_BT = -coefficient * (logprobs_BT - reference_BT) * mask_BT
+    last_B1 = last_targets(mask_BT)[:, None]
+    return rewards_BT.scatter_add(1, last_B1, scores_B[:, None].to(rewards_BT.dtype))
+
+
+def last_targets(mask_BT: Tensor) -> Tensor:
+    """The place of each row's last target: (B,) int64."""
+    places_T = torch.arange(mask_BT.shape[1], device=mask_BT.device)
+    return (places_T * (mask_BT > 0)).amax(1)
+
+
+def gae(rewards_BT: Tensor, values_BT: Tensor, mask_BT: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
+    """A_t before whitening, and R_t: (B, T) each, 0 where no target is. A row's targets stand side by side.
+
+    The sum over l is a product with a triangular matrix, so that no loop goes over tokens. Nothing follows the last
+    target: its next value is 0, whether the completion came to an end or was cut off.
+    """
+    values_BT = values_BT * mask_BT
+    next_BT = torch.cat((values_BT[:, 1:], torch.zeros_like(values_BT[:, :1])), 1)
+    delta_BT = (rewards_BT + gamma * next_BT - values_BT) * mask_BT
+    places_T = torch.arange(values_BT.shape[1], device=values_BT.device, dtype=values_BT.dtype)
+    ahead_TT = places_T[:, None] - places_T  # from t (column) to t + l (row)
+    powers_TT = torch.where(ahead_TT >= 0, (gamma * lam) ** ahead_TT.clamp(min=0), 0.0)
+    advantages_BT = (delta_BT @ powers_TT) * mask_BT
+    return advantages_BT, (advantages_BT + values_BT) * mask_BT
+
+
+def whiten(values_BT: Tensor, mask_BT: Tensor, *, shift: bool = True) -> Tensor:
+    """Values scaled to variance 1 over the mask, and to mean 0 if they are to be shifted; 0 outside the mask.
+
+    The variance is the sample's, with one degree of freedom less (Huang et al., detail 17).
+    """
+    mean = masked_mean(values_BT, mask_BT)
+    variance = masked_variance(values_BT, mask_BT)
+    whitened_BT = (values_BT - mean) * torch.rsqrt(variance + TINY)
+    return (whitened_BT if shift else whitened_BT + mean) * mask_BT
+
+
+def masked_mean(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    return (values_BT * mask_BT).sum() / mask_BT.sum()
+
+
+def masked_variance(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """The sample's variance over the mask."""
+    apart_BT = (values_BT - masked_mean(values_BT, mask_BT)) * mask_BT
+    return apart_BT.square().sum() / (mask_BT.sum() - 1).clamp(min=1)
+
+
+def explained_variance(values_BT: Tensor, returns_BT: Tensor, mask_BT: Tensor) -> float:
+    """1 − Var(R − V) / Var(R): 1 is a perfect value model, 0 no better than the mean."""
+    spread = masked_variance(returns_BT, mask_BT)
+    return float(1 - masked_variance(returns_BT - values_BT, mask_BT) / (spread + TINY))
+
+
+def ppo_losses(
+    logprobs: Tensor,
+    values: Tensor,
+    old_logprobs: Tensor,
+    old_values: Tensor,
+    advantages: Tensor,
+    returns: Tensor,
+    mask: Tensor,
+    *,
+    settings: PPO,
+) -> Tensor:
+    """Sums over tokens of the policy's loss, the value loss, ρ, 1 where the clip holds, and |log ρ|: (5,).
+
+    All arguments (B, T). The losses are differentiable.
+    """
+    log_ratio = (logprobs - old_logprobs) * mask
+    loss, clipped = clipped_surrogate(log_ratio, advantages, settings.clip_low, settings.clip_high)
+    errors = (values - returns).square()
+    if settings.value_clip:
+        near = old_values + (values - old_values).clamp(-settings.value_clip, settings.value_clip)
+        errors = torch.maximum(errors, (near - returns).square())
+    figures = (loss, errors / 2, log_ratio.detach().exp(), clipped, log_ratio.detach().abs())
+    return torch.stack([(each * mask).sum() for each in figures])
+
+
+def _std(values_BT: Tensor, mask_BT: Tensor) -> float:
+    return float(masked_variance(values_BT, mask_BT).sqrt())
