@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.content import Content
 
+from stages.store.specs import TRAINING, spec_of
 from workbench.screens.base import PlaceScreen
 from workbench.themes import NAMES, textual_name
 
@@ -50,9 +51,13 @@ class Commands(Provider):
             yield Command(_title(binding.id, binding.description), binding.tooltip, run)
         for name in NAMES:
             yield Command(f"theme: {name}", "Change the colours.", partial(setattr, app, "theme", textual_name(name)))
-        if isinstance(self.screen, PlaceScreen) and "runs.evaluate" not in seen and "run.evaluate" not in seen:
-            start = partial(cast("WorkbenchApp", app).start_run, "evaluate")
-            yield Command("checkpoints: evaluate", "Measure checkpoints on a dataset.", start)
+        if not isinstance(self.screen, PlaceScreen):
+            return
+        start_run = cast("WorkbenchApp", app).start_run
+        if "runs.evaluate" not in seen and "run.evaluate" not in seen:
+            yield Command("checkpoints: evaluate", "Measure checkpoints on a dataset.", partial(start_run, "evaluate"))
+        for stage in TRAINING:
+            yield Command(f"train: {stage}", (spec_of(stage).__doc__ or "").strip(), partial(start_run, stage))
 
 
 def _title(id_: str, description: str) -> str:

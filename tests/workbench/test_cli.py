@@ -97,6 +97,15 @@ def test_from_a_text_to_a_completion(command: Command, text: Path, workspace: Wo
     assert "finished at step 4: val/loss" in out
     assert "4/4 steps" in err
 
+    taught = ["--from", "first", "--set", "steps=2", "--set", "threads=1", "--set", "device=cpu", "--set", "alpha=1"]
+    code, _, err = command("train", "distill", "--data", "sea", *taught)
+    assert code == 2 and "Missing option '--teacher'" in err
+    code, out, err = command("train", "distill", "--data", "sea", "--teacher", "first@4", "--name", "pupil", *taught)
+    assert code == 0, err
+    assert "pupil: from first at step 4, on sea, teacher first@4." in out
+    parents = json.loads(command("runs", "show", "pupil", "--json")[1])["parents"]
+    assert parents["teacher"]["name"].endswith("step-4") and parents["teacher"]["state"] == "present"
+
     code, out, err = command(
         "chat", "first", "--once", "Line 7", "--set", "max_new_tokens=24", "--set", "seed=1", "--device", "cpu"
     )

@@ -13,7 +13,16 @@ from stages.store.records import Message
 from stages.store.workspace import Workspace
 from tests.stages.data.chats import chat_dataset
 from tests.stages.sft_helpers import chat_workspace
-from tests.workbench.conftest import CREATED, SIZES, add_dataset, screen_text, settled, wait_for
+from tests.workbench.conftest import (
+    CREATED,
+    SIZES,
+    add_checkpoint,
+    add_dataset,
+    add_run,
+    screen_text,
+    settled,
+    wait_for,
+)
 from workbench import runs
 from workbench.app import WorkbenchApp
 from workbench.screens.mask import MaskScreen, painted
@@ -76,6 +85,34 @@ async def test_the_form_is_filled_in_and_launches(
     stage, name, settings, rest = launched[0]
     assert (stage, name, settings["epochs"]) == ("sft", "world-tiny-sft", 8.0)
     assert (rest["dataset"], rest["checkpoint"]) == ("world-chat", "world-tiny") and not rest.get("tokenizer")
+
+
+async def test_the_form_of_distillation_asks_for_a_teacher(
+    make_app: MakeApp, chatty: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another than the student, as far as there is one; conversations and text alike."""
+    teacher = add_run(chatty, "pretrain", "large", created=CREATED - 50)
+    add_checkpoint(teacher, 100)
+    add_checkpoint(add_run(chatty, "reward", "judge", created=CREATED + 50), 100)
+    launched: list[tuple[Any, ...]] = []
+
+    def launch(_: Workspace, stage: str, name: str, settings: dict[str, Any], **rest: Any) -> Any:
+        launched.append((stage, name, settings, rest))
+        return next(iter(runs.list_runs(chatty)))
+
+    monkeypatch.setattr(runs, "launch", launch)
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        app.start_run("distill", {"dataset": "world", "alpha": 1.0})
+        await settled(pilot)
+        rows = app.screen.query_one(SpecForm).rows
+        assert [rows[name].text for name in ("dataset", "checkpoint", "teacher")] == ["world", "world-tiny", "large"]
+        assert "judge" not in rows["teacher"].field.choices
+        await pilot.press("ctrl+r")
+        await wait_for(pilot, lambda: launched)
+    stage, name, settings, rest = launched[0]
+    assert (stage, name, settings["alpha"]) == ("distill", "world-tiny-distill", 1.0)
+    assert (rest["checkpoint"], rest["extra"]) == ("world-tiny", {"teacher": "large"}) and "teacher" not in rest
 
 
 async def test_without_conversations_the_form_says_what_is_missing(make_app: MakeApp, populated: Workspace) -> None:

@@ -27,7 +27,15 @@ from workbench.runs import run_names, unique_name
 from workbench.screens.launch import LaunchScreen
 from workbench.widgets.form import SpecForm, choice_field, text_field
 
-TITLES = {"pretrain": "Pre-train a model", "sft": "Tune a model on conversations"}
+TITLES = {
+    "pretrain": "Pre-train a model",
+    "sft": "Tune a model on conversations",
+    "distill": "Distil a larger model into a smaller one",
+    "reward": "Train a reward model on preferences",
+    "dpo": "Tune a model on preferences, without a reward model (DPO)",
+    "grpo": "Improve a model by rewards of groups of answers (GRPO)",
+    "ppo": "Improve a model by rewards (PPO)",
+}
 
 
 class StartScreen(LaunchScreen):

@@ -38,7 +38,12 @@ class ExtraParent(NamedTuple):
 _REFERENCE = ExtraParent(
     "reference", "Model that the policy is held near; left out: the checkpoint it goes on from.", required=False
 )
-_REWARD = ExtraParent("reward", "Reward model that scores completions; left out: as the settings say.", False, made_by=frozenset(("reward",)))
+_REWARD = ExtraParent(
+    "reward",
+    "Reward model that scores completions; left out: as the settings say.",
+    False,
+    made_by=frozenset(("reward",)),
+)
 
 _PRETRAINING = ExtraParent(
     "pretraining", "Text dataset mixed into the updates (PPO-ptx); left out: none.", required=False, of="dataset"
