@@ -89,12 +89,14 @@ class JudgeScreen(PlaceScreen):
         self.to_settle = list(settle)
         """Places where judgements disagree, this one first; empty when there is other work."""
         self._settling = bool(settle)
+        self._over: bool | None = None
+        """Whether nothing waits; None before anything was asked for."""
         self.session: Session | None = None
         self.order, self.ratings = Order(0), Ratings(0)
         self.note = ""
         self.cursor = 0
         self._differences = self._markdown = False
-        self._last = Content()
+        self._last = self._prompt = Content()
         self._sent = self._unsaved = ""
         """A written answer that is saved, or that the disk did not take: then the next one begins with it."""
 
@@ -153,7 +155,7 @@ class JudgeScreen(PlaceScreen):
         self._unsaved = ""
         writing = self.mode == "write" and shown is not None
         with self.app.batch_update():
-            self.query_one("#prompt", Static).update(asked(shown) if shown is not None else self._all_done())
+            self._ask(asked(shown) if shown is not None else self._all_done())
             self.query_one("#asked").border_title = heading(shown, len(self.to_settle))
             self.query_one("#asked").scroll_home(animate=False)
             await self._show_candidates(shown if not writing else None)
@@ -166,13 +168,23 @@ class JudgeScreen(PlaceScreen):
             self._focus()
         self._differ()
         self._restore()
-        self.refresh_bindings()
+        if self._over != (shown is None):
+            self._over = shown is None
+            self.refresh_bindings()
+
+    def _ask(self, prompt: Content) -> None:
+        """Show a prompt. The screen is laid out anew only when it takes more or fewer lines."""
+        where = self.query_one("#prompt", Static)
+        width = where.size.width
+        heights = [text.get_height(where.styles.get_rules(), width) if width else 0 for text in (self._prompt, prompt)]
+        self._prompt = prompt
+        where.update(prompt, layout=not width or heights[0] != heights[1])
 
     def _empty(self, answer: Prompt) -> None:
         """Take out what was sent. What was typed since is the beginning of the next answer."""
         if self._sent:
             answer.take(self._sent)
-        else:
+        elif answer.text:
             answer.text = ""
         self._sent = ""
 
@@ -214,17 +226,16 @@ class JudgeScreen(PlaceScreen):
             if self.mode == "rate":
                 score = self.ratings.scores[candidate.number]
                 candidate.say(f"rated {score}" if score is not None else "")
-                candidate.set_class(score is not None, "-ranked")
             else:
                 ranked = candidate.number in self.order.ranked
                 rank = ranks[candidate.number]
                 candidate.say(f"{'=' if rank in tied else ''}{ORDINALS[rank - 1]}" if ranked else "")
-                candidate.set_class(ranked, "-ranked")
         session = self.session
         judging = session is not None and session.shown is not None and self.mode != "write"
         said = order_line(self.mode, self.order, self.ratings, self.note) if judging else Content()
-        self.query_one("#order", Static).update(said)
-        self.query_one("#saved", Static).update(saved_line(session, self._last) if session is not None else Content())
+        saved = saved_line(session, self._last) if session is not None else Content()
+        self.query_one("#order", Static).update(said, layout=False)  # each is one line, whatever it says
+        self.query_one("#saved", Static).update(saved, layout=False)
 
     def _all_done(self) -> Content:
         if self.session is None or not self.session.set.prompts:

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.containers import ScrollableContainer, Vertical
+from textual.content import Content
 from textual.widgets import Markdown
 
 from stages.store.chat import REASONS
@@ -43,7 +44,7 @@ class Candidate(Vertical):
     def __init__(self, number: int, completion: Completion) -> None:
         super().__init__(classes="candidate pane")
         self.number, self.completion = number, completion
-        self.border_title = str(number + 1)
+        self._said = (Content(), Content())
         self._other: str | None = None
         self._markdown = False
         self.say("")
@@ -57,7 +58,6 @@ class Candidate(Vertical):
     def put(self, completion: Completion) -> None:
         """Show another completion in the place of this one, as it is."""
         self.completion, self._other = completion, None
-        self.remove_class("-ranked")
         self.say("")
         self._write()
 
@@ -66,11 +66,16 @@ class Candidate(Vertical):
         return self.query_one(Reading)
 
     def say(self, standing: str) -> None:
-        """Show where the candidate stands (a rank, a rating) beside its length."""
+        """Show where the candidate stands (a rank, a rating) beside its length, both in colour where it has a place.
+
+        The colour is part of the text: a class would have the style sheet applied to all below, at every key.
+        """
         text, ended = self.completion.text, self.completion.ended
         reason = REASONS.get(ended, "") if ended else ""  # type: ignore[call-overload]  # what an import says may be anything
-        facts = [standing, f"{len(text):,} characters", reason]
-        self.border_subtitle = content(" · ".join(filter(None, facts)))
+        facts, style = [standing, f"{len(text):,} characters", reason], "$accent" if standing else ""
+        title, subtitle = content(str(self.number + 1), style), content(" · ".join(filter(None, facts)), style)
+        if (title, subtitle) != self._said:
+            self.border_title, self.border_subtitle = self._said = title, subtitle
 
     def differ(self, other: str | None) -> bool:
         """Mark what differs from another text, or nothing; False when the texts are too long for that."""
