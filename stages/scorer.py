@@ -54,6 +54,10 @@ class Scorer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the template's child process, if there is one."""
         self._masker.close()
 
     def score(self, messages: Sequence[Message], completion: str) -> Score:

@@ -17,6 +17,7 @@ from workbench.cli_evaluate import evaluate
 from workbench.cli_import import import_
 from workbench.cli_labels import labels
 from workbench.cli_models import models
+from workbench.cli_reward import reward, score
 from workbench.cli_runs import runs
 from workbench.cli_sample import sample
 from workbench.cli_tokenizer import tokenizer
@@ -47,7 +48,22 @@ def workbench() -> None:
     """The root of all commands."""
 
 
-for command in (data, tokenizer, train, runs, compare, evaluate, sample, labels, chat, models, doctor, import_):
+for command in (
+    data,
+    tokenizer,
+    train,
+    runs,
+    compare,
+    evaluate,
+    sample,
+    labels,
+    reward,
+    score,
+    chat,
+    models,
+    doctor,
+    import_,
+):
     workbench.add_command(command)
 
 

@@ -18,6 +18,9 @@ from stages.store.workspace import installation_root
 RANKED = 4_000
 """Ranked prompts of starter:world-preferences."""
 
+FLIPPED = 0.1
+"""Share of them that are ranked the wrong way round in starter:world-preferences-flipped."""
+
 
 def starter_kind(name: str) -> Kind:
     """The kind of a starter source's records."""
@@ -55,6 +58,8 @@ def _rows(name: str) -> Iterator[dict[str, Any]]:
         return conversations()
     if what == "world-preferences":
         return preferences("reward", RANKED)
+    if what == "world-preferences-flipped":
+        return preferences("reward", RANKED, flipped=FLIPPED)
     if what == "world-questions":
         return chain.from_iterable(questions(one) for one in PARTS)
     if what == "world-labelled":

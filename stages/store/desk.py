@@ -18,6 +18,7 @@ MAX_LINE = 64 * 1024 * 1024
 VERBS: dict[str, str] = {
     "data.check": "stages.data.doctor:check",
     "mask.of": "stages.data.masks:of",
+    "reward.score": "stages.rating:of",
     "source.look": "stages.data.look:look",
     "records.ready": "stages.data.browse:ready",
     "records.page": "stages.data.browse:page",

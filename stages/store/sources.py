@@ -25,6 +25,7 @@ STARTERS: dict[str, tuple[Kind, str]] = {
     "starter:world-chat": ("chat", "questions about the world with answers"),
     "starter:rankings": ("preference", "answers ranked by hand"),
     "starter:world-preferences": ("preference", "answers about the world, ranked by a rule"),
+    "starter:world-preferences-flipped": ("preference", "the same with one ranking in ten turned round"),
     "starter:probes": ("prompts", "twenty questions that show what a model is like"),
     "starter:world-questions": ("prompts", "every question about the world"),
     "starter:world-sft": ("prompts", "questions of the sft part"),

@@ -209,19 +209,25 @@ def conversations(part: Part = "sft", seed: int = 0) -> Iterator[Record]:
         yield {"messages": turns, "meta": meta(item) | {"style": style_of(turns[1]["content"])}}
 
 
-def preferences(part: Part, n: int, k: int = 4, seed: int = 0) -> Iterator[Record]:
+def preferences(part: Part, n: int, k: int = 4, seed: int = 0, flipped: float = 0.0) -> Iterator[Record]:
     """`n` prompts of a part, each with `k` (2 to 9) completions ranked by the rule, as records of kind preference.
 
     The prompts come in random order, each once before any comes again. Right and wrong answers of every style appear,
-    and answers that are cut off or stutter. Raises ValueError when `k` is out of range.
+    and answers that are cut off or stutter. A share of the rankings is `flipped`, which their meta says: the worst is
+    called best and so on. Raises ValueError when `k` is out of range.
     """
     if not 2 <= k <= 9:
         raise ValueError(f"k is {k}; a prompt takes 2 to 9 completions to rank")
     draw, order = Draw("preferences", WORLD_VERSION, part, k, seed), list[Item]()
+    careless = Draw("flips", WORLD_VERSION, part, k, seed)
     for _ in range(n):
         order = order or draw.shuffled(items(part))
         item = order.pop()
         texts = completions(item, k, draw)
         record: Record = {"messages": messages(item), "completions": texts, "annotator": "rule", "source": "world"}
         record["meta"] = meta(item)
-        yield record | {"ranks": rank(record, texts)}
+        ranks = rank(record, texts)
+        if careless.chance(flipped):
+            ranks = [max(ranks) + 1 - place for place in ranks]
+            record["meta"] |= {"flipped": True}
+        yield record | {"ranks": ranks}

@@ -132,3 +132,12 @@ def test_preferences_show_every_style_right_and_wrong() -> None:
         for text in record["completions"]
     }
     assert seen == {(right, style) for right in (True, False) for style in ("sentence", "terse", "rambling")}
+
+
+def test_a_share_of_the_rankings_is_turned_round_and_says_so() -> None:
+    straight, turned = list(world.preferences("reward", 1_000)), list(world.preferences("reward", 1_000, flipped=0.1))
+    assert [one["completions"] for one in turned] == [one["completions"] for one in straight]
+    marked = [(old, new) for old, new in zip(straight, turned, strict=True) if new["meta"].get("flipped")]
+    assert 70 < len(marked) < 130
+    assert all(new["ranks"] == [max(old["ranks"]) + 1 - place for place in old["ranks"]] for old, new in marked)
+    assert sum(old["ranks"] != new["ranks"] for old, new in zip(straight, turned, strict=True)) <= len(marked)
