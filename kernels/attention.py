@@ -9,44 +9,27 @@ serve; where it cannot, the measured choice is used and one line says so. It is 
 
 from __future__ import annotations
 
-import logging
 import os
-from functools import cache, lru_cache
+from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from itertools import pairwise
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from kernels import plain, reference, sdpa
-
-log = logging.getLogger(__name__)
+from kernels.choice import INTERPRETED, NO_GPU, Served, failure, guarded, record, say_once
 
 BACKENDS: dict[str, ModuleType] = {"reference": reference, "plain": plain, "sdpa": sdpa}
 """Modules with `attention` and, some, `attention_packed` and `attention_decode`. `triton` joins them when first used:
 importing it costs a process that has no GPU for nothing."""
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-"""Whether Triton's kernels run on the CPU, step by step, as their tests have it."""
-
 PLAIN_KEYS = 512
 """On a CPU, up to this many keys the plain path beats SDPA (bf16 1.1-5 x, fp32 1.1-2 x, forward and backward, D 32
 and 64, one and two threads of Zen 4), and beyond it loses by as much."""
-
-
-NO_GPU = "its kernels are for GPUs, and the call is not on one"
-
-
-class BackendRow(NamedTuple):
-    """One line of the report: which backend serves a kind of call, and why."""
-
-    call: str
-    device: str
-    dtype: str
-    backend: str
-    why: str
 
 
 Kind = tuple[str, torch.device, torch.dtype, bool, bool, str]
@@ -54,7 +37,6 @@ Kind = tuple[str, torch.device, torch.dtype, bool, bool, str]
 Triton cannot (empty when it can)."""
 
 _chosen: dict[Kind, ModuleType] = {}
-_report: dict[tuple[str, str, str, str], BackendRow] = {}
 
 
 def attention(
@@ -80,11 +62,12 @@ def attention(
     T, S = q.shape[2], k.shape[2]
     _check(q, k, v, q.shape[1], k.shape[1], window)
     lean = plain.serves(T, S, causal, window, bias is not None, key_lengths is not None, dropout > 0)
-    obstacle = _obstacle(q, k, v, scale, bias, dropout)
+    obstacle = _obstacle("attention", q, k, v, scale, bias, dropout)
     backend = _backend(("attention", q.device, q.dtype, S <= PLAIN_KEYS, lean, obstacle))
-    return backend.attention(
-        q, k, v, causal=causal, window=window, bias=bias, key_lengths=key_lengths, dropout=dropout, scale=scale
-    )
+    options = {"causal": causal, "window": window, "bias": bias, "key_lengths": key_lengths, "scale": scale}
+    if obstacle:
+        return backend.attention(q, k, v, dropout=dropout, **options)
+    return _watched(backend, attention, q, k, v, **options)
 
 
 def attention_packed(
@@ -104,9 +87,10 @@ def attention_packed(
     may be padded by repeating its last number.
     """
     _check(q, k, v, q.shape[1], k.shape[1], window)
-    backend = _backend(("attention_packed", q.device, q.dtype, True, False, _obstacle(q, k, v, scale)))
+    obstacle = _obstacle("attention_packed", q, k, v, scale)
+    backend = _backend(("attention_packed", q.device, q.dtype, True, False, obstacle))
     if hasattr(backend, "attention_packed"):
-        return backend.attention_packed(q, k, v, cu_seqlens, causal=causal, window=window, scale=scale)
+        return _watched(backend, attention_packed, q, k, v, cu_seqlens, causal=causal, window=window, scale=scale)
     ends = cu_seqlens.tolist()
     if ends[0] != 0 or ends != sorted(ends) or ends[-1] > len(q):
         raise ValueError(f"cu_seqlens must rise from 0 to at most the {len(q)} rows, but is {ends}")
@@ -135,21 +119,29 @@ def attention_decode(
     integers; window: only the last `window` of those -> (B, H, D). A length of 0 gives 0.
     """
     _check(q, k_cache, v_cache, q.shape[1], k_cache.shape[1], window)
-    backend = _backend(("attention_decode", q.device, q.dtype, True, True, _obstacle(q, k_cache, v_cache, scale)))
-    return backend.attention_decode(q, k_cache, v_cache, lengths, window=window, scale=scale)
+    obstacle = _obstacle("attention_decode", q, k_cache, v_cache, scale)
+    backend = _backend(("attention_decode", q.device, q.dtype, True, True, obstacle))
+    if obstacle:
+        return backend.attention_decode(q, k_cache, v_cache, lengths, window=window, scale=scale)
+    return _watched(backend, attention_decode, q, k_cache, v_cache, lengths, window=window, scale=scale)
 
 
-def backend_report(device: torch.device | str | None = None) -> list[BackendRow]:
-    """Which backend serves what, and why: the usual calls on this device, then what this process has met besides.
-
-    The device is the GPU where there is one, and the CPU otherwise, when None.
-    """
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+def decide_usual_calls(where: torch.device) -> None:
+    """Have the report name the backends of the usual calls on this device."""
     for call in ("attention", "attention_packed", "attention_decode"):
         for dtype in (torch.float32, torch.bfloat16):
             for few in (True, False) if call == "attention" else (True,):
                 _backend((call, where, dtype, few, True, _obstacle_on(where, dtype, 64)))
-    return list(_report.values())
+
+
+def _watched(backend: ModuleType, call: Callable[..., Tensor], *tensors: Tensor, **options: Any) -> Tensor:
+    """The backend's answer; Triton's kernels under a guard, whose way out is the same call through this door."""
+    function = getattr(backend, call.__name__)
+    if backend is not BACKENDS.get("triton"):
+        return function(*tensors, **options)
+    served = Served(call.__name__, tensors[0].device, tensors[0].dtype, tensors[0].shape[-1])
+    guard = {} if call is attention_decode else {"guard": served}
+    return guarded(served, lambda: function(*tensors, **guard, **options), lambda: call(*tensors, **options))
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, H: int, G: int, window: int | None) -> None:
@@ -174,17 +166,15 @@ def _choose(kind: Kind) -> ModuleType:
     if obstacle and device.type == "cuda":
         why = f"{why}; not triton: {obstacle}"
         if asked in ("", "triton"):
-            _say_once(f"Attention goes through PyTorch rather than Triton: {obstacle}.")
+            say_once(f"Attention goes through PyTorch rather than Triton: {obstacle}.")
     if asked and asked != name:
         reason = _unfit(asked, call, lean, obstacle)
         if reason:
-            _say_once(f"WORKBENCH_ATTENTION={asked} is passed over: {reason}.")
+            say_once(f"WORKBENCH_ATTENTION={asked} is passed over: {reason}.")
         else:
             name, why = asked, "named by WORKBENCH_ATTENTION"
     detail = f"{call}, {'up to' if few_keys else 'over'} {PLAIN_KEYS} keys" if call == "attention" else call
-    _report[(detail, str(device), str(dtype), name)] = BackendRow(
-        detail, str(device), str(dtype).removeprefix("torch."), name, why
-    )
+    record(detail, device, dtype, name, why)
     return _chosen.setdefault(kind, _module(name))
 
 
@@ -217,7 +207,7 @@ def _unfit(name: str, call: str, lean: bool, obstacle: str) -> str:
 
 
 def _obstacle(
-    q: Tensor, k: Tensor, v: Tensor, scale: float | None, bias: Tensor | None = None, dropout: float = 0.0
+    call: str, q: Tensor, k: Tensor, v: Tensor, scale: float | None, bias: Tensor | None = None, dropout: float = 0.0
 ) -> str:
     """Why the Triton kernels cannot take a call; empty when they can."""
     if q.device.type != "cuda" and not INTERPRETED:
@@ -230,9 +220,9 @@ def _obstacle(
         return "it gives a bias no gradient"
     if scale is not None and not scale > 0:
         return "it takes positive scales only"
-    if q.ndim == 3 and k.ndim == 4 and torch.is_grad_enabled() and (q.requires_grad or k.requires_grad):
+    if call == "attention_decode" and torch.is_grad_enabled() and (q.requires_grad or k.requires_grad):
         return "it gives decoding no gradient"
-    return _obstacle_on(q.device, q.dtype, q.shape[-1])
+    return _obstacle_on(q.device, q.dtype, q.shape[-1]) or failure(Served(call, q.device, q.dtype, q.shape[-1]))
 
 
 @cache
@@ -256,8 +246,3 @@ def _module(name: str) -> ModuleType:
     if name == "triton" and name not in BACKENDS:
         BACKENDS[name] = import_module("kernels.triton_backend")
     return BACKENDS[name]
-
-
-@lru_cache
-def _say_once(message: str) -> None:
-    log.warning(message)

@@ -28,6 +28,19 @@ class Config(NamedTuple):
     """Tiles in flight in a loop."""
 
 
+class Linear(NamedTuple):
+    """One way to cut the kernels of linear + cross-entropy."""
+
+    block_m: int
+    """Tokens of a tile."""
+    block_n: int
+    """Words of a tile."""
+    block_c: int
+    """Columns of one product."""
+    warps: int
+    stages: int
+
+
 KERNELS = ("forward", "backward_keys", "backward_queries", "decode")
 WIDTHS = (32, 64, 96, 128, 256)
 """Classes of head width: the least one that holds it. 40 counts as 64; 72, 80 and 96 as 96."""
@@ -43,8 +56,12 @@ FAMILIES = {
 INTERPRETED = Config(64, 64, 4, 1)
 """In Triton's interpreter, where each operation on a tile costs the same whatever its size."""
 
+INTERPRETED_LINEAR = Linear(64, 64, 64, 4, 1)
+
 _forced: dict[str, Config] = {}
 """What tests and the tuner put in place of the table, by kernel."""
+_forced_linear: dict[str, Linear] = {}
+"""The same for linear + cross-entropy, under the name linear."""
 
 
 def choose(
@@ -65,6 +82,15 @@ def choose(
 def _choose(kernel: str, arch: str, width: int, itemsize: int, causal: bool, short: bool, plain: bool) -> Config:
     tuned = tuned_here(arch).get(key_of(kernel, width, itemsize, causal, short, plain))
     return tuned or shipped(kernel, arch, width, itemsize, causal, short, plain)
+
+
+def choose_linear(arch: str, dtype: torch.dtype) -> Linear:
+    """The configuration of linear + cross-entropy on `arch`."""
+    if "linear" in _forced_linear:
+        return _forced_linear["linear"]
+    if arch == "interpreter":
+        return INTERPRETED_LINEAR
+    return LINEAR[FAMILIES.get(arch, "sm_86"), dtype.itemsize]
 
 
 def shipped(
@@ -215,3 +241,12 @@ _SINGLE = _table(
 )
 """fp32 in full precision runs on the ordinary units, whose registers hold both factors: small tiles on every chip."""
 TABLE |= {(family, 4): _SINGLE for family in set(FAMILIES.values())}
+
+LINEAR: dict[tuple[str, int], Linear] = {
+    ("sm_80", 2): Linear(128, 128, 32, 8, 4),
+    ("sm_86", 2): Linear(128, 128, 32, 8, 4),
+    ("sm_90", 2): Linear(128, 256, 64, 8, 3),
+    ("sm_100", 2): Linear(128, 256, 64, 8, 3),
+    ("gfx942", 2): Linear(128, 128, 32, 8, 1),
+} | {(family, 4): Linear(64, 64, 16, 8, 2) for family in set(FAMILIES.values())}
+"""Linear + cross-entropy, by family and bytes of an element: the tiles of a plain matrix product."""

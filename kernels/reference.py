@@ -83,3 +83,14 @@ def attention_decode(
         hidden_BS = hidden_BS | (key < lengths[:, None] - window)
     bias = torch.zeros(hidden_BS.shape, dtype=q.dtype, device=q.device).masked_fill(hidden_BS, float("-inf"))
     return attention(q[:, :, None], k_cache, v_cache, bias=bias[:, None, None], scale=scale)[:, :, 0]
+
+
+def linear_cross_entropy(
+    h_NC: Tensor, weight_VC: Tensor, targets_N: Tensor, *, ignored: int = -100, z_loss: float = 0.0
+) -> Tensor:
+    """Losses (N,) in the dtype of h; 0 where a target is ignored. See the door, `kernels.linear_cross_entropy`."""
+    kept_N = targets_N != ignored
+    logits_NV = h_NC @ weight_VC.T
+    lse_N = logits_NV.logsumexp(-1)
+    picked_N = logits_NV.gather(1, targets_N.where(kept_N, 0)[:, None])[:, 0]
+    return (lse_N - picked_N + z_loss * lse_N**2).where(kept_N, 0.0)

@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from kernels import configs
 from kernels import triton_attention as kernels
+from kernels.choice import Served, guarded
 from kernels.triton_decode import attention_decode
 from kernels.triton_packed import tile_table
 
@@ -52,14 +53,19 @@ def attention(
     key_lengths: Tensor | None = None,
     dropout: float = 0.0,
     scale: float | None = None,
+    guard: Served | None = None,
 ) -> Tensor:
-    """q (B, H, T, D); k, v (B, G, S, D) -> (B, H, T, D), laid out as (B, T, H, D). See the door."""
+    """q (B, H, T, D); k, v (B, G, S, D) -> (B, H, T, D), laid out as (B, T, H, D). See the door.
+
+    guard: what to switch off should a kernel of the backward pass fail, PyTorch then finding the gradients; when None,
+    it raises what it raises.
+    """
     assert not dropout and (scale is None or scale > 0)
     if bias is not None:
         bias = bias.expand(q.shape[0], q.shape[1], q.shape[2], k.shape[2])
     if key_lengths is not None:
         key_lengths = key_lengths.to(q.device)
-    return _Attention.apply(q, k, v, bias, key_lengths, None, causal, window, scale)
+    return _Attention.apply(q, k, v, bias, key_lengths, None, causal, window, scale, guard)
 
 
 def attention_packed(
@@ -71,10 +77,14 @@ def attention_packed(
     causal: bool,
     window: int | None = None,
     scale: float | None = None,
+    guard: Served | None = None,
 ) -> Tensor:
-    """q (N, H, D); k, v (N, G, D); document i is rows cu_seqlens[i] to cu_seqlens[i + 1] -> (N, H, D)."""
+    """q (N, H, D); k, v (N, G, D); document i is rows cu_seqlens[i] to cu_seqlens[i + 1] -> (N, H, D).
+
+    guard: as for `attention`.
+    """
     heads_first = (x.transpose(0, 1)[None] for x in (q, k, v))
-    y_1HND = _Attention.apply(*heads_first, None, None, cu_seqlens.to(q.device), causal, window, scale)
+    y_1HND = _Attention.apply(*heads_first, None, None, cu_seqlens.to(q.device), causal, window, scale, guard)
     return y_1HND[0].transpose(0, 1)
 
 
@@ -93,9 +103,10 @@ class _Attention(torch.autograd.Function):
         causal: bool,
         window: int | None,
         scale: float | None,
+        guard: Served | None,
     ) -> Tensor:
         q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
-        ctx.causal, ctx.window = causal, window
+        ctx.causal, ctx.window, ctx.guard = causal, window, guard
         ctx.scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
         out, lse = _forward(q, k, v, bias, key_lengths, documents, causal, window, ctx.scale)
         ctx.save_for_backward(q, k, v, out, lse, bias, key_lengths, documents)
@@ -107,8 +118,15 @@ class _Attention(torch.autograd.Function):
         dout = dout if dout.stride(-1) == 1 else dout.contiguous()
         q, k, v, out, lse, bias, key_lengths, documents = ctx.saved_tensors
         options = (dout, ctx.causal, ctx.window, ctx.scale)
-        gradients = _backward(q, k, v, out, lse, bias, key_lengths, documents, *options)
-        return (*gradients, None, None, None, None, None, None)
+
+        def ours() -> tuple[Tensor, ...]:
+            return _backward(q, k, v, out, lse, bias, key_lengths, documents, *options)
+
+        def pytorch() -> tuple[Tensor, ...]:
+            return _gradients_by_pytorch(q, k, v, bias, key_lengths, documents, *options)
+
+        gradients = ours() if ctx.guard is None else guarded(ctx.guard, ours, pytorch)
+        return (*gradients, None, None, None, None, None, None, None)
 
 
 def _forward(
@@ -178,6 +196,33 @@ def _backward(
             **_options(config, q, k, bias, key_lengths, documents, causal, window),
         )  # fmt: skip
     return dq, dk, dv
+
+
+def _gradients_by_pytorch(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None,
+    key_lengths: Tensor | None,
+    documents: Tensor | None,
+    dout: Tensor,
+    causal: bool,
+    window: int | None,
+    scale: float,
+) -> tuple[Tensor, ...]:
+    """dq, dk, dv through the door, which no longer leads here once a kernel is switched off."""
+    from kernels import attention as by_door
+    from kernels import attention_packed as packed_by_door
+
+    leaves = q, k, v = [x.detach().requires_grad_() for x in (q, k, v)]
+    with torch.enable_grad():
+        if documents is None:
+            out = by_door(q, k, v, causal=causal, window=window, bias=bias, key_lengths=key_lengths, scale=scale)
+        else:
+            q_NHD, k_NGD, v_NGD = (x[0].transpose(0, 1) for x in leaves)
+            out_NHD = packed_by_door(q_NHD, k_NGD, v_NGD, documents, causal=causal, window=window, scale=scale)
+            out = out_NHD.transpose(0, 1)[None]
+    return torch.autograd.grad(out, leaves, dout)
 
 
 def _plan(

@@ -11,6 +11,7 @@ import os
 import torch
 from torch import Tensor
 
+from kernels.choice import rows
 from stages.models.decoder import Decoder, new_decoder
 from stages.store.architecture import ModelConfig
 
@@ -25,11 +26,11 @@ def use(backend: str) -> None:
     """Have every further call served by this backend."""
     os.environ["WORKBENCH_ATTENTION"] = backend
     door._chosen.clear()
-    door._report.clear()
+    rows.clear()
 
 
 def served() -> list[str]:
-    return sorted({row.backend for row in door._report.values()})
+    return sorted({row.backend for row in rows.values()})
 
 
 def loss_and_gradients(dtype: torch.dtype) -> dict[str, object]:

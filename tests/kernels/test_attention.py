@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import attention, attention_decode, attention_packed, backend_report, plain, reference, sdpa
+from kernels import attention, attention_decode, attention_packed, backend_report, choice, plain, reference, sdpa
 
 BACKENDS = {"door": attention, "sdpa": sdpa.attention, "plain": plain.attention, "reference": reference.attention}
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-5, torch.bfloat16: 4e-2}
@@ -179,7 +179,8 @@ def test_a_mask_kept_from_inference_serves_training() -> None:
 
 def test_the_report_says_which_backend_serves_and_why() -> None:
     rows = backend_report("cpu")
-    assert {row.call.split(",")[0] for row in rows} == {"attention", "attention_packed", "attention_decode"}
+    calls = {"attention", "attention_packed", "attention_decode", "linear_cross_entropy"}
+    assert {row.call.split(",")[0] for row in rows} == calls
     assert all(row.why and row.dtype in {"float32", "bfloat16", "float64"} for row in rows)
     short = [row for row in rows if row.call == "attention, up to 512 keys" and row.dtype == "bfloat16"]
     assert "plain" in {row.backend for row in short}
@@ -213,8 +214,7 @@ def test_a_fallback_is_said_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest
 
     door = importlib.import_module("kernels.attention")
     monkeypatch.setattr(door, "_chosen", {})
-    monkeypatch.setattr(door, "_report", {})
-    door._say_once.cache_clear()
+    choice.say_once.cache_clear()
     monkeypatch.setenv("WORKBENCH_ATTENTION", "plain")
     q = draw(2, 2, 4, 8).float()
     with caplog.at_level(logging.WARNING):

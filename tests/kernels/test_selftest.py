@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kernels import selftest
+from kernels import choice, selftest
 from kernels.selftest import Trial
 from tests.kernels.test_triton_attention import ROOT
 
@@ -99,9 +99,9 @@ def test_a_failed_trial_sends_calls_to_pytorch_with_one_line(
 ) -> None:
     door = importlib.import_module("kernels.attention")
     monkeypatch.setattr(door, "_chosen", {})
-    monkeypatch.setattr(door, "_report", {})
+    monkeypatch.setattr(choice, "rows", {})
     monkeypatch.delenv("WORKBENCH_ATTENTION", raising=False)
-    door._say_once.cache_clear()
+    choice.say_once.cache_clear()
     with caplog.at_level(logging.WARNING):
         for few in (True, False):
             kind = ("attention", torch.device("cuda"), torch.bfloat16, few, True, "its self-test failed")
@@ -109,7 +109,7 @@ def test_a_failed_trial_sends_calls_to_pytorch_with_one_line(
     assert [record.getMessage() for record in caplog.records] == [
         "Attention goes through PyTorch rather than Triton: its self-test failed."
     ]
-    assert {row.why for row in door._report.values()} == {"PyTorch's fused attention; not triton: its self-test failed"}
+    assert {row.why for row in choice.rows.values()} == {"PyTorch's fused attention; not triton: its self-test failed"}
 
 
 def test_on_a_gpu_what_nothing_hinders_goes_to_triton() -> None:
@@ -124,11 +124,15 @@ def test_what_triton_does_not_take_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(door, "_obstacle_on", lambda *_: "")
     q = torch.zeros(1, 2, 4, 32)
     bias = torch.zeros(4, 4)
-    assert door._obstacle(q, q, q, None, bias) == ""
-    assert "bias" in door._obstacle(q, q, q, None, bias.requires_grad_())
+
+    def obstacle(*inputs: object, call: str = "attention") -> str:
+        return door._obstacle(call, *inputs)
+
+    assert obstacle(q, q, q, None, bias) == ""
+    assert "bias" in obstacle(q, q, q, None, bias.requires_grad_())
     with torch.no_grad():
-        assert door._obstacle(q, q, q, None, bias) == ""
-    assert "dropout" in door._obstacle(q, q, q, None, None, 0.1)
-    assert "scale" in door._obstacle(q, q, q, -1.0)
-    assert "dtypes" in door._obstacle(q, q.double(), q.double(), None)
-    assert "decoding" in door._obstacle(q[:, :, 0].requires_grad_(), q, q, None)
+        assert obstacle(q, q, q, None, bias) == ""
+    assert "dropout" in obstacle(q, q, q, None, None, 0.1)
+    assert "scale" in obstacle(q, q, q, -1.0)
+    assert "dtypes" in obstacle(q, q.double(), q.double(), None)
+    assert "decoding" in obstacle(q[:, :, 0].requires_grad_(), q, q, None, call="attention_decode")

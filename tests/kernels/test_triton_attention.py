@@ -11,6 +11,7 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -25,23 +26,23 @@ WORSE = 1.05
 RESULTS = ("out", "dq", "dk", "dv")
 
 
-def measure(group: str) -> list[Outcome]:
+def measure(group: str, module: str = "triton_cases") -> list[Outcome]:
     """Run a group in the interpreter."""
-    command = [sys.executable, "-W", "ignore", "-m", "tests.kernels.triton_cases", group]
+    command = [sys.executable, "-W", "ignore", "-m", f"tests.kernels.{module}", group]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "WORKBENCH_ATTENTION": ""}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     return [Outcome(**json.loads(line)) for line in done.stdout.splitlines()]
 
 
-def complaints(outcome: Outcome) -> list[str]:
+def complaints(outcome: Outcome, names: Sequence[str] = RESULTS) -> list[str]:
     """What is wrong with one case.
 
     In half precision the two roundings differ by chance, so SDPA's error bounds ours over a case's results together,
     and each alone with some room; `drift` holds each result to the bound over all cases of a group.
     """
     found = list(outcome.faults)
-    for name, ours, theirs in zip(RESULTS, outcome.ours, outcome.theirs, strict=False):
+    for name, ours, theirs in zip(names, outcome.ours, outcome.theirs, strict=False):
         limit = 1.3 * theirs + SINGLE if outcome.half else max(SINGLE, theirs)
         if not ours <= limit:
             found.append(f"{name} is off by {ours:.2e}, SDPA's by {theirs:.2e}")
