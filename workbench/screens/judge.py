@@ -96,7 +96,7 @@ class JudgeScreen(PlaceScreen):
         self.note = ""
         self.cursor = 0
         self._differences = self._markdown = False
-        self._last = self._prompt = Content()
+        self._last = Content()
         self._sent = self._unsaved = ""
         """A written answer that is saved, or that the disk did not take: then the next one begins with it."""
 
@@ -175,10 +175,9 @@ class JudgeScreen(PlaceScreen):
     def _ask(self, prompt: Content) -> None:
         """Show a prompt. The screen is laid out anew only when it takes more or fewer lines."""
         where = self.query_one("#prompt", Static)
-        width = where.size.width
-        heights = [text.get_height(where.styles.get_rules(), width) if width else 0 for text in (self._prompt, prompt)]
-        self._prompt = prompt
-        where.update(prompt, layout=not width or heights[0] != heights[1])
+        width, height = where.size
+        fits = bool(width) and prompt.get_height(where.styles.get_rules(), width) == height
+        where.update(prompt, layout=not fits)
 
     def _empty(self, answer: Prompt) -> None:
         """Take out what was sent. What was typed since is the beginning of the next answer."""
