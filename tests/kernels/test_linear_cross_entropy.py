@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import backend_report, choice, chunked_cross_entropy, linear_cross_entropy, reference
+from kernels import choice, chunked_cross_entropy, linear_cross_entropy, reference
 from tests.kernels.test_attention import draw, with_gradients
 from tests.kernels.test_triton_attention import ROOT, complaints, measure
 
@@ -115,8 +115,9 @@ def test_the_door_takes_whole_logits_while_they_are_few(monkeypatch: pytest.Monk
     monkeypatch.setattr(door, "_chosen", {})
     monkeypatch.setattr(choice, "rows", {})
     monkeypatch.delenv("WORKBENCH_CROSS_ENTROPY", raising=False)
-    rows = [row for row in backend_report("cpu") if row.call.startswith("linear_cross_entropy")]
-    assert {row.call.split(", ")[1][:5]: row.backend for row in rows} == {"up to": "whole", "over ": "chunked"}
+    door.decide_usual_calls(torch.device("cpu"))
+    names = {row.call.split(", ")[1][:5]: row.backend for row in choice.rows.values()}
+    assert names == {"up to": "whole", "over ": "chunked"}
 
 
 @pytest.mark.parametrize(
