@@ -22,6 +22,7 @@ from stages.store.records import Part
 from stages.store.rundir import find_run
 from workbench.cli_common import House, confirm, json_option, pass_house, say, say_facts, say_json, say_table
 from workbench.cli_elo import elo
+from workbench.cli_model_labels import ask, by_model
 from workbench.label_sets import decoded, mode_for, take_in_labels, tasks_of
 from workbench.labelling import annotator_name
 
@@ -46,7 +47,8 @@ def labels() -> None:
     """What people judged: make sets, figures, export, import, backups. Judging itself is done in the app (K)."""
 
 
-labels.add_command(elo)
+for command in (elo, by_model, ask):
+    labels.add_command(command)
 
 
 @labels.command("sets")
