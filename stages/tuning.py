@@ -21,7 +21,7 @@ from stages.data.conversations import Masker
 from stages.data.templates import FILE
 from stages.data.tokenizer import TextTokenizer, copy_tokenizer
 from stages.generate import Sampling, generate
-from stages.loop import Progress, any_algorithms, find_resume, load_resume, read_progress
+from stages.loop import Divergence, Progress, any_algorithms, cosine_lr, find_resume, load_resume, read_progress
 from stages.memory import Parts, does_not_fit, forget_gradients, is_out_of_memory, probe
 from stages.models.decoder import Decoder
 from stages.optim import AdamW
@@ -170,6 +170,28 @@ def add_gradients(optimizer: AdamW, losses: Iterable[Tensor]) -> float:
         optimizer.gather(first=number == 0)
         total += loss.item()
     return total
+
+
+class Updates:
+    """AdamW updates out of micro-batches, at the rates of a warm-up and a cosine; divergence is noticed."""
+
+    def __init__(self, optimizer: AdamW, progress: Progress, settings: Tuning, steps: int) -> None:
+        self._optimizer, self._progress, self._settings, self._steps = optimizer, progress, settings, steps
+        self._warmup = min(settings.warmup, steps // 10)
+        self.divergence = Divergence(progress)
+
+    def make(self, losses: Iterable[Tensor]) -> tuple[float, float, float]:
+        """One update: the sum of the losses before it, the gradient's norm, and the learning rate."""
+        progress, settings = self._progress, self._settings
+        loss = add_gradients(self._optimizer, losses)
+        norm = self._optimizer.clip(settings.clip)
+        self.divergence.watch(progress.step + 1, loss, norm)
+        peak = progress.lr
+        floor = peak * settings.min_lr_ratio
+        lr = cosine_lr(progress.step, peak=peak, floor=floor, warmup=self._warmup, total=self._steps)
+        self._optimizer.step(lr)
+        progress.step += 1
+        return loss, norm, lr
 
 
 class FixedPrompts:

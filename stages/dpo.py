@@ -1,0 +1,313 @@
+"""Direct preference optimisation: a policy learns from ranked completions without a reward model.
+
+    L(θ) = 1/|B| Σ_{x ∈ B} 1/|P_x| Σ_{(w, l) ∈ P_x} −log σ( β [r_w − r_l] ),    r_y = log π_θ(y | x) / π_ref(y | x)
+
+over the prompts x of a step's batch B. P_x are the pairs of x's completions of which w ranks above l; all completions
+of a prompt stand in one batch element, so that each passes through the model once. log π_ref is computed once, before
+training. The variants, with δ = r_w − r_l, and ε for label_smoothing:
+
+    sigmoid   −(1 − ε) log σ(βδ) − ε log σ(−βδ)                   Rafailov et al. (arXiv 2305.18290), eq. 7; with ε:
+                                                                  Mitchell, A note on DPO with noisy preferences (2023)
+    robust    [−(1 − ε) log σ(βδ) + ε log σ(−βδ)] / (1 − 2ε)      Chowdhury et al. (arXiv 2403.00409)
+    ipo       (δ − 1 / (2β))²                                     Azar et al. (arXiv 2310.12036), eq. 17
+
+length_normalised divides each r_y by the tokens of y, as Meng et al., SimPO (arXiv 2405.14734), do with log π. sft_term
+adds α times −log π_θ(w | x) a token: Pang et al., Iterative Reasoning Preference Optimization (arXiv 2404.19733).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from stages.adapting import config_of
+from stages.data.comparisons import Comparison, comparison
+from stages.data.conversations import choose_template
+from stages.data.preference_shards import PreferenceSet
+from stages.data.rankings import Pairs, Rankings
+from stages.loop import Divergence, Pace, Progress, honour, log_interval, save_checkpoint, set_up_torch, worth_saving
+from stages.models.decoder import Decoder
+from stages.optim import AdamW
+from stages.precision import choose_precision
+from stages.preferences import read_preferences
+from stages.reference import completion_logprobs, reference_logprobs
+from stages.run import Run
+from stages.store.checkpoints import best_checkpoint
+from stages.store.errors import UserError
+from stages.store.sizes import flops_per_token, parameter_count
+from stages.store.specs.dpo import DPO
+from stages.tuning import FixedPrompts, MicroBatches, Updates, fixed_prompts, open_model, room_for, write_chat_model
+
+LR_TIMES_WIDTH = 0.0128
+"""Peak rate times width: 1e-4 at width 128, a tenth of what instruction tuning uses."""
+
+LORA_LR = 4
+
+
+def run(run: Run) -> dict[str, Any]:
+    """Train until the last step; what was reached."""
+    job = prepare(run)
+    if job.progress.step == 0 and job.settings.sample_every:
+        job.sample()
+    while job.progress.step < job.steps:
+        honour(run, job.save, job.progress)
+        job.log(*job.step())
+        if job.due(job.settings.checkpoint_every):
+            job.save()
+    job.save(whole=True)
+    return job.result()
+
+
+class Judged(NamedTuple):
+    """Pairs as a policy judges them: (P,) each. `weights` of a prompt's pairs add to 1."""
+
+    losses: Tensor
+    chosen: Tensor
+    """log π of the better completion, in nats."""
+    rejected: Tensor
+    margins: Tensor
+    """β (r_w − r_l): the log-odds that the policy gives to the better one."""
+    weights: Tensor
+
+
+def judge_pairs(logprobs_M: Tensor, reference_M: Tensor, lengths_M: Tensor, pairs: Pairs, settings: DPO) -> Judged:
+    """The losses at the head of this file, without the SFT term, of completions with these log-probabilities in nats.
+
+    lengths: their own tokens.
+    """
+    better, worse, weights = (
+        torch.from_numpy(part).to(logprobs_M.device) for part in (pairs.better, pairs.worse, pairs.weights)
+    )
+    ratios_M = logprobs_M - reference_M
+    if settings.length_normalised:
+        ratios_M = ratios_M / lengths_M
+    delta = ratios_M[better] - ratios_M[worse]
+    losses = pair_losses(delta, settings)
+    return Judged(losses, logprobs_M[better], logprobs_M[worse], settings.beta * delta, weights)
+
+
+def pair_losses(delta_P: Tensor, settings: DPO) -> Tensor:
+    """The loss of each pair, from δ = r_w − r_l: (P,)."""
+    beta, smoothing = settings.beta, settings.label_smoothing
+    if settings.loss == "ipo":
+        return (delta_P - 1 / (2 * beta)).square()
+    right, wrong = -logsigmoid(beta * delta_P), -logsigmoid(-beta * delta_P)
+    if settings.loss == "robust":
+        return ((1 - smoothing) * right - smoothing * wrong) / (1 - 2 * smoothing)
+    return (1 - smoothing) * right + smoothing * wrong
+
+
+def prepare(run: Run) -> Job:
+    """Read the rankings and the reference, load the model or resume it, and restore the random numbers last."""
+    settings = run.settings(DPO)
+    device = set_up_torch(run, deterministic=settings.deterministic)
+    base = run.checkpoint()
+    config = config_of(base, 0.0)
+    template = choose_template(base, settings.template)
+    data = read_preferences(run, base, template, room_for(settings.context, config.context))
+    reference = run.checkpoint("reference") if "reference" in run.spec.parents else base
+    known = reference_logprobs(run, reference, base, data, device, choose_precision(settings.precision, device).dtype)
+    opened = open_model(run, settings, base, config, device, lr=peak_lr(settings, config.width))
+    model, optimizer, progress, _ = opened
+    job = Job(run, settings, model, optimizer, base, template, data, known, progress, opened.metrics())
+    if job.progress.micro_batch is None:
+        job.choose_micro_batch()
+    opened.restore_random(settings.seed)
+    return job
+
+
+def peak_lr(settings: DPO, width: int) -> float:
+    """The peak learning rate in force."""
+    return settings.lr or LR_TIMES_WIDTH / width * (LORA_LR if settings.method == "lora" else 1)
+
+
+@dataclass
+class Job:
+    """A DPO run at work. `reference`: log π_ref of the completions of train and of validation."""
+
+    run: Run
+    settings: DPO
+    model: Decoder
+    optimizer: AdamW
+    base: Path
+    template: str
+    data: PreferenceSet
+    reference: tuple[NDArray[np.float32], NDArray[np.float32]]
+    progress: Progress
+    metrics: dict[str, float]
+
+    def __post_init__(self) -> None:
+        settings = self.settings
+        self.device = self.model.tokens.device
+        self.train = Rankings(self.data.train, settings.seed, "skip")
+        if len(self.train) == 0:
+            raise UserError("Every prompt of the dataset ties all its completions: nothing is preferred to anything.")
+        self.validation = Rankings(self.data.val, 0, "skip")
+        per_epoch = len(self.train) / settings.batch_size
+        self.steps = settings.steps or max(1, math.ceil(settings.epochs * per_epoch))
+        self.updates = Updates(self.optimizer, self.progress, settings, self.steps)
+        self.log_every = log_interval(settings.log_every, self.steps)
+        self.eval_every = log_interval(settings.eval_every, self.steps)
+        self.pace = Pace(self.device, self.progress.precision, flops_per_token(self.model.config))
+        self.memory = MicroBatches(self.run, self.progress, settings.batch_size, settings.micro_batch)
+        asked = fixed_prompts(settings.sample_prompts, probes=settings.probes)
+        self.prompts = FixedPrompts(self.base, self.template, asked, settings.sample_tokens)
+        self._seen: list[Figures] = []
+        self._last_evaluation = -1
+
+    def choose_micro_batch(self) -> None:
+        """Try the costliest prompts, and tell what a step takes in memory."""
+
+        def loss_of(prompts: int) -> Tensor:
+            batch = self.batch(self.train.costliest(prompts))
+            return self.loss(batch, prompts, words_chosen(batch))
+
+        self.run.report(self.progress.step, self.steps, phase="trying the memory")
+        self.memory.choose(self.model, self.optimizer, loss_of, len(self.train))
+
+    def step(self) -> tuple[float, float, float]:
+        """One update: loss before it, the gradient's norm, and the learning rate. Halves what does not fit."""
+        return self.memory.until_it_fits(self.model, self._step)
+
+    def _step(self) -> tuple[float, float, float]:
+        size = self.settings.batch_size
+        prompts = self.train.order(self.progress.step * size, size)
+        batches = [self.batch(part) for part in self.memory.parts(prompts)]
+        tokens = sum(batch.laid.tokens.size for batch in batches)
+        words = sum(words_chosen(batch) for batch in batches)
+        self._seen = []
+        with self.pace.step(tokens):
+            self.model.train()
+            made = self.updates.make(self.loss(batch, size, words) for batch in batches)
+        self.progress.tokens_seen += tokens
+        return made
+
+    def batch(self, prompts: NDArray[np.int64]) -> Comparison:
+        """Prompts of train, with the pairs that the settings ask for."""
+        return comparison(self.data.train, prompts, self.settings.pairs)
+
+    def loss(self, batch: Comparison, prompts: int, words: float) -> Tensor:
+        """A batch's share of the loss of a step over so many prompts, whose chosen completions have so many tokens."""
+        judged = self.judge(batch, self.reference[0])
+        self._seen.append(figures_of(judged))
+        loss = (judged.weights * judged.losses).sum() / prompts
+        if self.settings.sft_term:
+            loss = loss - self.settings.sft_term * (judged.weights * judged.chosen).sum() / words
+        return loss
+
+    def judge(self, batch: Comparison, reference: NDArray[np.float32]) -> Judged:
+        """What the policy makes of a batch's pairs, against the reference's log-probabilities of the split."""
+        logprobs = completion_logprobs(self.model, batch.laid, self.device)
+        known, lengths = (torch.from_numpy(part).to(self.device) for part in (reference[batch.numbers], batch.lengths))
+        return judge_pairs(logprobs, known, lengths, batch.pairs, self.settings)
+
+    def log(self, loss: float, norm: float, lr: float) -> None:
+        """Report the step, evaluate and sample when it is time, and append a row of metrics."""
+        step, settings = self.progress.step, self.settings
+        self.run.report(step, self.steps)
+        row = {"train/loss": loss, "grad_norm": norm, "lr": lr, "tokens": float(self.progress.tokens_seen)}
+        row |= {f"dpo/{name}": value for name, value in mean_of(self._seen)._asdict().items() if name != "loss"}
+        evaluated = self.due(self.eval_every)
+        if evaluated:
+            row |= self.evaluate(whole=step == self.steps)
+        if evaluated or self.due(self.log_every):
+            epoch = step * settings.batch_size / len(self.train)
+            self.run.log_metrics(step, row | self.pace.row() | {"epoch": epoch})
+        if settings.sample_every and self.due(settings.sample_every):
+            self.sample()
+
+    def due(self, every: int) -> bool:
+        """Whether something done every so many steps, and at the end, is to be done now."""
+        return self.progress.step % every == 0 or self.progress.step == self.steps
+
+    @torch.no_grad()
+    def evaluate(self, *, whole: bool) -> dict[str, float]:
+        """Loss, without the SFT term, and accuracy on held-out pairs of eval_prompts prompts or all; {} without any."""
+        self.model.eval()
+        self._last_evaluation = self.progress.step
+        prompts = self.validation.prompts if whole else self.validation.prompts[: self.settings.eval_prompts]
+        if not len(prompts):
+            return {}
+        batches = (comparison(self.data.val, part, self.settings.pairs) for part in self.memory.parts(prompts))
+        found = mean_of([figures_of(self.judge(batch, self.reference[1])) for batch in batches])
+        self.divergence.watch_validation(self.progress.step, found.loss)
+        self.metrics = {
+            "val/loss": found.loss,
+            "val/accuracy": found.accuracy,
+            "val/chosen": found.chosen,
+            "val/rejected": found.rejected,
+        }
+        return self.metrics
+
+    @property
+    def divergence(self) -> Divergence:
+        return self.updates.divergence
+
+    def sample(self) -> None:
+        """Have the fixed prompts answered."""
+        self.prompts.answer(self.run, self.progress.step, self.model)
+
+    def save(self, *, whole: bool = False) -> None:
+        """Write a checkpoint of this step, evaluated, unless there is one or the loss is on its way up."""
+        if not worth_saving(self.run, self.progress, self.divergence):
+            return
+        if self._last_evaluation != self.progress.step and (found := self.evaluate(whole=whole)):
+            self.run.log_metrics(self.progress.step, found)
+        save_checkpoint(self.run, self.progress, self.optimizer, self._write_model, self.metrics)
+
+    def result(self) -> dict[str, Any]:
+        """The closing figures."""
+        best = best_checkpoint(self.run.dir)
+        return {
+            "checkpoint": self.run.state.last_checkpoint,
+            "best": best.name if best else None,
+            "parameters": parameter_count(self.model.config).total,
+            "tokens_seen": self.progress.tokens_seen,
+            "prompts": len(self.train),
+            "micro_batch": self.memory.rows,
+            "precision": self.progress.precision,
+            **self.metrics,
+        }
+
+    def _write_model(self, folder: Path) -> None:
+        keep = self.settings.lora_keep
+        write_chat_model(self.model, folder, self.base, self.template, self.prompts.stops, keep=keep)
+
+
+class Figures(NamedTuple):
+    """Sums over prompts, or means: log π of chosen and rejected completions in nats, margin in log-odds, accuracy."""
+
+    loss: float
+    chosen: float
+    rejected: float
+    margin: float
+    accuracy: float
+    """Share of the pairs whose better completion the policy prefers more than the reference does; a tie counts half."""
+    prompts: float = 1.0
+
+
+def figures_of(judged: Judged) -> Figures:
+    """The sums of a batch."""
+    weights = judged.weights
+    right = 0.5 * (judged.margins.sign() + 1)
+    columns = (judged.losses, judged.chosen, judged.rejected, judged.margins, right, torch.ones_like(right))
+    return Figures(*torch.stack([(weights * column.detach()).sum() for column in columns]).tolist())
+
+
+def mean_of(batches: list[Figures]) -> Figures:
+    """The means over the prompts of all batches."""
+    sums = [sum(column) for column in zip(*batches, strict=True)]
+    return Figures(*(value / sums[-1] for value in sums))
+
+
+def words_chosen(batch: Comparison) -> float:
+    """Tokens of the better completions, weighted as their pairs are."""
+    return float((batch.pairs.weights * batch.lengths[batch.pairs.better]).sum())
