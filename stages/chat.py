@@ -26,7 +26,7 @@ from stages.devices import CPU, Device, confine_to, visible_gpus
 from stages.models.bases import checkpoint_config
 from stages.store import strict
 from stages.store.chat import MAX_LINE, Done, Facts, Reply, Request, Trouble, encode
-from stages.store.checkpoints import Checkpoint, verify
+from stages.store.checkpoints import MANIFEST, Checkpoint, verify
 from stages.store.errors import UserError
 from stages.store.sizes import inference_memory
 from stages.store.specs.chat import Chat
@@ -251,7 +251,8 @@ def free_gpu_bytes(gpu: Device) -> int:
 
 
 def _facts(folder: Path, model: TextModel, kind: Literal["base", "chat"], device: Device, note: str) -> Facts:
-    lineage = Checkpoint(folder, 0).lineage()
+    checkpoint = Checkpoint(folder, 0)
+    lineage = checkpoint.lineage()
     return Facts(
         kind=kind,
         parameters=model.parameters,
@@ -261,6 +262,7 @@ def _facts(folder: Path, model: TextModel, kind: Literal["base", "chat"], device
         precision=model.precision,
         name=lineage.name if lineage else folder.name,
         step=lineage.step if lineage else 0,
+        digest=checkpoint.digest() if (folder / MANIFEST).is_file() else "",
         note=note,
     )
 

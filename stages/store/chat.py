@@ -55,6 +55,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     precision: str
     name: str = ""
     step: int = 0
+    digest: str = ""
+    """Of the checkpoint; empty for a folder that others wrote."""
     note: str = ""
     """A sentence the user should know, such as why the CPU is used."""
 

@@ -1,5 +1,5 @@
 """A chat process without a model, for tests of the app: it says the prompt or the conversation back, or does
-what the prompt says."""
+what the prompt says: "vary" is answered otherwise each time, with the checkpoint's step and the seed it was given."""
 
 import json
 import os
@@ -14,8 +14,8 @@ def say(**reply):
     sys.stdout.flush()
 
 
-def done(id_, tokens, reason="end"):
-    say(id=id_, done={"reason": reason, "tokens": tokens, "seconds": 1.0, "tokens_per_s": tokens, "seed": 7})
+def done(id_, tokens, reason="end", seed=7):
+    say(id=id_, done={"reason": reason, "tokens": tokens, "seconds": 1.0, "tokens_per_s": tokens, "seed": seed})
 
 
 def main():
@@ -25,7 +25,8 @@ def main():
         say(error={"title": "The checkpoint is damaged.", "hint": "Use the one before."})
         sys.exit(2)
     kind = "chat" if (folder / "chat_template.jinja").exists() else "base"
-    say(ready={**FACTS, "kind": kind, "name": name, "step": step})
+    say(ready={**FACTS, "kind": kind, "name": name, "step": step, "digest": f"d{step}"})
+    varied = 0
     for line in sys.stdin:
         request = json.loads(line)
         if "cancel" in request:
@@ -44,6 +45,10 @@ def main():
             say(id=id_, text=" and")
             assert "cancel" in json.loads(sys.stdin.readline())
             done(id_, 1, "cancelled")
+        elif prompt.rpartition(": ")[2] == "vary":
+            varied += 1
+            say(id=id_, text=f"take {varied} of step {step}, seed {request['sampling']['seed']}")
+            done(id_, 4, seed=request["sampling"]["seed"] or 100 + varied)
         elif prompt.startswith("long"):
             for number in range(int(prompt.split()[1])):
                 say(id=id_, text=f" word{number}")

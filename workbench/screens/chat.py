@@ -1,29 +1,39 @@
 """Chat: a checkpoint in a process of its own, the transcript, and the prompt.
 
-A base model continues the text of the prompt. A chat model is sent the conversation so far, and answers it.
+A base model continues the text of the prompt. A chat model is sent the conversation so far, and answers it. The last
+turn may be answered several times; the answers are stepped through, and ranked on the spot.
 """
 
 from __future__ import annotations
 
 import asyncio
+import datetime
+import secrets
 import time
+from typing import cast
 
 import msgspec
 from textual import on, work
 from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import ScrollableContainer
 from textual.widgets import Static
 
-from stages.store.chat import REASONS, Done, Facts, Turn, well_formed
+from stages.store.chat import REASONS, Done, Facts
 from stages.store.checkpoints import resolve_checkpoint
 from stages.store.errors import UserError
 from stages.store.files import write_atomic
+from stages.store.labels.backup import back_up
 from stages.store.specs.chat import Chat
 from stages.store.workspace import state_folder
-from workbench.chat_client import ChatClient, system_turn
+from workbench.chat_client import ChatClient
 from workbench.display import content, line
-from workbench.keys import bind
+from workbench.exchange import MOST, Exchange
+from workbench.keys import SCROLL_KEYS, bind
 from workbench.messages import CheckpointChosen
+from workbench.on_the_spot import CHAT, Answer, answer_of, candidates_of
 from workbench.screens.base import PlaceScreen
+from workbench.screens.rank_answers import RankAnswersScreen, Ranked
 from workbench.widgets.prompt import Prompt
 from workbench.widgets.transcript import Transcript
 
@@ -33,6 +43,19 @@ RATE_INTERVAL = 0.25
 """Seconds between two figures of how fast an answer is written."""
 PLACEHOLDER = "Text for the model to continue"
 MESSAGE = "Your message"
+
+
+def _scrolling() -> list[Binding]:
+    """Keys that scroll: all but left, right, h, l and k, which are about answers here."""
+    taken = ("left", "right")
+    own = [cast("Binding", one) for one in ScrollableContainer.BINDINGS]
+    return [one for one in own if one.key not in taken] + [one for one in SCROLL_KEYS if one.key != "k"]
+
+
+class ChatTranscript(Transcript, inherit_bindings=False):
+    """The transcript, which leaves the keys of answers to the screen."""
+
+    BINDINGS = [*_scrolling()]
 
 
 class ChatScreen(PlaceScreen):
@@ -54,10 +77,15 @@ class ChatScreen(PlaceScreen):
         ),
         bind("chat.cooler", "minus", "temperature(-0.1)", "Cooler", "Lower the temperature by 0.1.", show=False),
         bind("chat.warmer", "plus", "temperature(0.1)", "Warmer", "Raise the temperature by 0.1.", show=False),
+        bind("chat.regenerate", "r", "regenerate", "Again", "Another answer to the last turn, with another seed."),
+        bind("chat.rank", "k", "rank", "Rank", "Rank the answers to the last turn; with only one, scroll up."),
+        bind("chat.next", "right,l", "step(1)", "Next answer", "The next answer to the last turn.", show=False),
+        bind("chat.previous", "left,h", "step(-1)", "Answers", "The answer to the last turn before this one."),
+        bind("chat.duel", "v", "duel", "Duel", "Two checkpoints side by side, blind, on the same prompts."),
         bind("chat.more", "m", "more", "More", "Let the model go on from where the last answer ended."),
         bind("chat.copy", "y", "copy", "Copy", "Copy the last answer."),
         bind("chat.clear", "x", "clear", "Clear", "Empty the transcript."),
-        bind("chat.restart", "r", "restart", "Restart", "Load the model again.", show=False),
+        bind("chat.restart", "L", "restart", "Restart", "Load the model again.", show=False),
     ]
 
     def __init__(self, checkpoint: str | None = None) -> None:
@@ -66,14 +94,16 @@ class ChatScreen(PlaceScreen):
         self._client = ChatClient()
         self._watcher: asyncio.Task[None] | None = None
         self._loading = self._answering = False
-        self._prompt = self._answer = ""
-        self._turns: list[Turn] = []
+        self._exchange: Exchange | None = None
+        self._origin = f"chat:{secrets.token_hex(6)}"
+        self._numbered = 0
+        self._ranked = False
         self._began = self._rated = 0.0
         self.sampling = Chat()
 
     def compose_body(self) -> ComposeResult:
         yield Static(id="model")
-        yield Transcript(id="transcript")
+        yield ChatTranscript(id="transcript")
         yield Static(id="sampling")
         yield Prompt(PLACEHOLDER, id="prompt")
 
@@ -91,6 +121,8 @@ class ChatScreen(PlaceScreen):
         if self._watcher:
             self._watcher.cancel()
         await self._client.close()
+        if self._ranked:
+            await asyncio.to_thread(back_up, self.workbench.workspace.labels)
 
     @on(CheckpointChosen)
     def _checkpoint_chosen(self, event: CheckpointChosen) -> None:
@@ -131,41 +163,97 @@ class ChatScreen(PlaceScreen):
         if self._busy():
             return
         self.query_one(Prompt).take(event.text)
-        self._prompt, self._answer = event.text, ""
-        self._continue(event.text, asked=True)
+        self._begin(event.text)
 
     @work(exclusive=True, group="chat")
-    async def _continue(self, shown: str, *, asked: bool = False) -> None:
-        """Have prompt and answer continued, or the conversation answered: write `shown`, and behind it what comes."""
-        transcript = self.query_one(Transcript)
-        if not self._client.alive and not (self._checkpoint and await self._open(self._checkpoint)):
+    async def _begin(self, text: str) -> None:
+        """A new turn: what was sent, and the answer to it or what continues it."""
+        if not await self._loaded():
             return
-        self._answering, self._began, self._rated = True, time.monotonic(), 0.0
-        conversation = [*self._turns, Turn("user", self._prompt)] if self._talks and asked else None
+        transcript, talks = self.query_one(Transcript), self._talks
+        before = self._exchange.after() if self._exchange is not None and talks else []
+        self._exchange = Exchange(text, before, system=self.sampling.system, talks=talks)
         transcript.start_block()
-        if conversation:
+        if talks:
             transcript.write("you\n", "heading")
-        transcript.write(shown, "prompt")
-        if conversation:
+        transcript.write(text, "prompt")
+        if talks:
             transcript.write("\nassistant\n", "heading")
+        self._exchange.mark = transcript.spans
+        if (answer := await self._written(self._exchange, self.sampling)) is not None:
+            self._exchange.add(answer)
+        self.refresh_bindings()
+
+    @work(exclusive=True, group="chat")
+    async def _again(self, exchange: Exchange) -> None:
+        """Another answer to the last turn, in the place of the one shown."""
+        if not await self._loaded():
+            return
+        if exchange.talks != self._talks:
+            self.app.notify("A base model continues text, a chat model answers: send the text to this one anew.")
+            return
+        self.query_one(Transcript).cut(exchange.mark)
+        seed = self.sampling.seed
+        another = None if seed is None else (seed + len(exchange.answers)) % 2**31
+        answer = await self._written(exchange, msgspec.structs.replace(self.sampling, seed=another))
+        if answer is not None:
+            exchange.add(answer)
+            self._show_answer(exchange)
+
+    @work(exclusive=True, group="chat")
+    async def _further(self, exchange: Exchange) -> None:
+        """Go on from the end of the answer: for models that continue text."""
+        if exchange.answer is None or not await self._loaded():
+            return
+        transcript, so_far = self.query_one(Transcript), exchange.prompt + exchange.answer.text
+        transcript.start_block()
+        transcript.write(f"… {_end_of(so_far)}", "prompt")
+        if (answer := await self._written(exchange, self.sampling, so_far=so_far)) is not None:
+            exchange.extend(answer)
+
+    async def _loaded(self) -> bool:
+        """Have a process that answers: the one at hand, or a new one where it ended."""
+        return self._client.alive or bool(self._checkpoint and await self._open(self._checkpoint))
+
+    async def _written(self, exchange: Exchange, sampling: Chat, so_far: str = "") -> Answer | None:
+        """Have the turn answered, or `so_far` continued, writing what comes as it comes; None when it failed."""
+        transcript, facts, text = self.query_one(Transcript), self._client.facts, ""
+        assert facts is not None, "a model is loaded"
+        self._answering, self._began, self._rated = True, time.monotonic(), 0.0
         transcript.add_class("-live")
+        self.refresh_bindings()
+        said = exchange.asked if exchange.talks else so_far or exchange.prompt
         try:
-            said = [*system_turn(self.sampling), *conversation] if conversation else self._prompt + self._answer
-            async for piece in self._client.complete(said, self.sampling):
+            async for piece in self._client.complete(said, sampling):
                 if isinstance(piece, Done):
                     transcript.write(f"\n{_outcome(piece)}", "note")
-                else:
-                    self._answer += piece
-                    transcript.write(piece, "answer")
-                    self._show_rate()
-            if conversation:
-                self._turns = [*conversation, Turn("assistant", self._answer)]
+                    return answer_of(text, piece, facts, sampling)
+                text += piece
+                transcript.write(piece, "answer")
+                self._show_rate()
         except UserError as error:
+            if exchange.answer is not None and not so_far:
+                self._show_answer(exchange)
             self._tell(error)
         finally:
             self._answering = False
             transcript.remove_class("-live")
             self._show_sampling()
+        return None
+
+    def _show_answer(self, exchange: Exchange) -> None:
+        """The answer that counts, in the place of what stood there, and which of how many it is."""
+        transcript, answer = self.query_one(Transcript), exchange.answer
+        if answer is None:
+            return
+        transcript.cut(exchange.mark)
+        transcript.write(answer.text, "answer")
+        count = len(exchange.answers)
+        number = f"answer {exchange.at + 1} of {count} · " if count > 1 else ""
+        transcript.write(f"\n{number}{_outcome(answer.done)}", "note")
+        if exchange.ranked:
+            transcript.write(f"\n{exchange.ranked}", "note")
+        self.refresh_bindings()
 
     @property
     def _talks(self) -> bool:
@@ -179,6 +267,10 @@ class ChatScreen(PlaceScreen):
                 return not self.query_one(Transcript).is_empty and not self._talks
             case "copy" | "clear":
                 return not self.query_one(Transcript).is_empty
+            case "regenerate":
+                return self._exchange is not None and not self._answering
+            case "rank" | "step(-1)":
+                return self._exchange is not None and len(self._exchange.answers) > 1
             case "write":
                 return self.focused is not self.query_one(Prompt)
             case "leave":
@@ -210,21 +302,72 @@ class ChatScreen(PlaceScreen):
         temperature = round(min(10.0, max(0.0, self.sampling.temperature + by)), 2)
         self._set_sampling(msgspec.structs.replace(self.sampling, temperature=temperature))
 
+    def action_regenerate(self) -> None:
+        """Another answer to the last turn; where the model is gone, load it again."""
+        exchange = self._exchange
+        if self._checkpoint is not None and not self._client.alive and not self._loading:
+            self.action_restart()
+        elif exchange is None:
+            self.app.notify("There is nothing to answer again yet.")
+        elif len(exchange.answers) >= MOST:
+            self.app.notify(f"There are {MOST} answers, as many as can be ranked: k ranks them.")
+        elif not self._busy():
+            if self.sampling.temperature == 0:
+                self.app.notify("At temperature 0 a model says the same each time: + makes it warmer.")
+            self._again(exchange)
+
+    def action_step(self, by: int) -> None:
+        """Show another of the answers; the conversation goes on from the one shown."""
+        if self._exchange is not None and not self._answering and self._exchange.step(by):
+            self._show_answer(self._exchange)
+
+    def action_rank(self) -> None:
+        """Rank the answers to the last turn; with a single one k scrolls, as elsewhere."""
+        exchange = self._exchange
+        if exchange is None or len(exchange.answers) < 2:
+            self.query_one(Transcript).action_scroll_up()
+            return
+        if self._answering:
+            return
+        candidates = candidates_of(exchange.answers, self._origin, self._numbered)
+        if len(candidates) < 2:
+            self.app.notify("The answers are all the same: r writes another, + makes the model warmer.")
+            return
+        self._numbered += len(exchange.answers)
+        prompt = exchange.as_prompt()
+        self.app.push_screen(RankAnswersScreen(prompt, candidates, lambda ranked: self._was_ranked(exchange, ranked)))
+
+    def _was_ranked(self, exchange: Exchange, ranked: Ranked) -> None:
+        """Go on from the answer that was best, and say who wrote what."""
+        self._ranked = True
+        exchange.ranked = f"ranked {ranked} · saved {datetime.datetime.now():%H:%M:%S} in the label set {CHAT}"
+        texts = [one.text for one in exchange.answers]
+        exchange.at = texts.index(ranked.best) if ranked.best in texts else exchange.at
+        if exchange is self._exchange:
+            self._show_answer(exchange)
+
+    def action_duel(self) -> None:
+        """Two checkpoints side by side, the one loaded here among them."""
+        from workbench.screens.duel import DuelScreen
+
+        self.app.push_screen(DuelScreen(self._checkpoint, sampling=self.sampling))
+
     def action_more(self) -> None:
         """Go on from the end of the last answer."""
         if self._talks:
             self.app.notify("A chat model ends its answer by itself: ask it to go on.")
-        elif not self._prompt and not self._answer:
+        elif self._exchange is None or self._exchange.answer is None:
             self.app.notify("There is no answer to go on from yet.")
         elif not self._busy():
-            self._continue(f"… {_end_of(self._prompt + self._answer)}")
+            self._further(self._exchange)
 
     def action_copy(self) -> None:
         """Copy the last answer as it came, by OSC 52 and into a file for terminals that do not know it."""
-        if not self._answer:
+        answer = self._exchange.answer if self._exchange is not None else None
+        if answer is None:
             self.app.notify("There is no answer to copy yet.")
             return
-        data = well_formed(self._answer).encode()
+        data = answer.text.encode()
         path = state_folder() / "copied.txt"
         told = []
         if len(data) <= OSC52_LIMIT:
@@ -236,13 +379,13 @@ class ChatScreen(PlaceScreen):
             told.append(f"Written to {path}.")
         except (OSError, UserError) as error:
             told.append(f"Not written to {path}: {error}.")
-        self.app.notify(" ".join(told), title=f"{len(self._answer):,} characters")
+        self.app.notify(" ".join(told), title=f"{len(answer.text):,} characters")
 
     def action_clear(self) -> None:
         if not self._answering:
             self.query_one(Transcript).clear()
-            self._prompt = self._answer = ""
-            self._turns = []
+            self._exchange = None
+            self.refresh_bindings()
 
     def action_restart(self) -> None:
         if self._checkpoint is None:

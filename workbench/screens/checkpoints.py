@@ -1,4 +1,4 @@
-"""The question which checkpoint to chat with."""
+"""The question which checkpoint: to chat with, to set against another."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stages.store.checkpoints import Checkpoint, list_checkpoints
 from stages.store.errors import UserError
 from stages.store.rundir import list_runs
 from stages.store.workspace import Workspace
-from workbench.display import line, shortened
+from workbench.display import content, line, shortened
 from workbench.keys import LIST_KEYS, bind
 from workbench.messages import CheckpointChosen
 from workbench.screens.base import Dialog
@@ -63,14 +63,14 @@ class CheckpointScreen(Dialog[str]):
     CSS_PATH = "checkpoints.tcss"
     BINDINGS = [bind("checkpoints.home", "H", "home", "Home", "Leave it, and see on Home what the next step is.")]
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, title: str = "Chat with") -> None:
         super().__init__()
-        self._workspace = workspace
+        self._workspace, self._title = workspace, title
         self._choices: list[Choice] = []
 
     def compose(self) -> ComposeResult:
         with Vertical() as box:
-            box.border_title = "Chat with"
+            box.border_title = content(self._title)
             yield CheckpointList()
             yield Static(NONE_YET, classes="muted", id="empty")
             box.border_subtitle = "enter chooses · esc closes"

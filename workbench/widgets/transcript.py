@@ -66,6 +66,16 @@ class Transcript(ScrollView, can_focus=True):
             end = "".join(text for text, _ in self._written[-2:])[-2:]
             self.write("\n" * (2 - (len(end) - len(end.rstrip("\n")))), "answer")
 
+    @property
+    def spans(self) -> int:
+        """How many pieces have been written: a mark to cut back to."""
+        return len(self._written)
+
+    def cut(self, mark: int) -> None:
+        """Forget what was written since `spans` was `mark`. Wraps what stays anew."""
+        del self._written[mark:]
+        self._rewrap()
+
     def clear(self) -> None:
         """Forget everything."""
         self._written.clear()

@@ -1,0 +1,89 @@
+"""How strong checkpoints are by what people preferred, along their lineage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from textual import work
+from textual.app import ComposeResult
+from textual.containers import Vertical, VerticalScroll
+from textual.content import Content
+from textual.widgets import Static
+
+from stages.store.errors import UserError
+from stages.store.labels import open_labels
+from stages.store.labels.elo import outcomes, standings
+from stages.store.labels.judged import judged
+from stages.store.workspace import Workspace
+from workbench.display import content, line
+from workbench.keys import SCROLL_KEYS
+from workbench.lineage_table import Line, along_lineage
+from workbench.screens.base import Dialog
+from workbench.widgets.picklist import cell
+
+NAME = 34
+NONE_YET = "Nobody has compared two checkpoints yet: votes of duels, and rankings of what several wrote, show here."
+HOW = """\
+Bradley-Terry strengths, fitted to every pair that people ranked and did not take back: 1000 + 400 log10 of the \
+strength; a tie is half a win; every checkpoint begins with one tie with an imaginary one of Elo 1000. Intervals are \
+of 95 %."""
+
+
+class Table(VerticalScroll, can_focus=True):
+    BINDINGS = [*SCROLL_KEYS]
+
+
+class EloScreen(Dialog[None]):
+    """A table over the screen. `workbench labels elo` prints the same."""
+
+    CSS_PATH = "elo.tcss"
+
+    def __init__(self, workspace: Workspace) -> None:
+        super().__init__()
+        self._workspace = workspace
+
+    def compose(self) -> ComposeResult:
+        with Vertical() as box:
+            box.border_title = "Elo along the lineage"
+            box.border_subtitle = "esc closes"
+            with Table():
+                yield Static("…", id="standings")
+            yield Static(Content(HOW), classes="muted")
+
+    def on_mount(self) -> None:
+        self._look()
+
+    @work(thread=True, exclusive=True, group="look")
+    def _look(self) -> None:
+        try:
+            lines = read_lines(self._workspace)
+        except UserError as error:
+            self.app.call_from_thread(self.show, [content(str(error), "$text-error")])
+            return
+        self.app.call_from_thread(self.show, list(table(lines)))
+
+    def show(self, rows: Sequence[Content]) -> None:
+        """Show the lines of the table."""
+        self.query_one("#standings", Static).update(Content("\n").join(rows))
+
+
+def read_lines(workspace: Workspace) -> list[Line]:
+    """The table, from labels.db and the lineages on disk."""
+    if not workspace.labels.is_file():
+        return []
+    with open_labels(workspace.labels) as labels:
+        return along_lineage(workspace, standings(outcomes(judged(labels))))
+
+
+def table(lines: Sequence[Line]) -> Iterator[Content]:
+    """A line for the headings and one for each checkpoint."""
+    if not lines:
+        yield Content(NONE_YET)
+        return
+    heads = f"{'Elo':>6}  {'95 %':<14}{'won':>5} {'tied':>5} {'lost':>5}  won, ties as halves"
+    yield Content.styled(f"{'checkpoint':<{NAME}}{heads}", "$text-muted")
+    for one, depth, _ in lines:
+        name = cell(Content.assemble("  " * depth, line(one.checkpoint)), NAME)
+        interval = f"{one.low:,.0f} to {one.high:,.0f}"
+        counts = f"{one.won:>5,} {one.tied:>5,} {one.lost:>5,}"
+        yield Content.assemble(name, (f"{one.elo:>6,.0f}", "bold"), f"  {interval:<14}{counts}  {one.wins}")

@@ -1,0 +1,94 @@
+"""Answers before a person who compares them: side by side where there is room, with one under the cursor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from textual.containers import Container, VerticalScroll
+from textual.content import Content
+from textual.events import Resize
+
+from stages.store.labels.records import Completion, Prompt
+from workbench.display import content, line
+from workbench.keys import SCROLL_KEYS
+from workbench.widgets.candidate import Candidate
+
+COLUMN = 28
+"""Cells that an answer needs to stand beside the others."""
+
+
+class Asked(VerticalScroll, can_focus=True):
+    """What the answers are answers to."""
+
+    BINDINGS = [*SCROLL_KEYS]
+
+
+def conversation(prompt: Prompt) -> Content:
+    """A conversation up to where an answer is wanted; a single question stands without its role."""
+    if len(prompt.messages) == 1:
+        return content(prompt.messages[0].content, tabs=4)
+    parts = [
+        Content.assemble(line(message.role, "bold $primary"), "\n", content(message.content, tabs=4))
+        for message in prompt.messages
+    ]
+    return Content("\n\n").join(parts)
+
+
+class Contenders(Container):
+    """Holds Candidates by their numbers from 0. The texts come blind: without who wrote them."""
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
+        super().__init__(id=id)
+        self.cursor = 0
+        self._differences = False
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        return list(self.query(Candidate))
+
+    async def show(self, texts: Sequence[tuple[str, str]]) -> None:
+        """Put these texts in the place of what is there, each with why it ended."""
+        made = [
+            Candidate(number, Completion(id=0, text=text, checkpoint="", ended=ended, author=""))
+            for number, (text, ended) in enumerate(texts)
+        ]
+        with self.app.batch_update():
+            await self.remove_children()
+            await self.mount(*made)
+            self.cursor = 0
+            self._arrange()
+        self._differ()
+
+    def on_resize(self, event: Resize) -> None:
+        self._arrange()
+
+    def move(self, by: int) -> None:
+        """The cursor to the next candidate, or the one before."""
+        if self.candidates:
+            self.cursor = (self.cursor + by) % len(self.candidates)
+            self.take_focus()
+            self._differ()
+
+    def take_focus(self) -> None:
+        """Focus the candidate under the cursor, so that it scrolls."""
+        if self.candidates:
+            self.candidates[self.cursor].reading.focus()
+
+    def toggle_differences(self) -> None:
+        """Mark what differs from the one under the cursor, or no longer."""
+        self._differences = not self._differences
+        self._differ()
+
+    def _differ(self) -> None:
+        candidates = self.candidates
+        other = candidates[self.cursor].completion.text if self._differences and candidates else None
+        fits = [one.differ(other if one.number != self.cursor else None) for one in candidates]
+        if self._differences and not all(fits):
+            self.notify("Too long to compare word by word.")
+
+    def _arrange(self) -> None:
+        count = max(1, len(self.candidates))
+        width = self.app.size.width
+        columns = count if width // count >= COLUMN else 2 if count > 2 and width // 2 >= COLUMN else 1
+        self.styles.grid_size_columns = columns
+        self.styles.grid_size_rows = -(-count // columns)
