@@ -4,7 +4,8 @@
 
     A_i = (r_i − mean(r_group)) / (std(r_group) + 10⁻⁴)        ρ_{i,t} = π_θ(x_t) / π_old(x_t)
 
-over completions i of a minibatch of B and their tokens t; k3 estimates the KL from the reference (`stages.kl`).
+over completions i of a minibatch of B and their tokens t; k3 estimates the KL from the reference (`stages.kl`), and is
+multiplied by ρ where kl_correction is set.
 
     sequence   w = 1 / (B |x_i|)               Shao et al., DeepSeekMath (arXiv 2402.03300), eq. 3
     token      w = 1 / Σ_i |x_i|               Yu et al., DAPO (arXiv 2503.14476), eq. 8
@@ -144,6 +145,7 @@ class Job:
                     low=settings.clip_low,
                     high=settings.clip_high,
                     beta=settings.beta,
+                    correct=settings.kl_correction,
                 )
                 made.append(figures)
                 yield loss
@@ -202,12 +204,14 @@ def grpo_loss(
     low: float,
     high: float,
     beta: float,
+    correct: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """L of the formula above, and the sums over tokens of ρ, of 1 where the clip holds, and of |log ρ|: (3,)."""
     log_ratio_BT = logprobs_BT - old_BT
     loss_BT, clipped_BT = clipped_surrogate(log_ratio_BT, advantages_B[:, None], low, high)
     if beta:
-        loss_BT = loss_BT + beta * k3(logprobs_BT, reference_BT)
+        kl_BT = k3(logprobs_BT, reference_BT)
+        loss_BT = loss_BT + beta * (kl_BT * log_ratio_BT.exp() if correct else kl_BT)
     with torch.no_grad():
         real = (weights_BT > 0).float()
         sums = torch.stack([(x * real).sum() for x in (log_ratio_BT.exp(), clipped_BT, log_ratio_BT.abs())])

@@ -27,7 +27,11 @@ def k2(logprobs: Tensor, reference: Tensor) -> Tensor:
 
 
 def k3(logprobs: Tensor, reference: Tensor) -> Tensor:
-    """r − 1 − log r of each sample; any shape. Its gradient is that of the KL where samples are the policy's."""
+    """r − 1 − log r of each sample; any shape.
+
+    Its own gradient is, on average, that of KL(π_ref ‖ π); that of ρ · k3, with ρ the importance ratio, is that of
+    KL(π ‖ π_ref). Source: DeepSeek-V3.2 (arXiv 2512.02556), section 3.1.
+    """
     log_r = reference - logprobs
     return log_r.exp() - 1 - log_r
 

@@ -28,6 +28,10 @@ class GRPO(Policy, kw_only=True, frozen=True, forbid_unknown_fields=True):
         ),
     ] = "sequence"
     beta: Annotated[float, about("Weight of the KL from the reference, estimated by k3.", ge=0, group="loss")] = 0.04
+    kl_correction: Annotated[
+        bool,
+        about("Weigh the KL by the probability ratio: then its gradient is that of the KL itself.", group="loss"),
+    ] = True
     resample: Annotated[
         int,
         about(
