@@ -84,6 +84,8 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     sft: dict[str, Any] = {}
     distill: dict[str, Any] = {}
     reward: dict[str, Any] = {}
+    grpo: dict[str, Any] = {}
+    ppo: dict[str, Any] = {}
     report: dict[str, Any] = {}
     label: dict[str, Any] = {}
     """What the files say about the spec of each stage: a part of it. One table a stage, by the stage's name."""

@@ -9,8 +9,10 @@ from stages.store.names import nearest
 from stages.store.specs.build import Build
 from stages.store.specs.distill import Distill
 from stages.store.specs.evaluate import Evaluate
+from stages.store.specs.grpo import GRPO
 from stages.store.specs.importing import Importing
 from stages.store.specs.label import Label
+from stages.store.specs.ppo import PPO
 from stages.store.specs.pretrain import Pretrain
 from stages.store.specs.report import Report
 from stages.store.specs.reward import Reward
@@ -26,6 +28,8 @@ STAGES: dict[str, type[msgspec.Struct]] = {
     "sft": SFT,
     "distill": Distill,
     "reward": Reward,
+    "grpo": GRPO,
+    "ppo": PPO,
     "evaluate": Evaluate,
     "sample": Sample,
     "report": Report,
@@ -33,13 +37,13 @@ STAGES: dict[str, type[msgspec.Struct]] = {
 }
 """By stage: the name of the file in `stages/`, of the spec's file here, and of the table in workbench.toml."""
 
-TRAINING = ("pretrain", "sft", "distill", "reward")
+TRAINING = ("pretrain", "sft", "distill", "reward", "grpo", "ppo")
 """Stages that train a model: `workbench train STAGE`. They take a place in the device queue."""
 
 ON_DEVICE = (*TRAINING, "evaluate", "sample", "report", "label")
 """Stages that run a model, and so wait for their device."""
 
-FROM_CHECKPOINT = ("sft", "distill", "reward")
+FROM_CHECKPOINT = ("sft", "distill", "reward", "grpo", "ppo")
 """Those of them that go on from a checkpoint, with its tokenizer. The others make a new model."""
 
 
