@@ -54,7 +54,7 @@ async def asked(pilot: Pilot[Any], screen: DuelScreen, text: str = "vary") -> li
 
 
 def saved_line(screen: DuelScreen) -> str:
-    return str(screen.query_one("#saved", Static).render())
+    return f"{screen.query_one('#saved', Static).render()} {screen.query_one('#rate', Static).render()}"
 
 
 async def voted(pilot: Pilot[Any], screen: DuelScreen, key: str) -> None:

@@ -8,7 +8,8 @@ prompt ────────────────────────�
 │ The capital of Jorvia is Ivren.  ││ Ivren
 ─────────────── 31 characters · … ─╯╰────────────── 5 characters · … ─
 1 the first is better · 2 the second · = a tie · x both bad
-saved 12:01:07 · base@2000 preferred in 38.5 % (17.7–64.5) of 13
+saved 12:01:07: the first · 1 sft@400, 2 base@2000
+base@2000 preferred in 38.5 % (17.7–64.5) of 13 judged, ties as halves
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class DuelScreen(PlaceScreen):
     """Prompts are typed, or drawn from a dataset. A vote is stored before the next prompt is sent."""
 
     PLACE = "chat"
-    CSS_PATH = ["chat.tcss", "contenders.tcss"]
+    CSS_PATH = "contenders.tcss"
     AUTO_FOCUS = ""
     BINDINGS = [
         bind("duel.1", "1", "vote('1')", "First", "The first answer is better: saved at once."),
@@ -99,6 +100,7 @@ class DuelScreen(PlaceScreen):
         yield Contenders(id="contenders")
         yield Static(id="order")
         yield Static(id="saved")
+        yield Static(id="rate")
         yield Prompt(PLACEHOLDER, id="typed")
 
     def on_mount(self) -> None:
@@ -394,11 +396,11 @@ class DuelScreen(PlaceScreen):
         if self.duel is None or not self.duel.names:
             return
         share = self.duel.share()
-        rate = Content()
-        if share.of:
-            rate = Content.assemble(line(self.duel.names[0]), f" preferred in {share} of {share.of:,}")
-        gap = " · " if self._last and share.of else ""
-        self.query_one("#saved", Static).update(Content.assemble(self._last, gap, rate).stylize("$text-muted"))
+        told = f" preferred in {share} of {share.of:,} judged, ties as halves"
+        self.query_one("#saved", Static).update(self._last)
+        self.query_one("#rate", Static).update(
+            Content.assemble(line(self.duel.names[0]), told) if share.of else Content("no votes on these two yet")
+        )
 
     def _say(self, text: str) -> None:
         self.query_one("#order", Static).update(content(text, "$text-muted"))

@@ -21,7 +21,8 @@ from workbench.lineage_table import Line, along_lineage
 from workbench.screens.base import Dialog
 from workbench.widgets.picklist import cell
 
-NAME = 34
+FIGURES = 54
+"""Cells of a row behind the name."""
 NONE_YET = "Nobody has compared two checkpoints yet: votes of duels, and rankings of what several wrote, show here."
 HOW = """\
 Bradley-Terry strengths, fitted to every pair that people ranked and did not take back: 1000 + 400 log10 of the \
@@ -60,7 +61,7 @@ class EloScreen(Dialog[None]):
         except UserError as error:
             self.app.call_from_thread(self.show, [content(str(error), "$text-error")])
             return
-        self.app.call_from_thread(self.show, list(table(lines)))
+        self.app.call_from_thread(self.show, list(table(lines, min(44, self.app.size.width - FIGURES - 8))))
 
     def show(self, rows: Sequence[Content]) -> None:
         """Show the lines of the table."""
@@ -75,15 +76,16 @@ def read_lines(workspace: Workspace) -> list[Line]:
         return along_lineage(workspace, standings(outcomes(judged(labels))))
 
 
-def table(lines: Sequence[Line]) -> Iterator[Content]:
-    """A line for the headings and one for each checkpoint."""
+def table(lines: Sequence[Line], width: int) -> Iterator[Content]:
+    """A line for the headings and one for each checkpoint; `width` is that of the names."""
     if not lines:
         yield Content(NONE_YET)
         return
-    heads = f"{'Elo':>6}  {'95 %':<14}{'won':>5} {'tied':>5} {'lost':>5}  won, ties as halves"
-    yield Content.styled(f"{'checkpoint':<{NAME}}{heads}", "$text-muted")
+    heads = f"{'Elo':>6}  {'95 %':<15}{'won/tied/lost':<13} ties as halves"
+    yield Content.styled(f"{'checkpoint':<{width}}{heads}", "$text-muted")
     for one, depth, _ in lines:
-        name = cell(Content.assemble("  " * depth, line(one.checkpoint)), NAME)
+        name = cell(Content.assemble("  " * depth, line(one.checkpoint)), width)
         interval = f"{one.low:,.0f} to {one.high:,.0f}"
-        counts = f"{one.won:>5,} {one.tied:>5,} {one.lost:>5,}"
-        yield Content.assemble(name, (f"{one.elo:>6,.0f}", "bold"), f"  {interval:<14}{counts}  {one.wins}")
+        counts = f"{one.won}/{one.tied}/{one.lost}"
+        wins = f"{100 * (one.wins.value or 0):.0f} % ({100 * one.wins.low:.0f}–{100 * one.wins.high:.0f})"
+        yield Content.assemble(name, (f"{one.elo:>6,.0f}", "bold"), f"  {interval:<15}{counts:<13} {wins}")
