@@ -77,7 +77,7 @@ def write_checkpoint(final: Path, fill: Callable[[Path], None]) -> Checkpoint:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    return Checkpoint(final, _step(final))
+    return Checkpoint(final, step_of(final))
 
 
 def write_manifest(folder: Path) -> None:
@@ -94,7 +94,7 @@ def list_checkpoints(run: RunDir) -> list[Checkpoint]:
     """The run's checkpoints whose manifest and sizes agree, oldest first."""
     if not run.checkpoints.is_dir():
         return []
-    found = [Checkpoint(path, _step(path)) for path in run.checkpoints.glob("step-*") if _sizes_agree(path)]
+    found = [Checkpoint(path, step_of(path)) for path in run.checkpoints.glob("step-*") if _sizes_agree(path)]
     return sorted(found, key=lambda checkpoint: checkpoint.step)
 
 
@@ -141,7 +141,7 @@ def resolve_checkpoint(workspace: Workspace, text: str) -> Checkpoint:
     except RuntimeError as error:
         raise UserError(f"{text!r} is no checkpoint: there is no such user.") from error
     if ("/" in text or text.startswith(("~", "."))) and folder.is_dir():
-        return Checkpoint(folder.absolute(), _step(folder))
+        return Checkpoint(folder.absolute(), step_of(folder))
     cached = cached_model(text)
     if cached is not None:
         return Checkpoint(cached, 0)
@@ -234,6 +234,7 @@ def _sizes_agree(folder: Path) -> bool:
         return False
 
 
-def _step(folder: Path) -> int:
+def step_of(folder: Path) -> int:
+    """The step that the name of a checkpoint's folder tells; 0 for other folders."""
     prefix, _, number = folder.name.rpartition("-")
     return int(number) if prefix == "step" and number.isdigit() else 0

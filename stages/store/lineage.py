@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from stages.store.building import name_lock
-from stages.store.checkpoints import Checkpoint, list_checkpoints
+from stages.store.checkpoints import Checkpoint, list_checkpoints, step_of
 from stages.store.datasets import find_dataset
 from stages.store.errors import UserError
 from stages.store.files import delete_folder, disk_errors
@@ -44,6 +44,44 @@ class Ancestor(NamedTuple):
     name: str
     digest: str
     state: Literal["present", "changed", "gone"]
+
+
+class Stretch(NamedTuple):
+    """A run on the way to a checkpoint, and its step at which the next one goes on, or at which the checkpoint is."""
+
+    stage: str
+    name: str
+    step: int
+
+
+def ancestry(folder: Path) -> list[Stretch]:
+    """How a checkpoint came to be: the runs that went on from one another, the first one first, itself last.
+
+    Of one that is gone the path tells its step, and its run the rest. An imported model begins without steps.
+    """
+    found: list[Stretch] = []
+    seen: set[Path] = set()
+    at: Path | None = folder
+    while at is not None and at not in seen:
+        seen.add(at)
+        stretch, parents = _stretch(at)
+        found.append(stretch)
+        at = Path(parents["checkpoint"].name) if "checkpoint" in parents else None
+    return found[::-1]
+
+
+def _stretch(folder: Path) -> tuple[Stretch, dict[str, Parent]]:
+    try:
+        lineage = Checkpoint(folder, 0).lineage()
+    except UserError:
+        lineage = None
+    if lineage is not None:
+        return Stretch(lineage.stage, lineage.name, lineage.step), lineage.parents
+    try:
+        spec = RunDir(folder.parent.parent).spec()
+    except UserError:
+        return Stretch("", folder.name, 0), {}
+    return Stretch(spec.stage, spec.name, step_of(folder)), spec.parents
 
 
 def parents_of(workspace: Workspace, parents: dict[str, Parent]) -> list[Ancestor]:

@@ -16,10 +16,16 @@ SKY = "What colour is the sky?"
 
 
 def add_evaluation(
-    workspace: Workspace, found: Evaluation | None, name: str = "measured", status: Any = "finished", **state: Any
+    workspace: Workspace,
+    found: Evaluation | None,
+    name: str = "measured",
+    status: Any = "finished",
+    *,
+    parents: dict[str, Parent] | None = None,
+    **state: Any,
 ) -> RunDir:
-    """A run of stage evaluate, with what it found."""
-    parents = {"dataset": Parent("world-eval", DATASET_DIGEST)}
+    """A run of stage evaluate, with what it found. `parents`: the checkpoints it looked at."""
+    parents = {"dataset": Parent("world-eval", DATASET_DIGEST), **(parents or {})}
     run = add_run(
         workspace,
         "evaluate",

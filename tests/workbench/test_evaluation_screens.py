@@ -14,6 +14,7 @@ from textual.widgets import ContentSwitcher
 
 from stages.store.errors import UserError
 from stages.store.evaluations import FILE, Evaluation, Row
+from stages.store.lineage import Stretch
 from stages.store.rundir import Parent, RunDir, RunError, list_runs
 from stages.store.workspace import Workspace
 from tests.workbench.conftest import (
@@ -32,7 +33,8 @@ from workbench import runs
 from workbench.app import WorkbenchApp
 from workbench.cli import run as command
 from workbench.evaluating import best, heading, listed, name_for
-from workbench.evaluation_picture import picture_of
+from workbench.evaluation_picture import has_line, picture_of
+from workbench.plot import Curve
 from workbench.screens.evaluate import EvaluateScreen
 from workbench.screens.evaluation import AnswerScreen, EvaluationScreen
 from workbench.screens.run import RunScreen
@@ -118,6 +120,67 @@ async def test_an_evaluation_looks_like_this(
     async with make_app().run_test(size=size) as pilot:
         await open_evaluation(pilot, run)
         await snapshot(pilot, f"evaluation-{size[0]}x{size[1]}")
+
+
+@pytest.fixture
+def lineage(tuned: Workspace) -> RunDir:
+    """An evaluation of world-tiny at 1000 and 2000, and of world-tiny-sft, which went on from 2000, at its steps."""
+    base, model = run_of(tuned, "world-tiny"), run_of(tuned, "world-tiny-sft")
+    add_checkpoint(base, 1_000)
+    came = {"checkpoint": Parent(str(base.checkpoints / "step-2000"))}
+    for step in (400, 800):
+        add_checkpoint(model, step, parents=came)
+    rows = [row(1_000, 4, run="world-tiny"), row(2_000, 10, run="world-tiny"), row(400, 120), row(800, 190)]
+    folders = [*(base.checkpoints / f"step-{step}" for step in (1_000, 2_000))]
+    folders += [model.checkpoints / f"step-{step}" for step in (400, 800)]
+    parents = {f"checkpoint-{number}": Parent(str(folder)) for number, folder in enumerate(folders, 1)}
+    return add_evaluation(tuned, answered(rows), parents=parents)
+
+
+async def test_a_lineage_is_one_line_from_run_to_run(lineage: RunDir, make_app: MakeApp, snapshot: Snapshot) -> None:
+    """Against the steps made in all, with x against the checkpoints in order."""
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        screen = await open_evaluation(pilot, lineage)
+        await snapshot(pilot, "evaluation-lineage-120x40")
+        plot = screen.query_one(LossPlot)
+        assert [points_of(curve) for curve in plot._picture.curves if curve.joined] == [
+            [(1_000, 2.0), (2_000, 5.0)],
+            [(2_000, 5.0), (2_400, 60.0)],
+            [(2_400, 60.0), (2_800, 95.0)],
+        ]
+        await pilot.press("x")
+        await settled(pilot)
+        assert [points_of(curve) for curve in plot._picture.curves if curve.joined] == [
+            [(1, 2.0), (2, 5.0)],
+            [(2, 5.0), (3, 60.0)],
+            [(3, 60.0), (4, 95.0)],
+        ]
+        assert "in order" in screen_text(pilot.app)
+
+
+def points_of(curve: Curve) -> list[tuple[float, float]]:
+    return [(x, round(y, 1)) for x, y in curve.points]
+
+
+def test_a_run_joins_the_last_measured_checkpoint_before_it_went_on() -> None:
+    """Also where a run between them was not measured, and where one model was imported and has no steps."""
+    ancestries = {
+        "base": [Stretch("pretrain", "base", 900)],
+        "dpo": [Stretch("pretrain", "base", 600), Stretch("sft", "sft", 50), Stretch("dpo", "dpo", 20)],
+        "tuned": [Stretch("", "smol", 0), Stretch("sft", "tuned", 30)],
+    }
+    rows = [row(300, 2, run="base"), row(900, 4, run="base"), row(10, 20, run="dpo"), row(20, 22, run="dpo")]
+    found = answered([*rows, row(30, 100, run="tuned"), msgspec.structs.replace(row(0, 60), checkpoint="smol")])
+    curves = [points_of(curve) for curve in picture_of(found, "exact", ancestries).curves if curve.joined]
+    assert curves == [
+        [(300, 1.0), (900, 2.0)],
+        [(300, 1.0), (660, 10.0)],
+        [(660, 10.0), (670, 11.0)],
+        [(0, 30.0), (30, 50.0)],
+        [(30, 50.0)],
+        [(0, 30.0)],
+    ]
+    assert has_line(answered(found.rows[4:]), ancestries) and not has_line(answered(found.rows[4:]))
 
 
 async def test_the_form_measures_all_checkpoints_of_the_run_one_came_from(

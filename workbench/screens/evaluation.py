@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
@@ -9,9 +11,10 @@ from textual.content import Content
 from textual.widgets import ContentSwitcher, DataTable, OptionList, Static
 
 from stages.store.evaluations import FILE, Answer, Evaluation, Row, read_evaluation
-from stages.store.rundir import RunDir
+from stages.store.lineage import ancestry
+from stages.store.rundir import RunDir, RunSpec
 from workbench.display import content, line, shortened
-from workbench.evaluation_picture import has_line, picture_of
+from workbench.evaluation_picture import Ancestries, has_line, is_joined, picture_of
 from workbench.keys import SCROLL_KEYS, bind
 from workbench.screens.base import Dialog
 from workbench.screens.check import Scrolling
@@ -23,9 +26,7 @@ from workbench.widgets.measure_table import MeasureTable
 from workbench.widgets.picklist import PickList
 from workbench.widgets.run_facts import RunFacts
 
-NOT_HERE = frozenset(
-    ("pause", "checkpoint", "learning_rate", "chat", "against", "smoothing", "range", "whole", "zoom", "pan")
-)
+NOT_HERE = frozenset(("pause", "checkpoint", "learning_rate", "chat", "smoothing", "range", "whole", "zoom", "pan"))
 """What can be done with a training run and its curves, and not with an evaluation."""
 
 MARKS = {True: ("✓", "$text-success"), False: ("✗", "$text-error"), None: ("·", "$text-muted")}
@@ -33,11 +34,12 @@ MARKS = {True: ("✓", "$text-success"), False: ("✗", "$text-error"), None: ("
 
 
 class EvaluationWatch(Watch):
-    """The run, and what it has found so far."""
+    """The run, what it has found so far, and how the checkpoints came to be."""
 
     def __init__(self, run: RunDir) -> None:
         super().__init__(run)
         self.found: Evaluation | None = None
+        self.ancestries: Ancestries = {}
         self._stamp: tuple[int, int] | None = None
 
     def catch_up(self) -> None:
@@ -48,6 +50,7 @@ class EvaluationWatch(Watch):
         except OSError:
             return
         if (stamp := (status.st_mtime_ns, status.st_ino)) != self._stamp:
+            self.ancestries = self.ancestries or ancestries_of(self.spec)
             self.found, self._stamp = read_evaluation(self.run), stamp
 
 
@@ -65,6 +68,7 @@ class EvaluationScreen(RunScreen):
     def __init__(self, run: RunDir) -> None:
         super().__init__(run)
         self._shown: Evaluation | None = None
+        self._in_order = False
 
     def compose_body(self) -> ComposeResult:
         yield Static(id="run-state")
@@ -89,6 +93,11 @@ class EvaluationScreen(RunScreen):
         return self._watch.found if isinstance(self._watch, EvaluationWatch) else None
 
     @property
+    def ancestries(self) -> Ancestries:
+        """How the checkpoints came to be, by run."""
+        return self._watch.ancestries if isinstance(self._watch, EvaluationWatch) else {}
+
+    @property
     def checkpoint(self) -> Row | None:
         """What is known of the checkpoint under the cursor."""
         rows = self.found.rows if self.found else []
@@ -101,7 +110,14 @@ class EvaluationScreen(RunScreen):
     def offers(self, action: str) -> bool:
         if action == "log_axis":
             return bool(self.query_one("#run-plot").display)
+        if action == "against":
+            return self.found is not None and is_joined(self.found, self.ancestries)
         return action == "evaluate" or super().offers(action)
+
+    def action_against(self) -> None:
+        """Plot a lineage against the steps made in all, or its checkpoints equally far apart."""
+        self._in_order = not self._in_order
+        self.plot_changed()
 
     def action_metric(self, by: int) -> None:
         self.query_one(MeasureTable).move(by)
@@ -123,7 +139,7 @@ class EvaluationScreen(RunScreen):
         self._shown = found = self.found
         title = f"{found.dataset}, {found.split}: {found.records:,} records of kind {found.kind}"
         self.query_one("#scores").border_title = line(title)
-        self.query_one("#run-plot").display = has_line(found)
+        self.query_one("#run-plot").display = has_line(found, self.ancestries)
         self.query_one(MeasureTable).show(found)
         self._show_checkpoint()
         self.refresh_bindings()
@@ -141,11 +157,12 @@ class EvaluationScreen(RunScreen):
 
     def _draw(self) -> None:
         measure = self.query_one(MeasureTable).measure
-        now = (self.found and len(self.found.rows), measure, self.look.log)
+        now = (self.found and len(self.found.rows), measure, self.look.log, self._in_order)
         if self.found is None or measure is None or now == self._drawn:
             return
         self._drawn = now
-        self.show_picture(picture_of(self.found, measure, log=self.look.log))
+        look = {"log": self.look.log, "in_order": self._in_order}
+        self.show_picture(picture_of(self.found, measure, self.ancestries, **look))
 
     def _show_checkpoint(self) -> None:
         """List the answers of the checkpoint under the cursor, the wrong ones first, and its note."""
@@ -207,3 +224,9 @@ def summary(answer: Answer) -> Content:
         parts.append(Content.styled(f" ≠ {shortened(answer.wanted, 40)}", "$text-muted"))
     parts.append(Content.styled(f"  {shortened(answer.prompt, 80)}", "$text-muted"))
     return Content.assemble(*parts)
+
+
+def ancestries_of(spec: RunSpec) -> Ancestries:
+    """How the checkpoints that a run of stage evaluate looks at came to be, by the name of their run."""
+    folders = [Path(parent.name) for role, parent in spec.parents.items() if role.startswith("checkpoint")]
+    return {stretches[-1].name: stretches for folder in folders for stretches in [ancestry(folder)]}

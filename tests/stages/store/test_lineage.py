@@ -10,12 +10,14 @@ import msgspec
 import pytest
 
 from stages.store.building import building
-from stages.store.checkpoints import Checkpoint, write_checkpoint
+from stages.store.checkpoints import Checkpoint, Lineage, write_checkpoint
 from stages.store.datasets import DatasetInfo, list_datasets
 from stages.store.errors import UserError
 from stages.store.files import TEMPORARY
 from stages.store.lineage import (
     Child,
+    Stretch,
+    ancestry,
     children_of_dataset,
     children_of_run,
     children_of_tokenizer,
@@ -236,3 +238,21 @@ def test_an_ended_evaluation_does_not_hold_what_it_measured(workspace: Workspace
     one = add_checkpoint(gpt, 10)
     add_run(workspace, "measured", "evaluate", **{"checkpoint-1": Parent(str(one.path), one.digest())})
     delete_run(workspace, "gpt")
+
+
+def test_the_ancestry_of_a_checkpoint_is_told_even_where_one_is_gone(workspace: Workspace, tmp_path: Path) -> None:
+    gpt = add_run(workspace, "gpt")
+    sft = add_run(workspace, "tuned", "sft", checkpoint=Parent(str(gpt.checkpoints / "step-40")))
+    lineage = Lineage(
+        stage="dpo",
+        run="r",
+        name="better",
+        step=7,
+        parents={"checkpoint": Parent(str(sft.checkpoints / "step-9")), "teacher": Parent(str(tmp_path))},
+    )
+    folder = tmp_path / "step-7"
+    folder.mkdir()
+    (folder / "workbench.json").write_bytes(msgspec.json.encode(lineage))
+    wanted = [Stretch("pretrain", "gpt", 40), Stretch("sft", "tuned", 9), Stretch("dpo", "better", 7)]
+    assert ancestry(folder) == wanted
+    assert ancestry(tmp_path / "smol") == [Stretch("", "smol", 0)]
