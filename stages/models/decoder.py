@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from kernels import attention, attention_decode, attention_packed
+from kernels import attention, attention_decode, attention_packed, linear_cross_entropy
 from stages.models.cache import KVCache
 from stages.models.lora_layer import Lora
-from stages.models.loss import cross_entropy
+from stages.models.loss import IGNORED
 from stages.models.rotary import Rotary, Turn, rotate
 from stages.store.architecture import ModelConfig
 
@@ -145,10 +145,9 @@ class Decoder(nn.Module):
         `documents`: as for `hidden_states`.
         """
         h_NC = self.hidden_states(tokens_BT, documents)
-        logits_NV = functional.linear(h_NC, self.head_weight)
-        if targets_BT is None:
-            return logits_NV.view(*tokens_BT.shape, -1)
-        return cross_entropy(logits_NV, targets_BT.reshape(-1))
+        if targets_BT is not None:
+            return linear_cross_entropy(h_NC, self.head_weight, targets_BT.reshape(-1), ignored=IGNORED)
+        return functional.linear(h_NC, self.head_weight).view(*tokens_BT.shape, -1)
 
     def hidden_states(self, tokens_BT: Tensor, documents: Tensor | None = None) -> Tensor:
         """(B·T, C): what the output layer reads.

@@ -1,4 +1,4 @@
-"""The loss of a language model, for vocabularies small enough that the logits are kept whole."""
+"""The loss of logits that are at hand. Where only the loss is wanted, `kernels.linear_cross_entropy` never makes them."""
 
 from __future__ import annotations
 

@@ -176,3 +176,17 @@ def test_a_few_steps_learn_a_repeating_text() -> None:
         loss.backward()
         optimiser.step()
     assert functional.softmax(model(text)[0, 3], -1)[text[0, 4]] > 0.9
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_loss_over_many_words_is_that_of_their_logits(dtype: torch.dtype) -> None:
+    """So many logits that the loss never holds them all."""
+    model = model_of(dtype=dtype, vocab_size=30_000)
+    tokens, targets = tokens_of(4, 12), torch.randint(0, 30_000, (4, 12), generator=torch.Generator().manual_seed(1))
+    targets[0, :5] = -100
+    whole = cross_entropy(model(tokens).flatten(0, 1), targets.flatten())
+    loss = model(tokens, targets)
+    assert loss.item() == pytest.approx(whole.item(), rel=1e-5)
+    parameters = list(model.parameters())
+    for ours, theirs in zip(torch.autograd.grad(loss, parameters), torch.autograd.grad(whole, parameters), strict=True):
+        assert (ours - theirs).norm() <= (2e-2 if dtype == torch.bfloat16 else 2e-5) * theirs.norm()
