@@ -71,7 +71,7 @@ class Job:
     def step(self) -> dict[str, float]:
         """Rollouts, rewards, and the updates they are worth; the step's figures."""
         policy, settings = self.policy, self.settings
-        rollouts, rewards, raw = self._roll()
+        rollouts, rewards, raw, dead_share = self._roll()
         with policy.pace.step(rollouts.tokens):
             advantages_B = advantages(rewards, settings.group, settings.spread)
             alone = settings.passes == settings.minibatches == 1  # then the only update sees the policy that wrote
@@ -84,7 +84,6 @@ class Job:
         policy.show(rollouts, rewards.tolist(), seen, whole_BT)
         policy.progress.step += 1
         policy.progress.tokens_seen += rollouts.tokens
-        groups = rewards.reshape(-1, settings.group)
         return {
             **tally.means(),
             "lr": lr,
@@ -92,14 +91,34 @@ class Job:
             "reward/std": float(rewards.std()),
             "reward/raw": float(raw.mean()),
             "policy/advantage_std": float(advantages_B.std()),
-            "policy/dead_groups": float((np.ptp(groups, axis=1) == 0).mean()),
+            "policy/dead_groups": dead_share,
             "policy/coefficient": settings.beta,
             **policy.measures(rollouts, seen),
         }
 
-    def _roll(self) -> tuple[Rollouts, NDArray[np.float32], NDArray[np.float32]]:
-        """Rollouts with their rewards, and these before the penalty for a missing end."""
-        rollouts = self.policy.roll()
+    def _roll(self) -> tuple[Rollouts, NDArray[np.float32], NDArray[np.float32], float]:
+        """Rollouts with their rewards, these before the penalty for a missing end, and the share of dead groups.
+
+        Prompts of dead groups are replaced by the next ones as often as `resample` says; the share is that before.
+        """
+        policy, group = self.policy, self.settings.group
+        rollouts, rewards, raw = self._scored(self.settings.batch_size)
+        dead = dead_groups(rewards, group)
+        share = float(dead.mean())
+        for _ in range(self.settings.resample):
+            if not dead.any():
+                break
+            fresh, fresh_rewards, fresh_raw = self._scored(int(dead.sum()))
+            kept = np.flatnonzero(np.repeat(~dead, group)).tolist()
+            asked = [*(rollouts.asked[row] for row in kept), *fresh.asked]
+            said = [*(rollouts.completions[row] for row in kept), *fresh.completions]
+            rollouts = policy.writer.laid_out(asked, said, rollouts.inputs.device)
+            rewards, raw = np.append(rewards[kept], fresh_rewards), np.append(raw[kept], fresh_raw)
+            dead = dead_groups(rewards, group)
+        return rollouts, rewards, raw, share
+
+    def _scored(self, count: int) -> tuple[Rollouts, NDArray[np.float32], NDArray[np.float32]]:
+        rollouts = self.policy.roll(count)
         raw = np.array(self.policy.scores(rollouts), np.float32)
         return rollouts, raw - self.policy.penalties(rollouts), raw
 
@@ -169,6 +188,11 @@ class Job:
         peak, policy = self.policy.progress.lr, self.policy
         floor = peak * self.settings.min_lr_ratio
         return cosine_lr(policy.progress.step, peak=peak, floor=floor, warmup=policy.warmup, total=policy.steps)
+
+
+def dead_groups(rewards: NDArray[np.float32], group: int) -> NDArray[np.bool_]:
+    """Which groups of completions (B,) score all alike, so that nothing can be learnt from them: (groups,)."""
+    return np.ptp(rewards.reshape(-1, group), axis=1) == 0
 
 
 def advantages(rewards: NDArray[np.float32], group: int, spread: str) -> NDArray[np.float32]:

@@ -187,9 +187,9 @@ class Policy:
 
     # -- rollouts ------------------------------------------------------------------------------------------------------
 
-    def roll(self) -> Rollouts:
-        """Completions of the next prompts, `group` of each, one group after the other."""
-        prompts = self.prompts.order(self.progress.asked, self.settings.batch_size, self.settings.seed)
+    def roll(self, count: int) -> Rollouts:
+        """Completions of the next `count` prompts, `group` of each, one group after the other."""
+        prompts = self.prompts.order(self.progress.asked, count, self.settings.seed)
         asked = [each for each in prompts for _ in range(self.group)]
         seeds = seeds_of(self.settings.seed, self.progress.drawn, len(asked))
         self.progress.asked += len(prompts)

@@ -130,7 +130,7 @@ class Job:
     def step(self) -> dict[str, float]:
         """Rollouts, rewards, and the updates they are worth; the step's figures."""
         policy, settings, progress = self.policy, self.settings, self.policy.progress
-        rollouts = policy.roll()
+        rollouts = policy.roll(settings.batch_size)
         raw = policy.scores(rollouts)
         with policy.pace.step(rollouts.tokens):
             scores = self._shaped(raw) - policy.penalties(rollouts)

@@ -114,11 +114,14 @@ class Writer:
         ]
         with any_algorithms():
             said = generate(model, [each.tokens for each in asked], samplings, max_slots=self._slots)
+        return self.laid_out(asked, said, model.tokens.device)
+
+    def laid_out(self, asked: Sequence[Asked], said: Sequence[list[int]], device: torch.device) -> Rollouts:
+        """Prompts with the tokens that were said to them, side by side."""
         texts = [self._tokenizer.decode([token for token in ids if token not in self._stops]).strip() for ids in said]
         ended = [ids[-1] in self._stops for ids in said]
         tokens_BT, targets_BT = lay_out([each.tokens for each in asked], said, self._tokenizer.pad_id)
-        device = model.tokens.device
-        return Rollouts(list(asked), said, texts, ended, tokens_BT.to(device), targets_BT.to(device))
+        return Rollouts(list(asked), list(said), texts, ended, tokens_BT.to(device), targets_BT.to(device))
 
 
 def lay_out(prompts: Sequence[list[int]], completions: Sequence[list[int]], pad: int) -> tuple[Tensor, Tensor]:

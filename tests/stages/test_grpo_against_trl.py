@@ -101,7 +101,7 @@ def test_the_loss_is_that_of_trl(
             missing_end_penalty=0.5,
         )
     )
-    rollouts = job.policy.roll()
+    rollouts = job.policy.roll(4)
     dice = np.random.default_rng(0)
     gains = advantages(dice.integers(0, 3, len(rollouts)).astype(np.float32), 4, spread)
     logprobs = token_logprobs(job.policy.model, rollouts.inputs, rollouts.targets)

@@ -108,9 +108,9 @@ def test_the_first_update_is_that_of_a_plain_implementation(workspace: Workspace
     name = f"first-{micro_batch}"
     extra = {"reward": "judge", "reference": "other"}
     job = ppo.prepare(policy_run(workspace, "ppo", name, extra=extra, micro_batch=micro_batch, **SETTINGS))
-    rollouts = job.policy.roll()
+    rollouts = job.policy.roll(12)
     assert len({len(ids) for ids in rollouts.completions}) > 1 and 0 < sum(rollouts.ended) < len(rollouts)
-    job.policy.roll = lambda: rollouts  # type: ignore[method-assign]
+    job.policy.roll = lambda count: rollouts  # type: ignore[method-assign]
     row = job.step()
     assert row["policy/ratio_first"] == pytest.approx(1, abs=1e-6) and row["policy/kl"] != 0
     job.policy.save()
