@@ -1,4 +1,4 @@
-"""The loss of logits that are at hand. Where only the loss is wanted, `kernels.linear_cross_entropy` never makes them."""
+"""The loss of logits that are at hand. Where it alone is wanted, `kernels.linear_cross_entropy` never makes them."""
 
 from __future__ import annotations
 
