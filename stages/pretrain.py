@@ -10,9 +10,10 @@ Language Models are Unsupervised Multitask Learners (2019), with the optimiser s
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import psutil
 import torch
@@ -48,6 +49,8 @@ from stages.store.shape import model_config, peak_lr
 from stages.store.sizes import flops_per_token, parameter_count, training_memory
 from stages.store.specs.pretrain import Pretrain
 
+AnyJob = TypeVar("AnyJob", bound="Job")
+
 EVALUATION_TOKENS = 4_096
 """Tokens validated at once, where a micro-batch has fewer."""
 
@@ -69,8 +72,17 @@ def run(run: Run) -> dict[str, Any]:
 
 
 def prepare(run: Run) -> Job:
-    """Load the data, make the model or resume it, and leave the random numbers where training needs them."""
-    settings = run.settings(Pretrain)
+    """A run of next-token prediction, ready for its next step."""
+    return assemble(run, run.settings(Pretrain), Job, new_decoder, load_model)
+
+
+def assemble(
+    run: Run, settings: Pretrain, job: type[AnyJob], new: Callable[..., Any], load: Callable[..., Any]
+) -> AnyJob:
+    """Load the data, make the model or resume it, and leave the random numbers where training needs them.
+
+    `new` and `load` make the model, as `new_decoder` and `load_model` do.
+    """
     device = set_up_torch(run, deterministic=settings.deterministic)
     tokenizer = TextTokenizer.load(run.tokenizer().path)
     config = model_config(settings, tokenizer.vocab_size)
@@ -82,12 +94,10 @@ def prepare(run: Run) -> Job:
         progress = Progress(lr=peak_lr(settings, config), precision=precision.name)
     precision = choose_precision(progress.precision, device)
     refuse_what_does_not_fit(config, settings, progress.precision, device)
-    tokens, train, validation = open_blocks(run, config.context, settings.seed)
+    tokens, train, validation = open_blocks(run, config.context - job.ADDED, settings.seed)
 
     model = (
-        load_model(checkpoint.path, device=device, config=config)
-        if checkpoint
-        else new_decoder(config, settings.seed, device=device)
+        load(checkpoint.path, device=device, config=config) if checkpoint else new(config, settings.seed, device=device)
     )
     optimizer = AdamW(
         model,
@@ -102,7 +112,7 @@ def prepare(run: Run) -> Job:
         load_resume(checkpoint, optimizer)
     lineage = checkpoint.lineage() if checkpoint else None
     metrics = dict(lineage.metrics) if lineage else {}
-    return Job(run, settings, model, optimizer, tokenizer, tokens, train, validation, progress, metrics)
+    return job(run, settings, model, optimizer, tokenizer, tokens, train, validation, progress, metrics)
 
 
 def open_blocks(run: Run, context: int, seed: int) -> tuple[TokenSet, Blocks, Blocks]:
@@ -148,6 +158,8 @@ class Job:
     validation: Blocks
     progress: Progress
     metrics: dict[str, float]
+    ADDED: ClassVar[int] = 0
+    """Tokens that the model sees with each block and that are not of the text."""
 
     def __post_init__(self) -> None:
         self.device = self.model.tokens.device

@@ -9,11 +9,13 @@ import click
 
 from stages.store.errors import UserError
 from workbench import __version__
+from workbench.cli_best_of import best_of
 from workbench.cli_chat import chat
 from workbench.cli_compare import compare
 from workbench.cli_data import data
 from workbench.cli_doctor import doctor
 from workbench.cli_evaluate import evaluate
+from workbench.cli_fill import fill
 from workbench.cli_import import import_
 from workbench.cli_labels import labels
 from workbench.cli_models import models
@@ -56,10 +58,12 @@ for command in (
     compare,
     evaluate,
     sample,
+    best_of,
     labels,
     reward,
     score,
     chat,
+    fill,
     models,
     doctor,
     import_,

@@ -79,11 +79,14 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     importing: dict[str, Any] = {}
     evaluate: dict[str, Any] = {}
     sample: dict[str, Any] = {}
+    best_of: dict[str, Any] = {}
     tokenizer: dict[str, Any] = {}
     pretrain: dict[str, Any] = {}
+    bert: dict[str, Any] = {}
     sft: dict[str, Any] = {}
     distill: dict[str, Any] = {}
     reward: dict[str, Any] = {}
+    dpo: dict[str, Any] = {}
     grpo: dict[str, Any] = {}
     ppo: dict[str, Any] = {}
     report: dict[str, Any] = {}

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import msgspec
 
-from stages.store.architecture import ModelConfig
+from stages.store.architecture import ENCODERS, ModelConfig
 from stages.store.errors import UserError
-from stages.store.presets import load_preset
+from stages.store.presets import list_presets, load_preset
 from stages.store.specs.pretrain import Pretrain
 
 
 def model_config(settings: Pretrain, vocab_size: int) -> ModelConfig:
     """The preset's shape with what the settings override, and the tokenizer's vocabulary.
 
-    Raises UserError for an unknown preset and for a shape that cannot be built.
+    Raises UserError for an unknown preset, one that the stage cannot train, and for a shape that cannot be built.
     """
     preset = load_preset(settings.preset)
+    if (preset.family in ENCODERS) != settings.ENCODER:
+        fitting = [name for name in list_presets() if (load_preset(name).family in ENCODERS) == settings.ENCODER]
+        kind = "an encoder" if settings.ENCODER else "a decoder"
+        raise UserError(f"The preset {settings.preset!r} is not {kind}.", f"These are: {', '.join(fitting)}.")
     changes = {key: value for key in ("layers", "heads", "width", "context") if (value := getattr(settings, key))}
     if "width" in changes:
         changes["ff_width"] = _inner_width(preset, changes["width"])
@@ -45,5 +49,5 @@ nanoGPT's 10 M model, 1e-3 at width 384; it gives 5e-4 for GPT-2 small, whose us
 
 
 def peak_lr(settings: Pretrain, config: ModelConfig) -> float:
-    """The peak learning rate in force."""
-    return settings.lr or LR_TIMES_WIDTH / config.width
+    """The peak learning rate in force. A norm after the residual sum, as BERT has it, stands a third of the rate."""
+    return settings.lr or LR_TIMES_WIDTH / config.width / (3 if config.norm == "post" else 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
@@ -11,6 +11,9 @@ from stages.store.specs.base import about
 
 class Pretrain(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Pre-train a decoder on a text dataset: predict each next token."""
+
+    ENCODER: ClassVar[bool] = False
+    """Whether the model is an encoder."""
 
     preset: Annotated[str, about("Shape of the model; see `workbench models`.", group="model")] = "tiny"
     layers: Annotated[

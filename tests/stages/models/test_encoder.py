@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -65,7 +66,7 @@ def test_transformers_opens_ours_with_equal_logits_loss_and_gradients(tmp_path: 
     assert abs(loss.item() - wanted.loss.item()) < 1e-5
     loss.backward()
     wanted.loss.backward()
-    layer = theirs.bert.encoder.layer[1]
+    layer: Any = theirs.bert.encoder.layer[1]
     mine = dict(ours.named_parameters())
     pairs = [
         (mine["tokens"], theirs.bert.embeddings.word_embeddings.weight),

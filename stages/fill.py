@@ -1,0 +1,96 @@
+"""Filling blanks: a text with [MASK] in it, and what an encoder would put there.
+
+`python -m stages.fill CHECKPOINT COUNT` reads a text and writes {text, blanks}, or {error, hint}, as JSON.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import torch
+
+from stages.data.masking import Blanks
+from stages.data.tokenizer import TextTokenizer
+from stages.models.encoder import Encoder, load_encoder
+from stages.store.errors import UserError
+
+BLANK = re.compile(r"\[MASK\]|<mask>|_{3,}")
+"""How people write a blank: the mask itself, or three underscores."""
+
+
+class Candidate(NamedTuple):
+    """A token that could stand in a blank, with its probability."""
+
+    text: str
+    probability: float
+
+
+class Filled(NamedTuple):
+    """A text with its blanks filled by the likeliest tokens, and the candidates of each blank, the likeliest first."""
+
+    text: str
+    blanks: list[list[Candidate]]
+
+
+class Filler:
+    """An encoder checkpoint, ready to fill blanks."""
+
+    def __init__(self, folder: Path, device: str = "cpu") -> None:
+        self.model = load_encoder(folder, torch.float32, device)
+        self.tokenizer = TextTokenizer.load(folder)
+
+    def fill(self, text: str, count: int = 5) -> Filled:
+        """As `fill_text`, the whole answer."""
+        return fill_text(self.model, self.tokenizer, text, count)
+
+
+@torch.inference_mode()
+def fill_text(model: Encoder, tokenizer: TextTokenizer, text: str, count: int = 5) -> Filled:
+    """Fill every blank of `text`, each by itself with the others still blank; `count` candidates for each.
+
+    Raises UserError when there is no blank, or the text is longer than the model sees.
+    """
+    blanks = Blanks.of(tokenizer)
+    parts = BLANK.split(text)
+    if len(parts) == 1:
+        raise UserError("There is no blank in the text.", "Write ___ or [MASK] where one is.")
+    ids: list[int] = [blanks.start]
+    for number, part in enumerate(parts):
+        ids += ([blanks.mask] if number else []) + tokenizer.encode(part)
+    ids.append(blanks.end)
+    if len(ids) > model.config.context:
+        raise UserError(f"The text has {len(ids):,} tokens, and the model sees {model.config.context:,}.")
+    tokens_1T = torch.tensor([ids], device=model.tokens.device)
+    places_M = torch.nonzero(tokens_1T[0] == blanks.mask)[:, 0]
+    logits_MV = model.logits(model.hidden_states(tokens_1T)[places_M]).float()
+    logits_MV[:, blanks.special.to(logits_MV.device)] = -torch.inf
+    found = logits_MV.softmax(-1).topk(min(count, len(blanks.ordinary)))
+    candidates = [
+        [
+            Candidate(tokenizer.token_bytes(token).decode(errors="replace").strip(), share)
+            for token, share in zip(*row, strict=True)
+        ]
+        for row in zip(found.indices.tolist(), found.values.tolist(), strict=True)
+    ]
+    whole = parts[0] + "".join(row[0].text + part for row, part in zip(candidates, parts[1:], strict=True))
+    return Filled(whole, candidates)
+
+
+def main() -> None:
+    """Answer one question on stdin."""
+    folder, count = Path(sys.argv[1]), int(sys.argv[2])
+    try:
+        filled = Filler(folder).fill(sys.stdin.buffer.read().decode(errors="replace"), count)
+        blanks = [[candidate._asdict() for candidate in row] for row in filled.blanks]
+        answer: dict[str, Any] = {"text": filled.text, "blanks": blanks}
+    except UserError as error:
+        answer = {"error": error.title, "hint": error.hint}
+    sys.stdout.buffer.write(msgspec.json.encode(answer))
+
+
+if __name__ == "__main__":
+    main()
