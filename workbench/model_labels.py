@@ -82,14 +82,8 @@ def _label(labels: Labels, chosen: LabelSet, line: Line) -> Label | None:
 def _contradiction(line: Line, judgements: list[Label]) -> float:
     """How far the model contradicts the person whom it contradicts most, in nats; 0 where nobody has judged."""
     at = dict(zip(line.shown, line.scores, strict=True))
-    return max(
-        (
-            disagreement([at[id_] for id_ in one.shown], one.ranks or [])
-            for one in judgements
-            if set(one.shown) <= set(at)
-        ),
-        default=0.0,
-    )
+    known = [one for one in judgements if set(one.shown) <= at.keys()]
+    return max((disagreement([at[id_] for id_ in one.shown], one.ranks or []) for one in known), default=0.0)
 
 
 def _task(labels: Labels, chosen: LabelSet, place: int) -> tuple[Prompt, list[Candidate]] | None:

@@ -52,9 +52,8 @@ def write_lines(workspace: Workspace, scores: dict[int, list[float]]) -> RunDir:
             shown = labels.at(labels.find_set("mine").id, place)
             assert shown is not None
             ids = sorted(one.id for one in shown.completions)
-            append_line(
-                run.path / FILE, msgspec.json.encode(Line(place=place, shown=ids, scores=given, checkpoint="r@8"))
-            )
+            line = Line(place=place, shown=ids, scores=given, checkpoint="r@8")
+            append_line(run.path / FILE, msgspec.json.encode(line))
     return run
 
 

@@ -17,6 +17,10 @@ def view_of(run: RunDir) -> type[RunScreen]:
         from workbench.screens.evaluation import EvaluationScreen
 
         return EvaluationScreen
+    if stage in ("reward", "report"):
+        from workbench.screens.reward import RewardScreen
+
+        return RewardScreen
     if stage in ("ppo", "grpo"):
         from workbench.screens.cockpit import CockpitScreen
 
