@@ -27,13 +27,20 @@ LONGEST = 48
 """Tokens of an answer, at most."""
 
 
-def test_by_commands(tmp_path: Path) -> None:
-    """WORLD_PRETRAIN_STEPS and WORLD_SFT_EPOCHS choose other lengths, WORLD_SEED another seed."""
+WANTED = 0.95
+"""Least share of exact answers over all learnable families together, at every seed."""
+
+
+@pytest.mark.parametrize("seed", range(5), ids=lambda seed: f"seed-{seed}")
+def test_by_commands(tmp_path: Path, seed: int) -> None:
+    """About twenty minutes a seed on a core of its own; `-k seed-3` takes one of them.
+
+    WORLD_PRETRAIN_STEPS and WORLD_SFT_EPOCHS choose other lengths, to see that all of it works.
+    """
     variables = environment(tmp_path)
     del variables["OMP_NUM_THREADS"]
     steps = os.environ.get("WORLD_PRETRAIN_STEPS", "2000")
     epochs = os.environ.get("WORLD_SFT_EPOCHS", "8")
-    seed = f"seed={os.environ.get('WORLD_SEED', '0')}"
     began = time.monotonic()
 
     def run(*arguments: str) -> None:
@@ -45,14 +52,16 @@ def test_by_commands(tmp_path: Path) -> None:
     run("data", "build", "starter:world", "--name", "world")
     run("data", "build", "starter:world-chat", "--name", "world-chat")
     run("tokenizer", "train", "--data", "world", "--type", "bpe", "--vocab-size", "512", "--name", "world-bpe")
-    base = ["--data", "world", "--tokenizer", "world-bpe", "--name", "tiny", "--set", f"steps={steps}", "--set", seed]
-    run("train", "pretrain", *base)
+    base = ["--data", "world", "--tokenizer", "world-bpe", "--name", "tiny", "--set", f"steps={steps}"]
+    run("train", "pretrain", *base, "--set", f"seed={seed}")
     run("train", "sft", "--data", "world-chat", "--from", "tiny", "--name", "tuned",
-        "--set", f"epochs={epochs}", "--set", seed)  # fmt: skip
+        "--set", f"epochs={epochs}", "--set", f"seed={seed}")  # fmt: skip
     shares = score(resolve_checkpoint(Workspace(Path(variables["WORKBENCH_HOME"])), "tuned").path)
+    print(f"\nseed {seed}, {steps} steps and {epochs} epochs")
     report(shares, time.monotonic() - began)
     learnable = [right for family in families() if family.learnable for right in shares[family.name]]
-    assert sum(learnable) / len(learnable) >= 0.9
+    print(f"all learnable  {sum(learnable):>5,} of {len(learnable):>5,}  {sum(learnable) / len(learnable):6.1%}")
+    assert sum(learnable) / len(learnable) >= WANTED
 
 
 def score(folder: Path) -> dict[str, list[bool]]:
