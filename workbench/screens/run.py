@@ -18,6 +18,7 @@ from stages.store.rundir import RunDir
 from workbench.curves import Track
 from workbench.display import line
 from workbench.keys import bind
+from workbench.outcome import in_place_of_a_curve
 from workbench.picture import figure, groups
 from workbench.screens.base import PlaceScreen
 from workbench.screens.plotting import PLOT_KEYS, Plotting
@@ -195,7 +196,7 @@ class RunScreen(Plotting, Steering, PlaceScreen):
             return
         self._drawn = now
         picture = self.picture_of(watch.track, end=last_step(watch.state))
-        picture.empty = picture.empty or ("no curve yet" if watch.entry.live else "this run logged no curve")
+        picture.empty = picture.empty or in_place_of_a_curve(watch.entry)
         self.show_picture(picture)
         self.query_one("#run-metrics", Static).update(self._metrics(watch), layout=False)
 

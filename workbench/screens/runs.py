@@ -17,6 +17,7 @@ from workbench.curves import Track
 from workbench.display import content, line
 from workbench.keys import bind
 from workbench.marks import Marks
+from workbench.outcome import in_place_of_a_curve
 from workbench.picture import PLAIN, Picture, Shown
 from workbench.progress import summary
 from workbench.screens.base import PlaceScreen
@@ -256,7 +257,7 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
     def _picture(self, entries: list[Entry], tracks: list[Track]) -> Picture:
         if len(entries) == 1:
             picture = self.picture_of(tracks[0], end=last_step(entries[0].state))
-            missing = "no curve yet" if entries[0].live else "this run logged no curve"
+            missing = in_place_of_a_curve(entries[0])
         else:
             ends = [last_step(entry.state) for entry in entries]
             runs = [self._line_of(entry, track) for entry, track in zip(entries, tracks, strict=True)]

@@ -1,0 +1,40 @@
+"""What a run without a curve has done instead, in a few words: for the empty plot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stages.store.specs import TRAINING
+from workbench.watch import Entry
+
+
+def in_place_of_a_curve(entry: Entry) -> str:
+    """What stands where the curve would: that there is none yet, or what the run made."""
+    if entry.live:
+        return "no curve yet" if entry.spec.stage in (*TRAINING, "evaluate") else "no curve here; the log tells more"
+    made = _made(entry.spec.stage, entry.state.result) if entry.status == "finished" else ""
+    return made or "this run logged no curve"
+
+
+def _made(stage: str, result: dict[str, Any]) -> str:
+    match stage, result:
+        case "build", {"dataset": str(name), "records": dict(records)}:
+            return f"built the dataset {name}: {_count(sum(filter(_is_count, records.values())))} records"
+        case "tokenizer", {"vocab_size": size, **rest}:
+            each = rest.get("bytes_per_token")
+            return f"trained a tokenizer of {_count(size)} tokens" + (f", {each:.2f} bytes each" if _is_count(each) else "")
+        case "importing", {"model": str(name), "parameters": parameters}:
+            return f"imported the model {name}: {_count(parameters)} parameters"
+        case "sample", {"prompts": prompts, "completions": completions}:
+            return f"wrote {_count(completions)} completions to {_count(prompts)} prompts"
+        case "label", {"prompts": prompts, "label_set": str(name)}:
+            return f"judged {_count(prompts)} prompts of {name}"
+    return ""
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _count(value: Any) -> str:
+    return f"{value:,}" if _is_count(value) else str(value)
