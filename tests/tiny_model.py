@@ -6,9 +6,10 @@ from pathlib import Path
 
 import msgspec
 
-from stages.data.tokenizer import save_tokenizer, train_tokenizer
+from stages.data.tokenizer import TextTokenizer, save_tokenizer, train_tokenizer
 from stages.models.decoder import new_decoder
 from stages.models.hf import save_weights
+from stages.models.value import new_value_model, save_value_model
 from stages.store.checkpoints import Lineage, write_checkpoint
 from stages.store.presets import ModelConfig
 
@@ -26,5 +27,18 @@ def write_tiny_checkpoint(
             (folder / "chat_template.jinja").write_text(template)
         lineage = Lineage(stage="pretrain", run="r", name=name, step=step)
         (folder / "workbench.json").write_bytes(msgspec.json.encode(lineage))
+
+    return write_checkpoint(final, fill).path
+
+
+def write_tiny_judge(final: Path, *, context: int = 96, seed: int = 0) -> Path:
+    """A reward model of the same size with the same tokenizer, as a checkpoint at `final`."""
+    config = ModelConfig(layers=1, heads=2, width=16, context=context, vocab_size=260)
+    tokenizer = train_tokenizer([], "byte", 260, split_digits=False)
+
+    def fill(folder: Path) -> None:
+        save_tokenizer(tokenizer, folder)
+        pad_id = TextTokenizer.load(folder).pad_id
+        save_value_model(new_value_model(new_decoder(config, seed), seed), folder, pad_id=pad_id)
 
     return write_checkpoint(final, fill).path

@@ -8,13 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from stages.data.tokenizer import TextTokenizer
 from stages.label import scored, to_score
-from stages.models.decoder import new_decoder
-from stages.models.value import new_value_model, save_value_model
 from stages.scorer import Scorer
-from stages.store.architecture import ModelConfig
-from stages.store.checkpoints import write_checkpoint
 from stages.store.errors import UserError
 from stages.store.files import append_line
 from stages.store.labels import open_labels
@@ -25,7 +20,7 @@ from stages.store.scores import FILE, Line, disagreement, read_scores, uncertain
 from stages.store.workspace import Workspace
 from tests.stages.helpers import finish
 from tests.stages.store.labels.conftest import tasks
-from tests.tiny_model import write_tiny_checkpoint
+from tests.tiny_model import write_tiny_judge
 from workbench import runs
 from workbench.model_labels import ask_next, take_in_scores
 
@@ -111,15 +106,7 @@ def test_uncertainty_and_disagreement_are_their_formulas() -> None:
 
 
 def test_a_worker_scores_what_nobody_has_judged(workspace: Workspace) -> None:
-    base = write_tiny_checkpoint(workspace.models / "base", context=96)
-    config = ModelConfig(layers=1, heads=2, width=16, context=96, vocab_size=260)
-
-    def fill(folder: Path) -> None:
-        save_value_model(new_value_model(new_decoder(config, 0), 0), folder, pad_id=TextTokenizer.load(base).pad_id)
-        for name in ("tokenizer.json", "tokenizer_config.json"):
-            (folder / name).write_bytes((base / name).read_bytes())
-
-    folder = write_checkpoint(workspace.models / "judge", fill).path
+    folder = write_tiny_judge(workspace.models / "judge")
     launched = runs.launch(
         workspace, "label", "scores", {"label_set": "mine", "threads": 1, "device": "cpu"}, checkpoint="judge"
     )
