@@ -14,6 +14,8 @@ from stages.store.bands import GAUGES, Band, Gauge, band_of, sentence_of
 PAUSING = ("policy/kl", "policy/length")
 """Figures that pause the run when they are too high."""
 
+CALM = 10
+"""Steps that a figure must be back in its band before leaving it raises an alarm again."""
 FURTHER = 1.3
 """A run that is resumed after a pause may go on until the figure is higher by this factor."""
 
@@ -23,8 +25,8 @@ class Watched(msgspec.Struct):
 
     starts: dict[str, float] = {}
     """First values of figures whose bands are relative to them."""
-    lit: list[str] = []
-    """Figures outside their bands."""
+    lit: dict[str, int] = {}
+    """Figures that have left their bands, and for how many steps they have been back."""
     allowed: dict[str, float] = {}
     """Bounds that a resume after a pause has raised, by figure."""
 
@@ -51,13 +53,14 @@ class Alarms:
         lit = self._watched.lit
         if verdict is None:
             if gauge.metric in lit:
-                lit.remove(gauge.metric)
+                lit[gauge.metric] += 1
+            if lit.get(gauge.metric) == CALM:
+                del lit[gauge.metric]
             return
         pausing = self._pauses and verdict == "high" and gauge.metric in PAUSING
-        if gauge.metric in lit and not pausing:
+        known, lit[gauge.metric] = gauge.metric in lit, 0
+        if known and not pausing:
             return
-        if gauge.metric not in lit:
-            lit.append(gauge.metric)
         sentence = sentence_of(gauge, verdict)
         self._run.event(
             "alarm", metric=gauge.metric, value=value, band=[band.low, band.high], sentence=sentence, step=step

@@ -13,10 +13,12 @@ from stages.data.records import RecordWriter
 from stages.models.opening import open_decoder
 from stages.models.value import new_value_model, save_value_model
 from stages.run import Run
+from stages.store import strict
 from stages.store.checkpoints import resolve_checkpoint, write_checkpoint
-from stages.store.datasets import Dataset, DatasetInfo, find_dataset
-from stages.store.records import Message, PromptRecord
+from stages.store.datasets import Dataset, DatasetInfo, Kind, find_dataset
+from stages.store.records import Message, PromptRecord, Record, TextRecord
 from stages.store.rundir import Parent, RunSpec, create_run
+from stages.store.specs import spec_of
 from stages.store.workspace import Workspace
 from tests.tiny_model import write_tiny_checkpoint
 
@@ -45,15 +47,28 @@ SMALL = {
 
 def prompt_dataset(folder: Path, train: Sequence[tuple[str, str]], val: Sequence[tuple[str, str]] = ()) -> Dataset:
     """A dataset of kind prompts in `folder`, which carries its name, of questions with their answers."""
+
+    def record(question: str, answer: str) -> PromptRecord:
+        return PromptRecord(messages=[Message("user", question)], answer=answer or None, source="sums")
+
+    return _dataset(folder, "prompts", {"train": [record(*row) for row in train], "val": [record(*row) for row in val]})
+
+
+def text_dataset(folder: Path, texts: Sequence[str]) -> Dataset:
+    """A dataset of kind text in `folder`, all of it to train on."""
+    return _dataset(folder, "text", {"train": [TextRecord(text=text) for text in texts], "val": []})
+
+
+def _dataset(folder: Path, kind: Kind, splits: dict[str, Sequence[Record]]) -> Dataset:
     digests, counts, sizes = [], {}, {}
-    for split, rows in (("train", train), ("val", val)):
-        with RecordWriter(folder / "records", split, "prompts") as writer:
-            for question, answer in rows:
-                writer.write(PromptRecord(messages=[Message("user", question)], answer=answer, source="sums"))
+    for split, records in splits.items():
+        with RecordWriter(folder / "records", split, kind) as writer:
+            for record in records:
+                writer.write(record)
         digests.append(writer.digest())
         counts[split], sizes[split] = writer.records, writer.bytes
     info = DatasetInfo(
-        name=folder.name, kind="prompts", digest="".join(digests)[::2], records=counts, bytes=sizes, characters=sizes
+        name=folder.name, kind=kind, digest="".join(digests)[::2], records=counts, bytes=sizes, characters=sizes
     )
     (folder / "dataset.json").write_bytes(msgspec.json.encode(info))
     return Dataset(folder, info)
@@ -93,15 +108,17 @@ def policy_run(
     *,
     checkpoint: str = "base",
     extra: dict[str, str] | None = None,
-    **more: Any,
+    texts: dict[str, str] | None = None,
+    dataset: str = "sums",
+    **settings: Any,
 ) -> Run:
-    """A run of grpo or ppo in this process, yet to be prepared."""
-    roles = {"checkpoint": checkpoint, **(extra or {})}
+    """A run of grpo or ppo in this process, yet to be prepared. extra, texts: further models and datasets, by role."""
     parents = {}
-    for role, parent in roles.items():
+    for role, parent in {"checkpoint": checkpoint, **(extra or {})}.items():
         found = resolve_checkpoint(workspace, parent)
         parents[role] = Parent(str(found.path), found.digest())
-    dataset = more.pop("dataset", "sums")
-    parents["dataset"] = Parent(dataset, find_dataset(workspace, dataset).info.digest)
-    spec = RunSpec(stage=stage, name=name, settings=SMALL | more, parents=parents, threads=1)
+    for role, parent in {"dataset": dataset, **(texts or {})}.items():
+        parents[role] = Parent(parent, find_dataset(workspace, parent).info.digest)
+    every = msgspec.to_builtins(strict.parse(spec_of(stage), SMALL | settings, "settings"))
+    spec = RunSpec(stage=stage, name=name, settings=every, parents=parents, threads=1)
     return Run(create_run(workspace, spec).path)
