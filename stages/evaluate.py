@@ -4,7 +4,9 @@ text       L = −1/N Σ log p(x_t | x_<t), perplexity exp(L), bits a byte L·N 
            once; a document longer than the context is read in windows that overlap by half, so that a token sees at
            least half a context of what stands before it.
 chat       the same over what the assistant says.
-prompts    answers, each token the likeliest; the share that is right, with Wilson's interval.
+prompts    answers, each token the likeliest; the share that is right, with Wilson's interval, and of the starter
+           world's prompts the share in the style that its rule prefers. With a reference: the KL of answers drawn from
+           the checkpoint, KL(π ‖ π_ref) in nats an answer.
 labelled   multiple choice: the option of highest log-likelihood after the question, as it is (`choice`) and divided by
            its bytes (`choice_per_byte`). Source: Brown et al., Language Models are Few-Shot Learners (2005.14165), 2.4.
 """
@@ -28,6 +30,8 @@ from stages.data.conversations import Masker, choose_template
 from stages.data.records import read_records
 from stages.data.templates import template_in
 from stages.data.world import is_correct
+from stages.data.world import score as world_score
+from stages.distance import kl_from
 from stages.generate import Sampling, generate
 from stages.loop import set_up_torch
 from stages.models.bases import base_folder
@@ -68,13 +72,16 @@ def run(run: Run) -> dict[str, Any]:
     )
     device = set_up_torch(run, deterministic=False).type
     roles = sorted((role for role in run.spec.parents if role.startswith("checkpoint")), key=_number)
+    reference = run.checkpoint("reference") if "reference" in run.spec.parents else None
+    if reference is not None and dataset.info.kind != "prompts":
+        raise UserError("KL is measured on answers to prompts.", "Choose a dataset of prompts, or no reference.")
     for done, role in enumerate(roles):
 
         def progress(count: int, total: int, done: int = done) -> None:
             run.progress(done * total + count, len(roles) * total, unit="records", phase=f"checkpoint {done + 1}")
 
         folder = run.checkpoint(role)
-        row = evaluate(folder, records, settings, device, progress)
+        row = evaluate(folder, records, settings, device, progress, reference)
         found = msgspec.structs.replace(found, rows=[*found.rows, row])
         write_atomic(run.dir.path / FILE, msgspec.json.format(msgspec.json.encode(found), indent=1))
         shares = {f"eval/{name}": part.value for name, part in row.shares.items() if part.value is not None}
@@ -100,8 +107,15 @@ def chosen(dataset: Dataset, settings: Evaluate) -> tuple[str, list[Record]]:
     return split, [record for number, record in enumerate(every) if number in keep]
 
 
-def evaluate(folder: Path, records: Sequence[Record], settings: Evaluate, device: str, progress: Progress) -> Row:
-    """One checkpoint on these records, all of one kind."""
+def evaluate(
+    folder: Path,
+    records: Sequence[Record],
+    settings: Evaluate,
+    device: str,
+    progress: Progress,
+    reference: Path | None = None,
+) -> Row:
+    """One checkpoint on these records, all of one kind; with a reference, how far its answers are from it."""
     model = open_text_model(folder, device, precision=settings.precision)
     lineage = Checkpoint(folder, 0).lineage()
     name = f"{lineage.name}@{lineage.step}" if lineage and lineage.step else folder.name
@@ -121,6 +135,8 @@ def evaluate(folder: Path, records: Sequence[Record], settings: Evaluate, device
             row = _with_loss(row, model, records, settings, progress, _said(masker, model.context))
         elif kind is PromptRecord:
             row = _with_answers(row, model, masker, records, settings, progress)
+            if reference is not None:
+                row = _with_kl(row, model, masker, records, settings, reference)
         elif kind is LabelledRecord:
             row = _with_choices(row, model, records, settings, progress)
         else:
@@ -258,6 +274,8 @@ def _with_answers(
             right = is_right(record, text, settings.match) if record.answer is not None else None
             if right is not None:
                 hits["exact"].append(right)
+                if _rule(record, settings.match) == "world":
+                    hits["preferred"].append(world_score({"answer": record.answer, "meta": record.meta}, text) == 2)
                 group = record.meta.get("family") or record.meta.get("task")
                 if isinstance(group, str):
                     hits[f"exact/{group}"].append(right)
@@ -271,11 +289,9 @@ def _with_answers(
 
 def answered(model: TextModel, masker: Masker, asked: Sequence[Sequence[Message]], settings: Evaluate) -> list[str]:
     """The likeliest answer to each conversation, as text. A prompt that is too long keeps its end."""
-    end = _end_of_turn(masker)
-    stops = tuple({*model.end_ids, *([end] if end is not None else [])})
-    room = max(1, model.context - settings.max_new_tokens)
-    sampling = Sampling(temperature=0.0, max_new_tokens=min(settings.max_new_tokens, model.context - 1), stop_ids=stops)
-    ids = [masker.prompt(messages)[-room:] or [model.tokenizer.eos_id] for messages in asked]
+    stops = _stops(model, masker)
+    sampling = Sampling(temperature=0.0, max_new_tokens=_longest(model, settings), stop_ids=stops)
+    ids = _in_tokens(model, masker, asked, settings)
     found = generate(model.decoder, ids, sampling, max_slots=settings.slots)
     return [model.tokenizer.decode([token for token in each if token not in stops]).strip() for each in found]
 
@@ -283,10 +299,7 @@ def answered(model: TextModel, masker: Masker, asked: Sequence[Sequence[Message]
 def is_right(record: PromptRecord, text: str, match: str) -> bool:
     """Whether an answer is the record's, by the rule `match`."""
     assert record.answer is not None
-    if match == "auto":
-        match = (
-            "world" if {"lead", "answer"} <= record.meta.keys() else "number" if "####" in record.answer else "exact"
-        )
+    match = _rule(record, match)
     if match == "world":
         return is_correct({"answer": record.answer, "meta": record.meta}, text)
     if match == "number":
@@ -295,6 +308,44 @@ def is_right(record: PromptRecord, text: str, match: str) -> bool:
     if match == "contains":
         return _plain(record.answer) in _plain(text)
     return _plain(text) == _plain(record.answer)
+
+
+def _rule(record: PromptRecord, match: str) -> str:
+    if match != "auto":
+        return match
+    if {"lead", "answer"} <= record.meta.keys():
+        return "world"
+    return "number" if "####" in (record.answer or "") else "exact"
+
+
+def _with_kl(
+    row: Row, model: TextModel, masker: Masker, records: Sequence[Record], settings: Evaluate, reference: Path
+) -> Row:
+    other = open_text_model(reference, model.decoder.tokens.device.type, precision=settings.precision)
+    if other.tokenizer.vocab_size != model.tokenizer.vocab_size:
+        raise UserError(f"The reference {reference} has another tokenizer than {row.checkpoint}.")
+    prompts = _in_tokens(model, masker, [one.messages for one in records if isinstance(one, PromptRecord)], settings)
+    sampling = Sampling(max_new_tokens=_longest(model, settings), stop_ids=_stops(model, masker), seed=settings.seed)
+    kl = kl_from(other.decoder, model.decoder, prompts, sampling, settings.slots)
+    return msgspec.structs.replace(row, figures={**row.figures, "kl": kl})
+
+
+def _in_tokens(
+    model: TextModel, masker: Masker, asked: Sequence[Sequence[Message]], settings: Evaluate
+) -> list[list[int]]:
+    """Prompts in tokens; one that is too long keeps its end."""
+    room = max(1, model.context - settings.max_new_tokens)
+    return [masker.prompt(messages)[-room:] or [model.tokenizer.eos_id] for messages in asked]
+
+
+def _longest(model: TextModel, settings: Evaluate) -> int:
+    return min(settings.max_new_tokens, model.context - 1)
+
+
+def _stops(model: TextModel, masker: Masker) -> tuple[int, ...]:
+    """Tokens that end an answer."""
+    end = _end_of_turn(masker)
+    return tuple({*model.end_ids, *([end] if end is not None else [])})
 
 
 def _plain(text: str) -> str:

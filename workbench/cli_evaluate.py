@@ -31,6 +31,7 @@ SHOWN = 3
 @click.command(cls=SpecCommand, spec=Evaluate)
 @click.argument("checkpoints", nargs=-1, required=True, metavar="CKPT...")
 @click.option("--data", "dataset", required=True, metavar="NAME", help="Dataset to measure on.")
+@click.option("--reference", metavar="CKPT", help="Measure the KL of each checkpoint's answers from this one.")
 @click.option("--name", help="Name of the run; left out: made of the first checkpoint and the dataset.")
 @set_option
 @detach_option
@@ -40,6 +41,7 @@ def evaluate(
     house: House,
     checkpoints: tuple[str, ...],
     dataset: str,
+    reference: str | None,
     name: str | None,
     pairs: tuple[str, ...],
     detach: bool,
@@ -54,7 +56,8 @@ def evaluate(
     find_dataset(house.workspace, dataset)
     named = [one for text in checkpoints for one in expanded(house.workspace, text)]
     chosen = name or name_for(named[0], dataset)
-    run = run_stage(house, "evaluate", chosen, settings, dataset=dataset, checkpoints=named, detach=detach)
+    extra = {"reference": reference} if reference else {}
+    run = run_stage(house, "evaluate", chosen, settings, dataset=dataset, checkpoints=named, extra=extra, detach=detach)
     if detach:
         return
     found = read_evaluation(run)

@@ -33,7 +33,7 @@ SPLIT = "by hand"
 def create(job: Job, *, name: str, kind: Kind) -> dict[str, Any]:
     """Make an empty dataset. UserError when the name is taken or will not do."""
     with building(job.workspace.datasets, name, "dataset") as folder:
-        return _write(folder, DatasetInfo(name=name, kind=kind, digest="", records={}, split=SPLIT), {})
+        return write_set(folder, DatasetInfo(name=name, kind=kind, digest="", records={}, split=SPLIT), {})
 
 
 def copy(job: Job, *, dataset: str, name: str) -> dict[str, Any]:
@@ -70,10 +70,10 @@ def edit(job: Job, *, dataset: str, digest: str, split: str, at: int, before: An
         records.setdefault(split, [])
         change.apply(records[split])
         job.check()
-        return _write(folder, now.info, records)
+        return write_set(folder, now.info, records)
 
 
-def _write(folder: Path, info: DatasetInfo, records: dict[str, list[Record]]) -> dict[str, Any]:
+def write_set(folder: Path, info: DatasetInfo, records: dict[str, list[Record]]) -> dict[str, Any]:
     """Fill the folder of a dataset with records, and with the facts that follow from them."""
     (folder / "records").mkdir()
     with ExitStack() as stack:

@@ -18,6 +18,12 @@ from stages.store.workspace import installation_root
 RANKED = 4_000
 """Ranked prompts of starter:world-preferences."""
 
+DEMO = ("facts", "opposites", "sums")
+"""The families of questions in starter:demo…: what a model of a million parameters learns in minutes."""
+
+DEMO_DOCUMENTS, DEMO_RANKED = 8_000, 8_000
+"""Documents and rankings of all families that those of the demo are picked from; about half are kept."""
+
 FLIPPED = 0.1
 """Share of them that are ranked the wrong way round in starter:world-preferences-flipped."""
 
@@ -52,6 +58,8 @@ def _rows(name: str) -> Iterator[dict[str, Any]]:
     what = name.removeprefix("starter:")
     _, _, part = what.partition("-")
     file = installation_root() / "assets" / "starter" / f"{what}.jsonl"
+    if what.partition("-")[0] == "demo":
+        return _demo_rows(part)
     if what == "world":
         return pretraining_documents()
     if what == "world-chat":
@@ -69,3 +77,17 @@ def _rows(name: str) -> Iterator[dict[str, Any]]:
     if part in TASKS:
         return labelled(part)
     return (msgspec.json.decode(line) for line in file.read_bytes().splitlines())
+
+
+def _demo_rows(part: str) -> Iterator[dict[str, Any]]:
+    """The rows of the world that are about the demo's families alone."""
+    rows: Iterator[dict[str, Any]]
+    if part == "chat":
+        rows = (row for row in conversations() if len(row["messages"]) == 2)  # a second turn may be of any family
+    elif part == "preferences":
+        rows = preferences("reward", DEMO_RANKED)
+    elif part == "policy" or part == "eval":
+        rows = questions(part)
+    else:
+        rows = pretraining_documents(size=DEMO_DOCUMENTS)
+    return (row for row in rows if row["meta"]["family"] in DEMO)

@@ -52,7 +52,13 @@ _PRETRAINING = ExtraParent(
 EXTRA_PARENTS: dict[str, tuple[ExtraParent, ...]] = {
     "distill": (ExtraParent("teacher", "Model whose predictions are learnt; it must use the same tokenizer."),),
     "dpo": (_REFERENCE,),
+    "evaluate": (
+        ExtraParent(
+            "reference", "Model that the KL of each checkpoint's answers is measured from; left out: none.", False
+        ),
+    ),
     "grpo": (_REWARD, _REFERENCE),
+    "best_of": (_REWARD,),
     "ppo": (_REWARD, _REFERENCE, _PRETRAINING),
 }
 """By stage, in the order of the form. A role means the same kind of thing in every stage."""
