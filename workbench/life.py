@@ -19,16 +19,20 @@ from workbench.survey import Inventory, RunFacts
 
 STARTER = "starter:world"
 STARTER_CHAT = "starter:world-chat"
-"""The sources of the starter life: text to pre-train on, and conversations."""
+STARTER_PREFERENCES = "starter:world-preferences"
+"""The sources of the starter life: text to pre-train on, conversations, and ranked answers."""
 
 STARTER_EPOCHS = 8.0
 """Passes over the starter's conversations: they are few, and a small model needs to see each several times."""
 
-State = Literal["done", "running", "paused", "next", "failed", "stopped", "later", "absent"]
-"""`later` waits for the steps before it, `absent` does not exist in this version."""
+POLICY_STAGES = ("dpo", "grpo", "ppo")
+"""Stages that improve a tuned model by what people prefer."""
 
-ABSENT = (("reward", "reward"), ("policy", "policy"))
-"""Steps that are not in this version yet."""
+OUTCOMES = (("val/reward", "reward", ".2f"), ("val/accuracy", "right", ".0%"), ("val/loss", "loss", ".2f"))
+"""Closing figures by which a run is told, the first that it has."""
+
+State = Literal["done", "running", "paused", "next", "failed", "stopped", "later"]
+"""`later` waits for the steps before it."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +87,15 @@ class Lineage:
     model: RunFacts | None = None
     tuned: RunFacts | None = None
     """The latest instruction tuning that began from a checkpoint of the model."""
+    reward: RunFacts | None = None
+    """The latest reward model that began from a checkpoint of the tuned model."""
+    policy: RunFacts | None = None
+    """The latest improvement of the tuned model by preferences."""
 
     @property
     def time(self) -> float:
         """When something last began or ended in it, in seconds since the epoch."""
-        runs = (self.build, self.training_tokenizer, self.model, self.tuned)
+        runs = (self.build, self.training_tokenizer, self.model, self.tuned, self.reward, self.policy)
         times = [facts.spec.created for facts in runs if facts]
         times += [found.info.created for found in (self.dataset, self.tokenizer) if found]
         return max(times, default=0.0)
@@ -121,23 +129,32 @@ def _of_dataset(inventory: Inventory, dataset: Dataset) -> Lineage:
     elif tokenizer:
         model = next((facts for facts in models if facts.digest("tokenizer") == tokenizer.info.digest), None)
     training = [facts for facts in used if facts.spec.stage == "tokenizer"]
-    return Lineage(dataset, None, tokenizer, training[0] if training else None, model, _tuned(inventory, model))
+    tuned = _made_from(inventory, model, ("sft",))
+    return Lineage(
+        dataset,
+        None,
+        tokenizer,
+        training[0] if training else None,
+        model,
+        tuned,
+        _made_from(inventory, tuned, ("reward",)),
+        _made_from(inventory, tuned, POLICY_STAGES),
+    )
 
 
-def _tuned(inventory: Inventory, model: RunFacts | None) -> RunFacts | None:
-    """The latest run of instruction tuning that pins a checkpoint of the model."""
+def _made_from(inventory: Inventory, origin: RunFacts | None, stages: tuple[str, ...]) -> RunFacts | None:
+    """The latest run of these stages that went on from a checkpoint of another run."""
     for facts in inventory.runs:
         parent = facts.spec.parents.get("checkpoint")
-        if model and facts.spec.stage == "sft" and parent and model.run.path in Path(parent.name).parents:
+        if origin and facts.spec.stage in stages and parent and origin.run.path in Path(parent.name).parents:
             return facts
     return None
 
 
 def _life(lineage: Lineage, inventory: Inventory) -> Life:
     made = [_data(lineage), _tokenizer(lineage), _pretrain(lineage, inventory), _sft(lineage, inventory)]
-    made.append(_rank(inventory))
-    absent = [Step(key, title, "absent", detail="not yet") for key, title in ABSENT]
-    return Life((*made, *absent, _chat(lineage)), _is_starter(lineage))
+    made += [_rank(inventory), _reward(lineage, inventory), _policy(lineage, inventory), _chat(lineage)]
+    return Life(tuple(made), _is_starter(lineage))
 
 
 def _data(lineage: Lineage) -> Step:
@@ -211,6 +228,54 @@ def _rank(inventory: Inventory) -> Step:
     return Step("rank", "rank", "later", detail="needs a set")
 
 
+def _reward(lineage: Lineage, inventory: Inventory) -> Step:
+    """A model that scores answers as people rank them; building the rankings is a part of the step."""
+    step, facts, tuned = ("reward", "reward"), lineage.reward, lineage.tuned
+    if facts is not None:
+        return _done(*step, facts) if facts.status == "finished" else _at_work(*step, facts)
+    if tuned is None or not _trained(tuned):
+        return Step(*step, "later", detail="needs SFT", stage="reward")
+    preferences = _preferences(lineage, inventory)
+    if preferences is not None:
+        values = {"checkpoint": tuned.name, "dataset": preferences.name, "name": f"{tuned.name}-reward"}
+        return Step(*step, "next", detail="the form", stage="reward", values=values)
+    if not _is_starter(lineage):
+        return Step(*step, "later", detail="needs labels", stage="reward")
+    name = f"{lineage.dataset.name if lineage.dataset else 'world'}-preferences"
+    building = next((f for f in inventory.runs if f.spec.stage == "build" and f.name == name), None)
+    if building is not None and building.status not in ("finished", "stopped"):
+        return _at_work(*step, building)
+    built: dict[str, Any] = {"sources": [STARTER_PREFERENCES], "name": name}
+    return Step(*step, "next", detail="rankings first", stage="build", values=built)
+
+
+def _policy(lineage: Lineage, inventory: Inventory) -> Step:
+    """The tuned model improved by preferences: DPO needs nothing else, and is what the step proposes."""
+    step, facts, tuned = ("policy", "policy"), lineage.policy, lineage.tuned
+    if facts is not None:
+        return _done(*step, facts) if facts.status == "finished" else _at_work(*step, facts)
+    preferences = _preferences(lineage, inventory)
+    if tuned is None or preferences is None or not _trained(tuned):
+        return Step(*step, "later", detail="needs rankings", stage="dpo")
+    values = {"checkpoint": tuned.name, "dataset": preferences.name, "name": f"{tuned.name}-dpo"}
+    state: State = "next" if lineage.reward and lineage.reward.status == "finished" else "later"
+    return Step(*step, state, detail="DPO, GRPO, PPO", stage="dpo", values=values)
+
+
+def _done(key: str, title: str, facts: RunFacts) -> Step:
+    return Step(key, title, "done", facts.name, _outcome(facts), facts, facts.spec.stage)
+
+
+def _trained(facts: RunFacts) -> bool:
+    return facts.status == "finished" and bool(list_checkpoints(facts.run))
+
+
+def _preferences(lineage: Lineage, inventory: Inventory) -> Dataset | None:
+    """The newest dataset of rankings; for the starter life of its own, or what was made of labels."""
+    found = [each for each in inventory.datasets if each.info.kind == "preference"]
+    return max(found, key=lambda each: each.info.created, default=None)
+
+
 def _conversations(lineage: Lineage, inventory: Inventory) -> Dataset | None:
     """The chat dataset to tune on: the newest, for the starter life the newest of its own."""
     chats = [found for found in inventory.datasets if found.info.kind == "chat"]
@@ -229,8 +294,8 @@ def _tuning(lineage: Lineage, inventory: Inventory) -> dict[str, Any]:
 
 
 def _chat(lineage: Lineage) -> Step:
-    """The latest model that has a checkpoint: the tuned one, else the pre-trained one."""
-    for facts in (lineage.tuned, lineage.model):
+    """The latest model that has a checkpoint: the improved one, else the tuned one, else the pre-trained one."""
+    for facts in (lineage.policy, lineage.tuned, lineage.model):
         if facts is not None and list_checkpoints(facts.run):
             return Step("chat", "chat", "next", facts.name, "ready", facts)
     return Step("chat", "chat", "later", detail="needs a model")
@@ -258,9 +323,12 @@ def _progress(facts: RunFacts) -> str:
 
 
 def _outcome(facts: RunFacts) -> str:
-    loss = facts.state.result.get("val/loss")
-    ended = f"{facts.state.step:,} steps"
-    return f"{ended}, loss {loss:.2f}" if isinstance(loss, int | float) else ended
+    result, ended = facts.state.result, f"{facts.state.step:,} steps"
+    for metric, title, form in OUTCOMES:
+        value = result.get(metric)
+        if isinstance(value, int | float):
+            return f"{ended}, {title} {value:{form}}"
+    return ended
 
 
 def _on(lineage: Lineage) -> dict[str, Any]:

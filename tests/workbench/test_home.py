@@ -83,7 +83,7 @@ async def test_enter_opens_models_and_chat(make_app: MakeApp, populated: Workspa
         assert opened == [("chat", "world-tiny"), ("run", "world-tiny")]
         row.cursor = 5
         await pilot.press("enter")
-        await wait_for(pilot, lambda: "not in this version yet" in screen_text(app))
+        await wait_for(pilot, lambda: "comes after the steps before it" in screen_text(app))
         assert len(opened) == 2
         row.cursor = 4
         await pilot.press("enter")

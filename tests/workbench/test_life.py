@@ -36,10 +36,43 @@ def test_nothing_there_begins_with_data(workspace: Workspace) -> None:
     assert states(workspace)["tokenizer"] == "later" and states(workspace)["chat"] == "later"
 
 
-def test_later_stages_are_said_to_be_absent(workspace: Workspace) -> None:
-    absent = [step for step in life(workspace).steps if step.state == "absent"]
-    assert [step.key for step in absent] == ["reward", "policy"]
-    assert all(step.detail == "not yet" and not step.stage for step in absent)
+def tuned_world(workspace: Workspace, sources: list[str]) -> RunDir:
+    """A world whose model has been tuned; the tuning run."""
+    add_dataset(workspace, "world", sources=sources)
+    add_tokenizer(workspace, "world-bpe", dataset="world")
+    base = add_run(workspace, "pretrain", "base", parents=PARENTS, created=CREATED)
+    add_checkpoint(base, 2_000)
+    return gone_on(workspace, base, "sft", "tuned")
+
+
+def gone_on(workspace: Workspace, origin: RunDir, stage: str, name: str, **result: float) -> RunDir:
+    parent = Parent(str(origin.checkpoints / "step-2000"), "ab" * 32)
+    run = add_run(workspace, stage, name, parents={"checkpoint": parent}, created=CREATED + 5, result=result)
+    add_checkpoint(run, 2_000)
+    return run
+
+
+def test_the_starter_life_goes_on_from_tuning_to_rankings_reward_and_policy(workspace: Workspace) -> None:
+    tuned = tuned_world(workspace, ["starter:world"])
+    step = life(workspace).step("reward")
+    assert (step.state, step.stage, step.values["sources"]) == ("next", "build", ["starter:world-preferences"])
+    assert states(workspace)["policy"] == "later"
+    add_dataset(workspace, "world-preferences", digest="cc" * 32, kind="preference")
+    step = life(workspace).step("reward")
+    assert step.values == {"checkpoint": "tuned", "dataset": "world-preferences", "name": "tuned-reward"}
+    gone_on(workspace, tuned, "reward", "judge", **{"val/accuracy": 0.93})
+    assert life(workspace).step("reward").detail == "2,000 steps, right 93%"
+    step = life(workspace).step("policy")
+    assert (step.state, step.stage) == ("next", "dpo")
+    assert step.values == {"checkpoint": "tuned", "dataset": "world-preferences", "name": "tuned-dpo"}
+    gone_on(workspace, tuned, "ppo", "better", **{"val/reward": 1.5})
+    assert (life(workspace).step("policy").state, life(workspace).step("policy").name) == ("done", "better")
+    assert life(workspace).step("chat").name == "better"
+
+
+def test_a_reward_model_of_ones_own_data_waits_for_labels(workspace: Workspace) -> None:
+    tuned_world(workspace, ["/texts"])
+    assert (life(workspace).step("reward").state, life(workspace).step("reward").detail) == ("later", "needs labels")
 
 
 def test_ranking_wants_a_set_then_judgements(workspace: Workspace) -> None:

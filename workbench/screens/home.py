@@ -15,6 +15,7 @@ from workbench.keys import bind
 from workbench.life import Life, State, Step, lives
 from workbench.progress import standing
 from workbench.screens.base import PlaceScreen
+from workbench.starter import STEPS
 from workbench.survey import Inventory, RunFacts, Survey
 from workbench.themes import STATUS_STYLES, STATUS_SYMBOLS
 from workbench.widgets.picklist import PickList, cell
@@ -105,11 +106,9 @@ class HomeScreen(PlaceScreen):
 
     def _advice(self, step: Step) -> Content:
         """What can be done with the step under the cursor."""
-        starter = self.life is not None and self.life.starter
+        starter = self.life is not None and self.life.starter and step.key in STEPS
         go_on = "; s goes on with the starter life" if starter else ""
         match step.state:
-            case "absent":
-                return Content(f"{step.title} is not in this version yet; the life goes on with chat.")
             case _ if step.key == "rank":
                 what = (
                     "judges completions"
@@ -117,6 +116,10 @@ class HomeScreen(PlaceScreen):
                     else "makes a set to judge: of preferences, or of prompts to answer"
                 )
                 return Content.assemble(("enter", "bold $accent"), f" {what}.")
+            case "later" if step.key == "reward" and step.detail == "needs labels":
+                return Content(
+                    "A reward model learns from rankings: judge completions in Rank, then make a dataset there."
+                )
             case "later":
                 return Content(f"{step.title} comes after the steps before it.")
             case "next" if step.key == "data":
@@ -132,6 +135,12 @@ class HomeScreen(PlaceScreen):
                 return Content.assemble(
                     ("enter", "bold $accent"), f" builds the dataset of conversations that it learns from{go_on}."
                 )
+            case "next" if step.key == "reward" and step.stage == "build":
+                return Content.assemble(("enter", "bold $accent"), " builds the rankings that it learns from.")
+            case "next" if step.key == "policy":
+                return Content.assemble(
+                    ("enter", "bold $accent"), " opens the form of DPO; ", ("^p", "bold $accent"), " has GRPO and PPO."
+                )
             case "next":
                 return Content.assemble(("enter", "bold $accent"), f" opens the form, filled in{go_on}.")
             case state if state in HALTED:
@@ -144,7 +153,7 @@ class HomeScreen(PlaceScreen):
                     f"{go_on}.",
                 )
             case _:
-                run = step.key in ("pretrain", "sft") or step.state == "running"
+                run = step.key in ("pretrain", "sft", "reward", "policy") or step.state == "running"
                 what = "shows the run: its curve, samples, log" if run else "shows it"
                 return Content.assemble(
                     ("enter", "bold $accent"), f" {what}; ", ("n", "bold $accent"), " makes another."
@@ -155,7 +164,7 @@ class HomeScreen(PlaceScreen):
         step = event.step
         if step.key == "rank":
             self.workbench.go("rank")
-        elif step.state in ("absent", "later"):
+        elif step.state == "later":
             self.notify(self._advice(step).plain)
         elif step.key == "chat":
             self.workbench.open_chat(step.name)

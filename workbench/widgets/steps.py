@@ -24,7 +24,6 @@ SYMBOLS: dict[State, str] = {
     "failed": "✗",
     "stopped": "■",
     "later": "·",
-    "absent": " ",
 }
 
 
@@ -42,7 +41,6 @@ STYLES: dict[State, str] = {
     "failed": "$error",
     "stopped": "$primary",
     "later": "$border-blurred",
-    "absent": "$border-blurred",
 }
 
 
@@ -50,14 +48,14 @@ def card(step: Step, width: int, chosen: bool) -> list[Content]:
     """The lines of one step: its title on a border in the colour of its state, its symbol, name and detail inside."""
     style = STYLES[step.state]
     title = cell(Content(step.title), min(len(step.title), width - 6))
-    title = title.stylize("bold reverse" if chosen else "bold" if step.state != "absent" else "$text-muted")
+    title = title.stylize("bold reverse" if chosen else "bold")
     rule = "─" * (width - 5 - title.cell_length)
     top = Content.assemble(("╭─ ", style), title.stylize_before(style), (f" {rule}╮", style))
     name = line(step.name or ("next" if step.state == "next" else ""), "bold")
-    first = [] if step.state == "absent" else [Content.assemble((f"{SYMBOLS[step.state]} ", style), name)]
+    first = Content.assemble((f"{SYMBOLS[step.state]} ", style), name)
     parts = [step.detail] if step.state == "failed" else _packed(step.detail, width - 4)
     detail = [row for part in parts for row in line(part, "$text-muted").wrap(width - 4)]
-    inside = [*first, *detail, *[Content()] * CARD][: CARD - 2]
+    inside = [first, *detail, *[Content()] * CARD][: CARD - 2]
     rows = [Content.assemble(("│ ", style), cell(row, width - 4), (" │", style)) for row in inside]
     return [top, *rows, Content.styled(f"╰{'─' * (width - 2)}╯", style)]
 
