@@ -151,6 +151,10 @@ class WorkbenchApp(App[None], inherit_bindings=False):
             from workbench.screens.evaluate import EvaluateScreen
 
             self.push_screen(EvaluateScreen(filled))
+        elif stage == "sample":
+            from workbench.screens.sample import SampleScreen
+
+            self.push_screen(SampleScreen(filled))
         else:
             from workbench.screens.start import StartScreen
 

@@ -7,7 +7,6 @@ import sys
 import click
 import msgspec
 
-from stages.store.completions import mode_of
 from stages.store.datasets import find_dataset
 from stages.store.errors import UserError
 from stages.store.labels import open_labels
@@ -27,7 +26,7 @@ from workbench.cli_common import (
 )
 from workbench.evaluating import expanded, name_for, names_of_runs
 from workbench.runs import unique_name
-from workbench.taking_in import take_in
+from workbench.taking_in import refuse_other_mode, take_in
 
 
 @click.command(cls=SpecCommand, spec=Sample)
@@ -65,7 +64,7 @@ def sample(
         raise UserError("There are no prompts.", 'Give --prompts DATASET, --prompts - or --prompt "…".')
     named = [one for text in checkpoints for one in expanded(house.workspace, text)]
     chosen = check_name(name or _name_for(house, named, dataset), "name of a label set")
-    _refuse_other_mode(house, chosen, msgspec.convert(settings, Sample))
+    refuse_other_mode(house.workspace, chosen, msgspec.convert(settings, Sample))
     run = run_stage(house, "sample", chosen, settings, dataset=dataset, checkpoints=named, detach=detach)
     if detach:
         say(f"The app, or `workbench labels take {chosen}`, makes a label set of it when it is done.")
@@ -97,10 +96,3 @@ def _name_for(house: House, checkpoints: list[str], dataset: str | None) -> str:
     """Made of the checkpoints and the dataset; one of typed prompts is new each time."""
     stem = name_for(" ".join(checkpoints[:2]), dataset or "typed")
     return stem if dataset else unique_name(names_of_runs(house.workspace), stem)
-
-
-def _refuse_other_mode(house: House, name: str, settings: Sample) -> None:
-    """A set of that name which is judged in another way could not take the run in: better said before it is run."""
-    with open_labels(house.workspace.ensure().labels) as labels:
-        if any(one.name == name and one.mode != mode_of(settings) for one in labels.sets()):
-            raise UserError(f"The label set {name!r} is judged in another way.", "Choose another --name.")

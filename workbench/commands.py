@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from textual.app import App
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.content import Content
 
@@ -56,8 +57,19 @@ class Commands(Provider):
         start_run = cast("WorkbenchApp", app).start_run
         if "runs.evaluate" not in seen and "run.evaluate" not in seen:
             yield Command("checkpoints: evaluate", "Measure checkpoints on a dataset.", partial(start_run, "evaluate"))
+        if not seen & {"runs.sample", "run.sample", "rank.sample"}:
+            about = "Have checkpoints write completions to judge."
+            yield Command("checkpoints: sample", about, partial(start_run, "sample"))
+        if "chat.duel" not in seen:
+            yield Command("checkpoints: duel", "Two checkpoints side by side, blind.", partial(_duel, app))
         for stage in TRAINING:
             yield Command(f"train: {stage}", (spec_of(stage).__doc__ or "").strip(), partial(start_run, stage))
+
+
+def _duel(app: App[Any]) -> None:
+    from workbench.screens.duel import DuelScreen
+
+    app.push_screen(DuelScreen())
 
 
 def _title(id_: str, description: str) -> str:

@@ -13,7 +13,7 @@ from stages.sample import chosen
 from stages.store.completions import FILE, read_completions, tasks_in
 from stages.store.datasets import find_dataset
 from stages.store.errors import UserError
-from stages.store.labels import open_labels
+from stages.store.labels import LabelSet, open_labels
 from stages.store.records import part_of
 from stages.store.rundir import RunDir, find_run
 from stages.store.specs.sample import Sample
@@ -116,7 +116,8 @@ def test_finished_runs_become_label_sets_by_themselves(prepared: Workspace, tmp_
     known: set[str] = set()
     run = finish(sampled(home, "later", k=2, slots=16))
     made = take_in_finished(home, LabelSettings(), known)
-    assert {(one.name, one.mode) for one in made} >= {("later", "pair")}
+    sets = [one for one in made if isinstance(one, LabelSet)]
+    assert len(sets) == len(made) and {(one.name, one.mode) for one in sets} >= {("later", "pair")}
     assert run.id in known
     assert not take_in_finished(home, LabelSettings(), set())  # all are there, whoever asks
 

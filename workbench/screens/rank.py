@@ -26,14 +26,19 @@ from workbench.keys import SCROLL_KEYS, bind
 from workbench.labelling import annotator_name
 from workbench.progress import duration
 from workbench.screens.base import PlaceScreen
+from workbench.taking_in import take_in_finished
 from workbench.widgets.picklist import PickList
 
 EMPTY = """\
 There is nothing to judge yet. n makes a label set from a dataset: preferences are ranked or rated, \
 prompts are answered.
 
+s has checkpoints write completions to judge; their label set appears here when they are done.
+
 The starter examples are a way to begin: in Data, build starter:rankings; then come back and press n."""
 
+TAKING_IN = 1.0
+"""Seconds between looks for sampling runs that have finished."""
 BAR = 20
 """Cells of a bar."""
 
@@ -54,6 +59,7 @@ class RankScreen(PlaceScreen):
     AUTO_FOCUS = "#sets"
     BINDINGS = [
         bind("rank.new", "n", "new", "New set", "Make a label set from a dataset."),
+        bind("rank.sample", "s", "sample", "Sample", "Have checkpoints write completions to judge."),
         bind("rank.refresh", "r", "look", "Refresh", "Work the figures out again.", show=False),
     ]
 
@@ -63,6 +69,9 @@ class RankScreen(PlaceScreen):
         self._figures: tuple[str, Figures] | None = None
         self._shown = Content()
         self._wanted: str | None = None
+        self._taken: set[str] = set()
+        """Runs that need no further look for completions."""
+        self._taking_in = False
 
     def compose_body(self) -> ComposeResult:
         with Horizontal():
@@ -73,6 +82,9 @@ class RankScreen(PlaceScreen):
             with Sheet(classes="pane", id="sheet") as sheet:
                 sheet.border_title = "How good the labels are"
                 yield Static(id="figures")
+
+    def on_mount(self) -> None:
+        self.poll(TAKING_IN, self._look_for_samples)
 
     def on_screen_resume(self) -> None:
         super().on_screen_resume()
@@ -143,6 +155,35 @@ class RankScreen(PlaceScreen):
         chosen = self.query_one("#sets", PickList).chosen
         if chosen in self._sets:
             self.app.push_screen(JudgeScreen(chosen))
+
+    def action_sample(self) -> None:
+        """Open the form; the label set appears when the run is done."""
+        self.workbench.start_run("sample")
+
+    def _look_for_samples(self) -> None:
+        if not self._taking_in:
+            self._taking_in = True
+            self._take_in()
+
+    @work(thread=True, group="take in")
+    def _take_in(self) -> None:
+        """Make label sets of sampling runs that have finished."""
+        try:
+            found = take_in_finished(self.workbench.workspace, self.workbench.settings.labels, self._taken)
+        except UserError as error:
+            found = [error]
+        self.app.call_from_thread(self._show_taken, found)
+
+    def _show_taken(self, found: list[LabelSet | UserError]) -> None:
+        self._taking_in = False
+        for one in found:
+            if isinstance(one, UserError):
+                self.workbench.show_error(one)
+            else:
+                self.notify(f"{one.prompts:,} prompts to judge.", title=f"The label set {one.name} is there.")
+                self._wanted = one.name
+        if found:
+            self.action_look()
 
     def action_new(self) -> None:
         from workbench.screens.new_set import NewSetScreen

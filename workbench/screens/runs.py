@@ -50,6 +50,7 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
         bind("runs.delete", "d,delete", "delete", "Delete", "Delete the run and its checkpoints."),
         bind("runs.chat", "c", "chat", "Chat", "Chat with the run's last checkpoint."),
         bind("runs.evaluate", "e", "evaluate", "Evaluate", "Measure checkpoints: the run's, or those of marked runs."),
+        bind("runs.sample", "a", "sample", "Sample", "Completions to judge: by the run, or by those that are marked."),
         bind("runs.mark", "space", "mark", "Mark", "Mark the run, or take its mark away: marked runs share the plot."),
         bind("runs.unmark", "u", "unmark", "Unmark", "Take all marks away.", show=False),
         bind("runs.filter", "slash", "filter", "Filter", "Show only runs whose name, stage, status or dataset match."),
@@ -142,12 +143,21 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
 
     def action_evaluate(self) -> None:
         """Open the form that measures checkpoints, with those of the marked runs, or of the one under the cursor."""
-        places = self._marks.places
-        marked = sorted((e for e in self._entries if e.run.id in places), key=lambda entry: places[entry.run.id])
-        if marked:
+        if marked := self._marked():
             self.evaluate(marked)
         else:
             super().action_evaluate()
+
+    def action_sample(self) -> None:
+        """Open the form that samples completions, with the marked runs, or the one under the cursor."""
+        if marked := self._marked():
+            self.sample(marked)
+        else:
+            super().action_sample()
+
+    def _marked(self) -> list[Entry]:
+        places = self._marks.places
+        return sorted((e for e in self._entries if e.run.id in places), key=lambda entry: places[entry.run.id])
 
     @on(FilterField.Changed)
     def _filter_changed(self) -> None:

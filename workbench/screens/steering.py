@@ -40,7 +40,7 @@ class Steering(Base):
     def offers(self, action: str) -> bool:
         """Name only what the run in view can do as it stands."""
         entry = self.run_in_view()
-        if action not in ("pause", "resume", "stop", "delete", "chat", "evaluate", "log_axis"):
+        if action not in ("pause", "resume", "stop", "delete", "chat", "evaluate", "sample", "log_axis"):
             return True
         if entry is None:
             return False
@@ -48,7 +48,7 @@ class Steering(Base):
             return entry.status in ("queued", "running") or (action == "stop" and entry.live)
         if action == "resume":
             return entry.status in RESUMABLE
-        return entry.state.last_checkpoint is not None if action in ("chat", "evaluate") else True
+        return entry.state.last_checkpoint is not None if action in ("chat", "evaluate", "sample") else True
 
     def action_pause(self) -> None:
         """Pause a run at work; start one that is paused again."""
@@ -78,7 +78,9 @@ class Steering(Base):
         detail = (
             "It saves a checkpoint first and can be resumed."
             if entry.spec.stage in TRAINING
-            else ("What it has made so far is dropped.")
+            else "What it has written stays; it can be resumed."
+            if entry.spec.stage == "sample"
+            else "What it has made so far is dropped."
         )
         question = Question(f"Stop {entry.spec.name}?", detail, yes="stop it")
         self.app.push_screen(question, self._if_yes(entry, runs.stop, "Stopping"))
@@ -128,6 +130,19 @@ class Steering(Base):
         """Open the form that measures checkpoints, with those of the run."""
         if entry := self.run_in_view():
             self.evaluate([entry])
+
+    def action_sample(self) -> None:
+        """Open the form that has the run's model write completions to judge."""
+        if entry := self.run_in_view():
+            self.sample([entry])
+
+    def sample(self, entries: Sequence[Entry]) -> None:
+        """Open the form that samples completions, with those of the runs that have checkpoints."""
+        names = [entry.spec.name for entry in entries if entry.state.last_checkpoint is not None]
+        if names:
+            self.workbench.start_run("sample", {"checkpoints": ", ".join(names)})
+        else:
+            self.notify("There is no checkpoint to sample yet.")
 
     def evaluate(self, entries: Sequence[Entry]) -> None:
         """Open the form that measures checkpoints, with those of the runs that have any."""
