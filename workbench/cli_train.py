@@ -123,4 +123,6 @@ def say_trained(run: RunDir) -> None:
     metrics = ", ".join(f"{key} {value:.4f}" for key, value in (figures.metrics if figures else {}).items())
     say(f"{name} {state.status} at step {state.step:,}{': ' + metrics if metrics else ''}.")
     if found:
-        say(f"Checkpoint {found[-1].path}. `workbench chat {name}` talks to it.")
+        scores = run.spec().stage == "reward"
+        onward = f"`workbench reward report {name}` judges it" if scores else f"`workbench chat {name}` talks to it"
+        say(f"Checkpoint {found[-1].path}. {onward}.")
