@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from stages.store.architecture import ENCODERS, ModelConfig
 
+LOGITS_AT_ONCE = 2**24
+"""How many logits the loss holds at a time (`kernels.linear_cross_entropy`)."""
 BYTES = {"fp32": 4, "bf16": 2}
 
 
@@ -94,7 +96,8 @@ def training_memory(
     `micro_batch` sequences: per token and layer 2 norm inputs and 2 norm outputs (4 C), queries, keys, values and the
     attention's output ((2 H + 2 G) D, queries and keys twice where each head is normalised), and the feed-forward layer
     before and after its non-linearity (2 F; 4 F where it is gated); the scores and weights of attention (2 · heads · T
-    each token) when `scores_kept`, which fused attention avoids; and the logits in the model's dtype and twice in fp32.
+    each token) when `scores_kept`, which fused attention avoids; and the logits that are held at a time, in the model's
+    dtype and twice in fp32.
     """
     T, size = min(context or config.context, config.context), BYTES[dtype]
     total, tokens = parameter_count(config).total, micro_batch * T
@@ -105,13 +108,13 @@ def training_memory(
         + (4 if config.gated else 2) * config.inner_width
         + (2 * config.heads * T if scores_kept else 0)
     )
-    logits = config.vocab_size * (size + 2 * BYTES["fp32"])
+    logits = min(tokens * config.vocab_size, LOGITS_AT_ONCE) * (size + 2 * BYTES["fp32"])
     moments, master = 2 * BYTES["fp32"], BYTES["fp32"] if dtype == "bf16" else 0
     return TrainingMemory(
         weights=total * size,
         gradients=total * (size + BYTES["fp32"]),
         optimiser=total * (moments + master),
-        activations=tokens * (config.layers * per_layer * size + 2 * config.width * size + logits),
+        activations=tokens * (config.layers * per_layer * size + 2 * config.width * size) + logits,
     )
 
 
