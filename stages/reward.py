@@ -79,6 +79,7 @@ def run(run: Run) -> dict[str, Any]:
             job.save()
     job.save(whole=True)
     job.report()
+    run.report(job.progress.step, job.steps)
     return job.result()
 
 

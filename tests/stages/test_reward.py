@@ -46,6 +46,7 @@ def workspace(original: Workspace, tmp_path: Path) -> Workspace:
 def test_a_model_learns_what_is_preferred_and_opens_in_transformers(workspace: Workspace) -> None:
     run = finish(train(workspace, "likes", steps=80, lr=1e-2, checkpoint_every=80, eval_every=40))
     result, card = run.state().result, read_card(run)
+    assert (run.state().step, run.state().total, run.state().unit) == (80, 80, "steps")
     assert result["val/accuracy"] > 0.9 and result["val/loss"] < math.log(2)
     assert {"train/accuracy", "train/loss", "lr"} <= rows(run.metrics)[-1].keys()
     assert card.accuracy.value == pytest.approx(result["val/accuracy"])
