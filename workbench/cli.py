@@ -13,6 +13,7 @@ from workbench.cli_best_of import best_of
 from workbench.cli_chat import chat
 from workbench.cli_compare import compare
 from workbench.cli_data import data
+from workbench.cli_demo import demo
 from workbench.cli_doctor import doctor
 from workbench.cli_evaluate import evaluate
 from workbench.cli_fill import fill
@@ -65,6 +66,7 @@ for command in (
     chat,
     fill,
     models,
+    demo,
     doctor,
     import_,
 ):
