@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from stages.models.decoder import Decoder
+from stages.models.inference import InferenceDecoder
 from stages.store.errors import WorkFailed
 
 DRAWN_AHEAD = 32
@@ -48,7 +49,8 @@ class Sampling:
 
 
 class Token(NamedTuple):
-    """One generated token. logprob is under the model's own distribution, before temperature, top_k and top_p."""
+    """One generated token. logprob is under the model's own distribution, before temperature, top_k and top_p; not a
+    number where the engine was told to leave it out."""
 
     slot: int
     token: int
@@ -81,16 +83,22 @@ class Engine:
 
     A sequence, prompt and completion together, ends at `max_length` tokens: the model's context when None, and never
     more. The cache begins with room for `START` tokens a slot and doubles when the longest sequence needs more.
+    The model's weights must not change while an engine is in use: make another afterwards. It is used without dropout,
+    whatever its mode. `logprobs`: whether tokens come with theirs, which is a pass over the vocabulary.
     """
 
     START = 1_024
     TOGETHER = 4_096
     """Tokens of prompts, padding included, that are read in one pass."""
 
-    def __init__(self, model: Decoder, max_slots: int = 8, max_length: int | None = None) -> None:
+    def __init__(
+        self, model: Decoder, max_slots: int = 8, max_length: int | None = None, *, logprobs: bool = True
+    ) -> None:
         if max_slots < 1:
             raise ValueError("an engine needs at least one slot")
         self.model = model
+        self.logprobs = logprobs
+        self._decoder = InferenceDecoder(model)
         self.max_slots = max_slots
         self.max_length = min(max_length or model.config.context, model.config.context)
         self._cache = model.new_cache(max_slots, min(self.START, self.max_length))
@@ -129,17 +137,19 @@ class Engine:
         if not self._slots:
             return []
         self._make_room(max(slot.length for slot in self._slots))
-        with _evaluating(self.model), torch.inference_mode():
+        with torch.inference_mode():
             self._read_prompts()
             unread = torch.tensor([slot.unread for slot in self._slots], device=self._device)
-            logits_BV = self.model.decode(unread, self._cache).float()
+            logits_BV = self._decoder.decode(unread, self._cache).float()
+            if any(map(math.isnan, logits_BV.amax(-1).tolist())):  # one number that is none makes the largest so
+                raise WorkFailed(
+                    "The model's output is not a number.", "Its weights are damaged; take an earlier checkpoint."
+                )
             uniforms = [slot.uniform() for slot in self._slots]
             chosen_B = choose(logits_BV, [slot.sampling for slot in self._slots], uniforms)
-            logprobs = logits_BV.log_softmax(-1).gather(1, chosen_B[:, None])[:, 0].tolist()
-        if any(map(math.isnan, logprobs)):  # one number that is none makes them all so
-            raise WorkFailed(
-                "The model's output is not a number.", "Its weights are damaged; take an earlier checkpoint."
-            )
+            logprobs = [math.nan] * len(self._slots)
+            if self.logprobs:
+                logprobs = logits_BV.log_softmax(-1).gather(1, chosen_B[:, None])[:, 0].tolist()
         results = [
             Token(slot.id, token, logprob, self._advance(slot, token))
             for slot, token, logprob in zip(self._slots, chosen_B.tolist(), logprobs, strict=True)
@@ -171,7 +181,7 @@ class Engine:
             lengths_B = torch.tensor([len(prompt) for prompt in prompts])
             inputs = (each.to(self._device) for each in (tokens_BT, lengths_B, torch.tensor(group)))
             tokens_BT, lengths_B, rows_B = inputs
-            self.model.prefill_rows(tokens_BT, lengths_B, self._cache, rows_B)
+            self._decoder.prefill_rows(tokens_BT, lengths_B, self._cache, rows_B)
             for row in group:
                 self._slots[row].waiting = []
 
@@ -226,7 +236,7 @@ def choose(logits_BV: Tensor, samplings: Sequence[Sampling], uniforms: Sequence[
     """
     B = len(samplings)
     drawn = [i for i, s in enumerate(samplings) if s.temperature > 0]
-    chosen_B = logits_BV.argmax(-1) if len(drawn) < B else logits_BV.new_empty(B, dtype=torch.int64)
+    chosen_B = _likeliest(logits_BV) if len(drawn) < B else logits_BV.new_empty(B, dtype=torch.int64)
     for truncated in (False, True):
         rows = [i for i in drawn if (samplings[i].top_k > 0 or samplings[i].top_p < 1) == truncated]
         if not rows:
@@ -244,6 +254,13 @@ def choose(logits_BV: Tensor, samplings: Sequence[Sampling], uniforms: Sequence[
         places_R1 = torch.searchsorted(cumulative_RV, targets_R1, right=True).clamp(max=logits_BV.shape[1] - 1)
         chosen_B[rows] = (places_R1 if tokens_RV is None else tokens_RV.gather(1, places_R1))[:, 0]
     return chosen_B
+
+
+def _likeliest(logits_BV: Tensor) -> Tensor:
+    """The first of the largest logits of each row (B,) int64."""
+    if logits_BV.device.type != "cpu":
+        return logits_BV.argmax(-1)
+    return torch.from_numpy(np.argmax(logits_BV.detach().numpy(), 1))  # six times as fast as torch's on a CPU
 
 
 def _truncate(sorted_RV: Tensor, samplings: Sequence[Sampling]) -> Tensor:
@@ -264,26 +281,13 @@ def _ends_with(tokens: list[int], ending: tuple[int, ...]) -> bool:
     return tuple(tokens[-len(ending) :]) == ending
 
 
-@contextmanager
-def _evaluating(model: Decoder) -> Iterator[None]:
-    """The model without dropout, and afterwards as it was."""
-    if not model.training:
-        yield
-        return
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train()
-
-
 def generate(
     model: Decoder, prompts: Sequence[Sequence[int]], samplings: Sequence[Sampling] | Sampling, max_slots: int = 8
 ) -> list[list[int]]:
     """The completions of all prompts, in order; as many at once as there are slots."""
     each = [samplings] * len(prompts) if isinstance(samplings, Sampling) else list(samplings)
     longest = max((len(prompt) + s.max_new_tokens for prompt, s in zip(prompts, each, strict=True)), default=1)
-    engine = Engine(model, max(1, min(max_slots, len(prompts))), longest)
+    engine = Engine(model, max(1, min(max_slots, len(prompts))), longest, logprobs=False)
     completions: list[list[int]] = [[] for _ in prompts]
     waiting = list(enumerate(zip(prompts, each, strict=True)))[::-1]
     owner: dict[int, int] = {}

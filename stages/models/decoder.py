@@ -147,7 +147,11 @@ class Decoder(nn.Module):
         h_NC = self.hidden_states(tokens_BT, documents)
         if targets_BT is not None:
             return linear_cross_entropy(h_NC, self.head_weight, targets_BT.reshape(-1), ignored=IGNORED)
-        return functional.linear(h_NC, self.head_weight).view(*tokens_BT.shape, -1)
+        return self.logits(h_NC).view(*tokens_BT.shape, -1)
+
+    def logits(self, h_NC: Tensor) -> Tensor:
+        """(N, V): the output layer on hidden states (N, C)."""
+        return functional.linear(h_NC, self.head_weight)
 
     def hidden_states(self, tokens_BT: Tensor, documents: Tensor | None = None) -> Tensor:
         """(B·T, C): what the output layer reads.
@@ -194,7 +198,7 @@ class Decoder(nn.Module):
         positions = slice(start, end)
         h_NC = self._blocks(self._embed(tokens_T[None], positions), 1, attend, self._turn(positions, end))
         cache.lengths[row] = end
-        return functional.linear(h_NC[-1], self.head_weight)
+        return self.logits(h_NC[-1:])[0]
 
     @torch.inference_mode()
     def prefill_rows(self, tokens_BT: Tensor, lengths_B: Tensor, cache: KVCache, rows_B: Tensor) -> None:
@@ -226,7 +230,7 @@ class Decoder(nn.Module):
 
         h_NC = self._blocks(self._embed(tokens_B[:, None], positions), B, attend, self._turn(positions, cache.room))
         cache.lengths[:B] = lengths
-        return functional.linear(h_NC, self.head_weight)
+        return self.logits(h_NC)
 
     def _check_length(self, length: int) -> None:
         if (context := self.config.context) < length:

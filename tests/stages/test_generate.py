@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from stages.generate import Engine, Sampling, TextStream, Token, alike, choose, generate
 from stages.models.decoder import Decoder, new_decoder
 from stages.models.hf import load_model
+from stages.models.inference import InferenceDecoder
 from stages.store.errors import WorkFailed
 from stages.store.presets import ModelConfig
 
@@ -88,13 +90,13 @@ def test_random_numbers_drawn_ahead_are_those_drawn_one_by_one(model: Decoder, m
 
 def test_prompts_of_like_length_are_read_together(model: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[tuple[int, int]] = []
-    prefill_rows = model.prefill_rows
+    prefill_rows = InferenceDecoder.prefill_rows
 
-    def noting(tokens_BT: torch.Tensor, *rest: torch.Tensor) -> None:
+    def noting(self: InferenceDecoder, tokens_BT: torch.Tensor, *rest: Any) -> None:
         read.append(tuple(tokens_BT.shape))
-        prefill_rows(tokens_BT, *rest)
+        prefill_rows(self, tokens_BT, *rest)
 
-    monkeypatch.setattr(model, "prefill_rows", noting)
+    monkeypatch.setattr(InferenceDecoder, "prefill_rows", noting)
     prompts = [[4] * n for n in (9, 2, 10, 1, 3, 11)]
     together = generate(model, prompts, GREEDY)
     assert read == [(2, 2), (3, 10)]
