@@ -63,7 +63,7 @@ def run(run: Run) -> dict[str, Any]:
             dataset_digest=dataset.info.digest,
             sample_bytes=0 if settings.type == "byte" else sample.done,
             sample="none" if settings.type == "byte" else sample.sentence,
-            notes=notes(settings),
+            notes=notes(settings, tokenizer.vocab_size),
             bytes_per_token=quality.bytes_per_token,
             round_trips=quality.round_trips,
             round_trip_checked=quality.checked,
@@ -72,8 +72,8 @@ def run(run: Run) -> dict[str, Any]:
             created=time.time(),
         )
         _write_info(folder, info)
-    if settings.type != "byte" and info.vocab_size < settings.vocab_size:
-        run.warn(f"The text gives {info.vocab_size:,} tokens, fewer than the {settings.vocab_size:,} asked for.")
+    for note in too_few(settings, info.vocab_size):
+        run.warn(note)
     return {
         "tokenizer": info.name,
         "vocab_size": info.vocab_size,
@@ -113,13 +113,31 @@ class Sample:
                 seen += size
 
 
-def notes(settings: Tokenizer) -> list[str]:
-    """What a tokenizer so trained does not do."""
+def notes(settings: Tokenizer, size: int) -> list[str]:
+    """What a tokenizer so trained, with a vocabulary of `size`, does not do."""
+    found = too_few(settings, size)
     if settings.type == "wordpiece":
-        return ["WordPiece does not keep white space, nor what its normaliser changes: texts do not come back exactly."]
+        found.append(
+            "WordPiece does not keep white space, nor what its normaliser changes: texts do not come back exactly."
+        )
     if settings.type == "unigram":
-        return ["Trained again on the same text, a unigram vocabulary may come out a little different."]
-    return []
+        found.append("Trained again on the same text, a unigram vocabulary may come out a little different.")
+    return found
+
+
+def too_few(settings: Tokenizer, size: int) -> list[str]:
+    """Why the vocabulary has fewer entries than were asked for; nothing where it has them all."""
+    if settings.type == "byte" or size >= settings.vocab_size:
+        return []
+    why = (
+        "the text has no more pieces that are worth one"
+        if settings.type == "unigram"
+        else "every word of the text is one token already, so that nothing is left to join"
+    )
+    return [
+        f"The vocabulary has {size:,} tokens, fewer than the {settings.vocab_size:,} asked for: {why}. "
+        "More text would give more."
+    ]
 
 
 class Quality(NamedTuple):

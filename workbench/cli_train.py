@@ -54,6 +54,8 @@ def _train(
     epochs = f", {found.epochs:,.1f} epochs" if found.epochs else ""
     memory = f"about {found.memory / 1e6:,.0f} MB of memory"
     say(f"{chosen}: {found.parameters:,} parameters, {found.tokens:,} tokens to see{epochs}, {memory}.")
+    if found.warning:
+        say(f"Warning: {found.warning}")
     run = run_stage(house, stage, chosen, settings, dataset=dataset, tokenizer=tokenizer, detach=detach)
     if not detach:
         say_trained(run)

@@ -18,6 +18,11 @@ VOCABULARY = 4_096
 """Entries that are assumed while no tokenizer is chosen."""
 
 
+TOO_OFTEN = 40.0
+"""Times to see a text from which on it teaches next to nothing more: Muennighoff et al., Scaling Data-Constrained
+Language Models (arXiv 2305.16264), section 6."""
+
+
 class Estimate(NamedTuple):
     """A run by its figures."""
 
@@ -31,6 +36,16 @@ class Estimate(NamedTuple):
     """Floating-point operations of the whole run."""
     epochs: float | None
     """How often it sees the training text, as far as that can be told."""
+
+    @property
+    def warning(self) -> str:
+        """A sentence where the run would see its text so often that it learns it by heart; empty otherwise."""
+        if self.epochs is None or self.epochs <= TOO_OFTEN:
+            return ""
+        return (
+            f"It sees the text {self.epochs:,.0f} times: beyond about {TOO_OFTEN:.0f} a model learns it by heart. "
+            "Take fewer steps, or more text."
+        )
 
 
 def estimate(workspace: Workspace, values: Mapping[str, Any], dataset: str, tokenizer: str) -> Estimate:

@@ -22,7 +22,8 @@ def _made(stage: str, result: dict[str, Any]) -> str:
             return f"built the dataset {name}: {_count(sum(filter(_is_count, records.values())))} records"
         case "tokenizer", {"vocab_size": size, **rest}:
             each = rest.get("bytes_per_token")
-            return f"trained a tokenizer of {_count(size)} tokens" + (f", {each:.2f} bytes each" if _is_count(each) else "")
+            long = f", {each:.2f} bytes each" if _is_count(each) else ""
+            return f"trained a tokenizer of {_count(size)} tokens{long}"
         case "importing", {"model": str(name), "parameters": parameters}:
             return f"imported the model {name}: {_count(parameters)} parameters"
         case "sample", {"prompts": prompts, "completions": completions}:

@@ -218,8 +218,9 @@ def _near_sentence(settings: Build) -> str:
 
 
 def _length_sentence(settings: Build) -> str:
-    sentence = (
-        f"Dropped records of fewer than {max(1, settings.min_characters):,} characters, spaces around not counted"
-    )
+    if settings.min_characters <= 1:
+        sentence = "Dropped records that are empty, or spaces alone"
+    else:
+        sentence = f"Dropped records of fewer than {settings.min_characters:,} characters, spaces around not counted"
     longest = settings.max_characters
     return sentence + (f", or more than {longest:,}." if longest is not None else ".")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -126,6 +127,35 @@ async def test_the_start_form_looks_like_this(
         await wait_for(pilot, lambda: isinstance(pilot.app.screen, StartScreen))
         await settled(pilot)
         await snapshot(pilot, f"start-{size[0]}x{size[1]}")
+
+
+async def test_the_form_warns_of_a_text_that_is_seen_too_often(populated: Workspace, make_app: MakeApp) -> None:
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        pilot.app.start_run("pretrain", {"steps": 20_000})  # type: ignore[attr-defined]  # a WorkbenchApp
+        await settled(pilot)
+        assert "It sees the text 169 times" in screen_text(pilot.app)
+        pilot.app.screen.query_one(SpecForm).rows["steps"].text = "4000"
+        await wait_for(pilot, lambda: "33.7 × the text" in screen_text(pilot.app))
+        assert "It sees the text" not in screen_text(pilot.app)
+
+
+MADE: list[tuple[str, dict[str, Any], str]] = [
+    ("build", {"dataset": "sea", "records": {"train": 9_000, "val": 12}}, "built the dataset sea: 9,012 records"),
+    ("tokenizer", {"vocab_size": 358, "bytes_per_token": 2.5}, "trained a tokenizer of 358 tokens, 2.50 bytes each"),
+    ("importing", {"model": "smol", "parameters": 1_000, "dtype": "bfloat16"}, "imported the model smol: 1,000 parame"),
+    ("sample", {"prompts": 5, "completions": 20}, "wrote 20 completions to 5 prompts"),
+    ("build", {"records": "damaged"}, "this run logged no curve"),
+]
+
+
+@pytest.mark.parametrize(("stage", "result", "told"), MADE)
+async def test_a_run_without_a_curve_says_what_it_made(
+    workspace: Workspace, make_app: MakeApp, stage: str, result: dict[str, Any], told: str
+) -> None:
+    run = add_run(workspace, stage, "made", result=result)
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        await open_run(pilot, run)
+        await wait_for(pilot, lambda: told in screen_text(pilot.app))
 
 
 async def test_a_lost_run_is_called_lost_and_r_starts_a_worker_on_it(

@@ -145,7 +145,7 @@ def _lines(figures: Estimate, *, wide: bool) -> list[Content]:
     ]
     if not wide:
         facts = [fact for fact in facts if fact[0] in ("parameters", "memory", "will see", "that is")]
-    return labelled(facts, wide=wide)
+    return labelled(facts, wide=wide) + ([Content.styled(figures.warning, "$text-warning")] if figures.warning else [])
 
 
 def labelled(facts: list[tuple[str, str]], *, wide: bool) -> list[Content]:
