@@ -122,8 +122,10 @@ def known_run(workspace: Workspace, step: Step) -> RunDir | None:
 
 
 def is_done(run: RunDir) -> bool:
-    """Whether a run has come to its end, or has been paused by an alarm: its best checkpoint stands."""
-    return run.status() == "finished" or (run.status() == "paused" and b'"event":"alarm"' in run.events.read_bytes())
+    """Whether a run has come to its end, or has paused itself, of which its phase says why: its checkpoints stand."""
+    state = run.state()
+    status = run.status(state)
+    return status == "finished" or (status == "paused" and bool(state.phase))
 
 
 def measuring(workspace: Workspace, seed: int = 0, prefix: str = "demo") -> list[Step]:
