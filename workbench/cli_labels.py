@@ -14,7 +14,7 @@ from stages.store.errors import UserError
 from stages.store.labels import Labels, LabelSet, open_labels
 from stages.store.labels.backup import back_up, backups, restore
 from stages.store.labels.export import FORMATS, Format, export
-from stages.store.labels.figures import figures
+from stages.store.labels.figures import Agreement, figures, progress
 from stages.store.labels.judged import Choice, judged, preference_of
 from stages.store.labels.records import Mode
 from stages.store.names import check_name
@@ -154,24 +154,32 @@ def take(house: House, run_name: str, mode: Mode | None) -> None:
 def stats(house: House, name: str | None, as_json: bool) -> None:
     """How good labels are: biases, agreement with oneself and others, conflicts."""
     with _existing(house) as opened:
-        if name is not None:
-            opened.find_set(name)
-        found = figures(judged(opened, Choice(sets=(name,) if name else (), repeats=True)))
+        far = progress(opened, name)
+        found = figures(judged(opened, Choice(sets=(name,) if name else (), repeats=True, overruled=True)))
     if as_json:
-        say_json(msgspec.to_builtins(found))
+        say_json({"progress": msgspec.to_builtins(far), **msgspec.to_builtins(found)})
         return
     facts = {
+        **{one.set_name: f"{one.judged:,} of {one.prompts:,} prompts are judged" for one in far},
         "labels": ", ".join(f"{count:,} {kind}" for kind, count in found.by_kind.items()) or "none yet",
         "people": ", ".join(f"{who} {count:,}" for who, count in found.by_annotator.items()),
         "seconds": f"{found.median_seconds:.1f} in the middle" if found.median_seconds is not None else "",
         "an hour": f"{found.per_hour:,.0f}, pauses left out" if found.per_hour else "",
         "longer wins": str(found.longer_wins) if found.longer_wins.of else "",
         **{f"best at place {number}": str(one) for number, one in enumerate(found.best_by_place, 1) if one.of},
-        **{f"{one.who}, again": str(one.pairs) for one in found.self_agreement},
-        **{one.who: str(one.pairs) for one in found.between},
-        "conflicts": f"{len(found.conflicts):,}" if found.between else "",
+        **{f"{one.who}, again": _agreed(one) for one in found.self_agreement},
+        **{one.who: _agreed(one) for one in found.between},
+        "conflicts": f"{len(found.conflicts):,} between people" if found.between else "",
+        "turned round": f"{len(found.self_conflicts):,} on being asked again" if found.self_agreement else "",
+        "settled": f"{found.settled:,}" if found.settled else "",
     }
     say_facts(facts)
+
+
+def _agreed(one: Agreement) -> str:
+    """Pairs ordered alike, and Kendall's τ where there is one, with intervals."""
+    tau = f"; τ {one.tau[0]:+.2f} ({one.tau[1]:+.2f} to {one.tau[2]:+.2f})" if one.tau else ""
+    return f"{one.pairs} of pairs alike{tau}, over {one.prompts:,} prompts"
 
 
 @labels.command("export")

@@ -290,3 +290,112 @@ async def test_an_editor_that_cannot_be_shown_leaves_the_text_and_the_app(labels
         await judging(pilot)
         await press(pilot, "e", *"ab", "f4")  # a test's terminal cannot set the app aside
         assert pilot.app.screen.query_one(Field).text.endswith("ab")
+
+
+def in_conflict(labels: Labels, places: tuple[int, ...] = (0, 2)) -> int:
+    """Two people who agree but at some places; the id of their set."""
+    fill(labels, prompts=4)
+    set_id = labels.find_set("capitals").id
+    for place in range(4):
+        for annotator in ("ben", "eve"):
+            shown = labels.at(set_id, place)
+            assert shown is not None
+            contrary = annotator == "eve" and place in places
+            labels.save(shown.label("rank", annotator, ranks=[4, 3, 2, 1] if contrary else [1, 2, 3, 4]))
+    return set_id
+
+
+async def test_disagreements_are_settled_from_their_list(labels: Labels, make_app: MakeApp) -> None:
+    set_id = in_conflict(labels)
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        await pilot.press("K")
+        await wait_for(pilot, lambda: "2 disagreements to settle" in screen_text(pilot.app))
+        await press(pilot, "c")
+        await wait_for(pilot, lambda: "prompt 3: ben and eve" in screen_text(pilot.app))
+        await press(pilot, "enter")
+        await wait_for(pilot, lambda: "2 to settle" in screen_text(pilot.app))
+        await press(pilot, *"2134", "enter")
+        screen = pilot.app.screen
+        assert isinstance(screen, JudgeScreen) and screen.session is not None and screen.session.shown is not None
+        assert screen.session.shown.place == 2
+        await press(pilot, "u")
+        assert screen.session.shown.place == 0
+        assert screen.order.ranks() == [2, 1, 3, 4]
+        await press(pilot, "enter", *"1243", "enter")
+        await wait_for(pilot, lambda: "Nobody disagrees" in screen_text(pilot.app))
+        await press(pilot, "escape")
+        await wait_for(pilot, lambda: "0 disagreements to settle, 2 settled" in screen_text(pilot.app))
+    mine = [one for one in stored(labels) if one.annotator == "ada"]
+    assert [(one.place, one.ranks) for one in mine] == [(0, [2, 1, 3, 4]), (2, [1, 2, 4, 3])]
+    given = {place: [one.id for one in stored(labels) if one.place == place] for place in (0, 2)}
+    assert [one.settles for one in mine] == [given[0][:2], given[2][:2]]
+    assert labels.count(set_id, "ada") == 2
+
+
+async def test_the_sheet_shows_progress_and_agreement_with_intervals(
+    labels: Labels, make_app: MakeApp, snapshot: Snapshot
+) -> None:
+    in_conflict(labels)
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        await pilot.press("K")
+        await wait_for(pilot, lambda: "to settle" in screen_text(pilot.app))
+        await snapshot(pilot, "rank-sheet-120x40")
+
+
+async def test_a_better_answer_stands_above_the_order_that_was_given_and_one_step_takes_it_back(
+    labels: Labels, make_app: MakeApp
+) -> None:
+    fill(labels, prompts=2)
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        screen = await judging(pilot)
+        await press(pilot, *"31", "e", "ctrl+u", *"Better", "enter")
+        await wait_for(pilot, lambda: len(stored(labels)) == 2)
+        assert stored(labels)[0].ranks == [1, 3, 4, 2, 4]
+        await settled(pilot)
+        await press(pilot, "u")
+        assert stored(labels) == []
+        assert screen.order.ranks() == [2, 3, 1, 3]
+
+
+async def test_taking_a_second_judgement_back_leaves_the_first(labels: Labels, make_app: MakeApp) -> None:
+    fill(labels)
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        screen = await judging(pilot)
+        await press(pilot, *"1234", "enter", "g", "ctrl+u", "1", "enter")
+        await wait_for(pilot, lambda: screen.session and screen.session.shown and screen.session.shown.place == 0)
+        await settled(pilot)
+        await press(pilot, *(["backspace"] * 4), *"4321", "enter", "u")
+        (first,) = stored(labels)
+        assert first.ranks == [1, 2, 3, 4]
+        assert screen.order.ranks() == [4, 3, 2, 1]
+        await press(pilot, "enter")
+        assert [one.ranks for one in stored(labels)] == [[4, 3, 2, 1]]
+
+
+async def test_a_rating_is_for_the_candidate_under_the_cursor(labels: Labels, make_app: MakeApp) -> None:
+    fill(labels, "rate")
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        screen = await judging(pilot)
+        await press(pilot, *"12", "backspace", "5", *"34", "l", "7")
+        assert screen.ratings.scores == [7, 5, 3, 4]
+
+
+async def test_g_goes_to_a_prompt_from_within_a_long_text(labels: Labels, make_app: MakeApp) -> None:
+    fill(labels, texts=("word " * 2_000, "b", "c", "d"))
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        screen = await judging(pilot)
+        await press(pilot, "j", "j", "g", "ctrl+u", "3", "enter")
+        await wait_for(pilot, lambda: screen.session and screen.session.shown and screen.session.shown.place == 2)
+
+
+async def test_what_is_typed_while_an_answer_is_saved_begins_the_next(labels: Labels, make_app: MakeApp) -> None:
+    fill(labels, "write", prompts=3, texts=())
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        await judging(pilot)
+        await pilot.press(*"one", "enter")
+        for key in (*"two", "enter"):  # at once, while the first is on its way to the disk
+            pilot.app.simulate_key(key)
+        await wait_for(pilot, lambda: len(stored(labels)) == 2)
+        ids = [one.completion for one in stored(labels) if one.completion is not None]
+        assert [one.text for one in labels.completions(ids)] == ["one", "two"]
+        await settled(pilot)

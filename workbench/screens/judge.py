@@ -13,8 +13,10 @@ saved 12 of 50 at 10:41:07 · 2 > 1 = 3 > 4 · base@2000, sft@400, …
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any, TypeVar
 
 from textual import on, work
 from textual.app import ComposeResult
@@ -34,6 +36,8 @@ from workbench.order import Order, Ratings
 from workbench.screens.base import PlaceScreen
 from workbench.widgets.candidate import ORDINALS, READING_KEYS, Candidate
 from workbench.widgets.prompt import Prompt
+
+T = TypeVar("T")
 
 COLUMN = 28
 """Cells that a candidate needs to stand beside the others."""
@@ -97,8 +101,12 @@ class JudgeScreen(PlaceScreen):
         self.cursor = 0
         self._differences = self._markdown = False
         self._last = Content()
-        self._sent = self._unsaved = ""
-        """A written answer that is saved, or that the disk did not take: then the next one begins with it."""
+        self._thread = ThreadPoolExecutor(1, "judge")
+        """Where the session is used, one act after the other, closing it the last."""
+        self._turn = asyncio.Lock()
+        """Held from an act until what it leads to is on the screen, so that the next act is about that."""
+        self._unsaved = ""
+        """A written answer that the disk did not take: where the next one begins."""
 
     def compose_body(self) -> ComposeResult:
         with PromptPane(classes="pane", id="asked") as asked:
@@ -118,9 +126,14 @@ class JudgeScreen(PlaceScreen):
         if self.session is not None:
             session, self.session = self.session, None
             try:
-                await asyncio.to_thread(session.close)
+                await self._do(session.close)
             except UserError as error:
                 self.workbench.show_error(error)
+        self._thread.shutdown(wait=False)
+
+    async def _do(self, act: Callable[..., T], *arguments: Any) -> T:
+        """Do something with the session while the screen stays alive."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, partial(act, *arguments))
 
     @property
     def mode(self) -> Mode:
@@ -137,8 +150,8 @@ class JudgeScreen(PlaceScreen):
         settings = self.workbench.settings.labels
         try:
             name = annotator_name(settings.annotator)
-            self.session = await asyncio.to_thread(Session, self.workbench.workspace, self.set_name, name)
-            shown = await asyncio.to_thread(self._next, self.session)
+            self.session = await self._do(Session, self.workbench.workspace, self.set_name, name)
+            shown = await self._do(self._next, self.session)
         except UserError as error:
             self._tell(error)
             return
@@ -148,8 +161,13 @@ class JudgeScreen(PlaceScreen):
         """The prompt that comes next."""
         return session.settle(self.to_settle[0]) if self.to_settle else session.next()
 
-    async def _show(self, shown: Shown | None) -> None:
-        """Put a prompt with its candidates on the screen, and what the person had said of it."""
+    async def _show(self, shown: Shown | None, *, afresh: bool = True) -> None:
+        """Put a prompt with its candidates on the screen, and what the person had said of it.
+
+        Unless `afresh`, what was typed since the last answer was sent is the beginning of the next.
+        """
+        if not self.is_attached:
+            return  # the person has left meanwhile
         count = len(shown.completions) if shown is not None else 0
         self.order, self.ratings, self.note, self.cursor = Order(count), Ratings(count), "", 0
         self._unsaved = ""
@@ -161,7 +179,8 @@ class JudgeScreen(PlaceScreen):
             await self._show_candidates(shown if not writing else None)
             answer = self.query_one("#answer", Prompt)
             answer.display = writing
-            self._empty(answer)
+            if afresh and answer.text:
+                answer.text = ""
         if writing:
             answer.focus()
         else:
@@ -178,14 +197,6 @@ class JudgeScreen(PlaceScreen):
         width, height = where.size
         fits = bool(width) and prompt.get_height(where.styles.get_rules(), width) == height
         where.update(prompt, layout=not fits)
-
-    def _empty(self, answer: Prompt) -> None:
-        """Take out what was sent. What was typed since is the beginning of the next answer."""
-        if self._sent:
-            answer.take(self._sent)
-        elif answer.text:
-            answer.text = ""
-        self._sent = ""
 
     async def _show_candidates(self, shown: Shown | None) -> None:
         """Put the completions into the candidates that are there; mount them anew only when their number changes."""
@@ -382,6 +393,7 @@ class JudgeScreen(PlaceScreen):
 
         def answered(text: str | None) -> None:
             if text is not None and text.strip():
+                self.query_one("#answer", Prompt).text = ""
                 self._write(text)
 
         self.app.push_screen(Writing("A better answer" if candidates else "The answer", start), answered)
@@ -390,7 +402,8 @@ class JudgeScreen(PlaceScreen):
         if self.session is None:
             return
         try:
-            label = await asyncio.to_thread(self.session.undo)
+            async with self._turn:
+                label = await self._do(self.session.undo)
         except UserError as error:
             self._tell(error)
             return
@@ -449,6 +462,7 @@ class JudgeScreen(PlaceScreen):
     @on(Prompt.Sent)
     def _answer_sent(self, event: Prompt.Sent) -> None:
         if event.text.strip():
+            self.query_one("#answer", Prompt).take(event.text)
             self._write(event.text)
         else:
             self.notify("Write an answer first; esc, then s, skips the prompt.")
@@ -464,32 +478,33 @@ class JudgeScreen(PlaceScreen):
         verdict: str = "",
     ) -> None:
         """Store, then show the next prompt. The screen says saved only when the label is on the disk."""
-        session = self.session
-        if session is None or session.shown is None:
-            return
         given = {"ranks": ranks, "scores": scores}
         fields = {key: list(values) for key, values in given.items() if values is not None}
-        try:
-            label = await asyncio.to_thread(session.save, kind, verdict=verdict, note=self.note, **fields)
-        except UserError as error:
-            self._tell(error)
-            return
-        await self._go_on(session, label)
+        async with self._turn:
+            session = self.session
+            if session is None or session.shown is None:
+                return
+            try:
+                label = await self._do(partial(session.save, kind, verdict=verdict, note=self.note, **fields))
+            except UserError as error:
+                self._tell(error)
+                return
+            await self._go_on(session, label)
 
-    async def _go_on(self, session: Session, label: Label) -> None:
+    async def _go_on(self, session: Session, label: Label, *, afresh: bool = True) -> None:
         """Say what was saved, and show what comes next. When that cannot be read, the saved prompt stays."""
         del self.to_settle[:1]
         if self._settling and not self.to_settle:
             self.dismiss()
             return
         try:
-            self._last = await asyncio.to_thread(told, session, label)
-            shown = await asyncio.to_thread(self._next, session)
+            self._last = await self._do(told, session, label)
+            shown = await self._do(self._next, session)
         except UserError as error:
             self._show_order()
             self.workbench.show_error(error)
             return
-        await self._show(shown)
+        await self._show(shown, afresh=afresh)
 
     @work(group="save")
     async def _save_later(self, kind: Kind, *, verdict: str = "") -> None:
@@ -502,7 +517,8 @@ class JudgeScreen(PlaceScreen):
             return
         flagged = session.shown.completions[self.cursor].id
         try:
-            await asyncio.to_thread(session.save, "flag", completion=flagged, verdict=verdict)
+            async with self._turn:
+                await self._do(partial(session.save, "flag", completion=flagged, verdict=verdict))
         except UserError as error:
             self._tell(error)
             return
@@ -511,26 +527,28 @@ class JudgeScreen(PlaceScreen):
 
     @work(group="save")
     async def _write(self, text: str) -> None:
-        session = self.session
-        if session is None or session.shown is None:
-            return
-        ranks = (self.ratings.ranks() if self.ratings.complete else None) if self.mode == "rate" else self.order.ranks()
-        save = partial(session.write, text, best=self.mode != "write", ranks=ranks, note=self.note)
-        try:
-            label, *_ = await asyncio.to_thread(save)
-        except UserError as error:
-            self._unsaved = text
-            self._tell(error)
-            return
-        self._sent = text if self.mode == "write" else ""
-        await self._go_on(session, label)
+        async with self._turn:
+            session = self.session
+            if session is None or session.shown is None:
+                return
+            rated = self.ratings.ranks() if self.ratings.complete else None
+            ranks = rated if self.mode == "rate" else self.order.ranks()
+            save = partial(session.write, text, best=self.mode != "write", ranks=ranks, note=self.note)
+            try:
+                label, *_ = await self._do(save)
+            except UserError as error:
+                self._unsaved = text
+                self._tell(error)
+                return
+            await self._go_on(session, label, afresh=False)
 
     @work(group="save")
     async def _go(self, place: int) -> None:
         if self.session is None:
             return
         try:
-            shown = await asyncio.to_thread(self.session.go, place)
+            async with self._turn:
+                shown = await self._do(self.session.go, place)
         except UserError as error:
             self._tell(error)
             return
@@ -539,4 +557,5 @@ class JudgeScreen(PlaceScreen):
 
     def _tell(self, error: UserError) -> None:
         self.workbench.show_error(error)
-        self.query_one("#saved", Static).update(content(str(error), "$text-error"))
+        if self.is_attached:
+            self.query_one("#saved", Static).update(content(str(error), "$text-error"))

@@ -9,22 +9,23 @@ sets ────────────────╮╭ world-rank ───
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import takewhile
 
 from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.widgets import OptionList, Static
+from textual.worker import get_current_worker
 
 from stages.store.errors import UserError
 from stages.store.labels import LabelSet, open_labels
-from stages.store.labels.figures import Agreement, Figures, figures
-from stages.store.labels.judged import Choice, judged
-from stages.store.statistics import Share
-from workbench.display import content, line, looks_same
+from stages.store.labels.figures import Figures, Progress, figures, progress
+from stages.store.labels.judged import Choice, Judged, judged
+from workbench.display import line, looks_same
 from workbench.keys import SCROLL_KEYS, bind
+from workbench.label_sheet import sheet_of
 from workbench.labelling import annotator_name
-from workbench.progress import duration
 from workbench.screens.base import PlaceScreen
 from workbench.taking_in import take_in_finished
 from workbench.widgets.picklist import PickList
@@ -39,8 +40,6 @@ The starter examples are a way to begin: in Data, build starter:rankings; then c
 
 TAKING_IN = 1.0
 """Seconds between looks for sampling runs that have finished."""
-BAR = 20
-"""Cells of a bar."""
 
 
 class Sheet(VerticalScroll, can_focus=True):
@@ -60,13 +59,13 @@ class RankScreen(PlaceScreen):
     BINDINGS = [
         bind("rank.new", "n", "new", "New set", "Make a label set from a dataset."),
         bind("rank.sample", "s", "sample", "Sample", "Have checkpoints write completions to judge."),
+        bind("rank.settle", "c", "settle", "Conflicts", "List the disagreements of the set, to settle them."),
         bind("rank.refresh", "r", "look", "Refresh", "Work the figures out again.", show=False),
     ]
 
     def __init__(self) -> None:
         super().__init__()
         self._sets: dict[str, LabelSet] = {}
-        self._figures: tuple[str, Figures] | None = None
         self._shown = Content()
         self._wanted: str | None = None
         self._taken: set[str] = set()
@@ -129,19 +128,30 @@ class RankScreen(PlaceScreen):
         else:
             self._read_figures(chosen)
 
+    def on_screen_suspend(self) -> None:
+        super().on_screen_suspend()
+        self.workers.cancel_group(self, "figures")  # whoever judges now is not to wait for it
+
     @work(thread=True, exclusive=True, group="figures")
     def _read_figures(self, name: str) -> None:
+        worker = get_current_worker()
+
+        def wanted(every: Iterator[Judged]) -> Iterator[Judged]:
+            return takewhile(lambda _: not worker.is_cancelled, every)
+
         try:
             with open_labels(self.workbench.workspace.labels) as labels:
-                found = figures(judged(labels, Choice(sets=(name,), repeats=True)))
+                (far,) = progress(labels, name)
+                found = figures(wanted(judged(labels, Choice(sets=(name,), repeats=True, overruled=True))))
         except UserError as error:
             self.app.call_from_thread(self.workbench.show_error, error)
             return
-        self.app.call_from_thread(self._show_figures, name, found)
+        if not worker.is_cancelled:
+            self.app.call_from_thread(self._show_figures, name, far, found)
 
-    def _show_figures(self, name: str, found: Figures) -> None:
+    def _show_figures(self, name: str, far: Progress, found: Figures) -> None:
         if self.query_one("#sets", PickList).chosen == name:
-            self._show(Content("\n").join(sheet_of(self._sets[name], found)))
+            self._show(Content("\n").join(sheet_of(self._sets[name], far, found)))
 
     def _show(self, shown: Content) -> None:
         if not looks_same(shown, self._shown):
@@ -185,6 +195,13 @@ class RankScreen(PlaceScreen):
         if found:
             self.action_look()
 
+    def action_settle(self) -> None:
+        from workbench.screens.settling import SettleScreen
+
+        chosen = self.query_one("#sets", PickList).chosen
+        if chosen in self._sets:
+            self.app.push_screen(SettleScreen(chosen))
+
     def action_new(self) -> None:
         from workbench.screens.new_set import NewSetScreen
 
@@ -192,62 +209,3 @@ class RankScreen(PlaceScreen):
 
     def _made(self, name: str) -> None:
         self._wanted = name
-
-
-def sheet_of(chosen: LabelSet, found: Figures) -> Iterator[Content]:
-    """The figures of a set as lines."""
-    kinds = ", ".join(f"{count:,} {kind}" for kind, count in found.by_kind.items()) or "none yet"
-    people = ", ".join(f"{who} {count:,}" for who, count in found.by_annotator.items())
-    yield Content.assemble(
-        _name("judged by"), f"{chosen.mode}, {chosen.people} for each prompt" if chosen.people > 1 else chosen.mode
-    )
-    yield Content.assemble(_name("labels"), f"{kinds}")
-    if people:
-        yield Content.assemble(_name("people"), line(people))
-    if found.median_seconds is not None:
-        rate = f", {found.per_hour:,.0f} an hour at work" if found.per_hour else ""
-        yield Content.assemble(_name("time"), f"{duration(found.median_seconds)} in the middle{rate}")
-    if any(place.of for place in found.best_by_place):
-        yield Content()
-        yield Content.styled(
-            "Ranked alone at the top, by place on the screen (without bias all are alike)", "$text-muted"
-        )
-        for number, place in enumerate(found.best_by_place, 1):
-            yield Content.assemble(_name(f"place {number}"), _bar(place))
-    if found.longer_wins.of:
-        yield Content()
-        yield Content.styled(
-            "The longer of two that differ in rank was preferred (without bias one in two)", "$text-muted"
-        )
-        yield Content.assemble(_name("longer"), _bar(found.longer_wins))
-    for title, agreements in (
-        ("Agreement with oneself, on prompts asked again", found.self_agreement),
-        ("Agreement between people", found.between),
-    ):
-        if agreements:
-            yield Content()
-            yield Content.styled(title, "$text-muted")
-            yield from (_agreement(one) for one in agreements)
-    if found.conflicts:
-        yield Content()
-        count = len(found.conflicts)
-        yield Content.styled(f"{count:,} conflict{'s' if count > 1 else ''} between people", "$warning")
-        for one in found.conflicts[:20]:
-            tau = f"τ {one.tau:+.2f}" if one.tau is not None else ""
-            yield content(f"  prompt {one.place + 1:,}: {' and '.join(one.annotators)} {tau}")
-
-
-def _agreement(one: Agreement) -> Content:
-    tau = f"  τ {one.tau[0]:+.2f} ({one.tau[1]:+.2f} to {one.tau[2]:+.2f})" if one.tau else ""
-    prompts = f"  over {one.prompts:,} prompt{'s' if one.prompts > 1 else ''}"
-    return Content.assemble(_name(one.who), _bar(one.pairs), Content(tau + prompts))
-
-
-def _bar(share: Share) -> Content:
-    filled = round((share.value or 0.0) * BAR)
-    return Content.assemble(("█" * filled, "$primary"), ("░" * (BAR - filled), "$text-muted"), f" {share}")
-
-
-def _name(text: str) -> Content:
-    shown = line(text, "$text-muted").truncate(15, ellipsis=True)
-    return shown.pad_right(16 - shown.cell_length)

@@ -38,7 +38,7 @@ class Agreement(msgspec.Struct, frozen=True, kw_only=True):
     pairs: Share
     """Pairs ordered alike, of those that both order."""
     tau: tuple[float, float, float] | None
-    """The mean of Kendall's τ-b over prompts, and its 95 % interval."""
+    """The mean of Kendall's τ-b over prompts, and its 95 % interval within the scale from -1 to 1."""
 
 
 class Conflict(msgspec.Struct, frozen=True, kw_only=True):
@@ -211,7 +211,9 @@ def _agreement(who: str, aligned: Sequence[tuple[list[int], list[int]]]) -> Agre
     pairs = [compare(a, b) for a, b in aligned]
     agree, differ = sum(p.agree for p in pairs), sum(p.differ for p in pairs)
     taus = [tau for a, b in aligned if (tau := kendall_tau(a, b)) is not None]
-    return Agreement(who=who, prompts=len(aligned), pairs=share(agree, agree + differ), tau=mean_interval(taus))
+    found = mean_interval(taus)
+    bounded = None if found is None else (found[0], max(-1.0, found[1]), min(1.0, found[2]))
+    return Agreement(who=who, prompts=len(aligned), pairs=share(agree, agree + differ), tau=bounded)
 
 
 def _aligned(one: Judged, other: Judged) -> tuple[list[int], list[int]]:
