@@ -33,7 +33,7 @@ from stages.data.comparisons import Comparison, comparison
 from stages.data.conversations import choose_template
 from stages.data.preference_shards import PreferenceSet
 from stages.data.rankings import Pairs, Rankings
-from stages.loop import Divergence, Pace, Progress, honour, log_interval, save_checkpoint, set_up_torch, worth_saving
+from stages.loop import Pace, Progress, honour, log_interval, save_checkpoint, set_up_torch, worth_saving
 from stages.models.decoder import Decoder
 from stages.optim import AdamW
 from stages.precision import choose_precision
@@ -154,6 +154,7 @@ class Job:
         per_epoch = len(self.train) / settings.batch_size
         self.steps = settings.steps or max(1, math.ceil(settings.epochs * per_epoch))
         self.updates = Updates(self.optimizer, self.progress, settings, self.steps)
+        self.divergence = self.updates.divergence
         self.log_every = log_interval(settings.log_every, self.steps)
         self.eval_every = log_interval(settings.eval_every, self.steps)
         self.pace = Pace(self.device, self.progress.precision, flops_per_token(self.model.config))
@@ -246,10 +247,6 @@ class Job:
             "val/rejected": found.rejected,
         }
         return self.metrics
-
-    @property
-    def divergence(self) -> Divergence:
-        return self.updates.divergence
 
     def sample(self) -> None:
         """Have the fixed prompts answered."""

@@ -26,18 +26,15 @@ from torch.nn import functional
 
 from stages.adapting import ADAPTER, config_of, freeze_in, open_adapted, open_whole
 from stages.data.conversations import choose_template
-from stages.data.formatted import refuse_formatted
-from stages.data.preference_shards import PreferenceSet, preference_shards
+from stages.data.preference_shards import PreferenceSet
 from stages.data.rankings import Batch, Pairs, Rankings
 from stages.data.templates import FILE as TEMPLATE
 from stages.data.templates import template_in
 from stages.data.tokenizer import TextTokenizer, copy_tokenizer
 from stages.judgement import Judged, accuracy, calibration, calibration_error, judge
 from stages.loop import (
-    Divergence,
     Pace,
     Progress,
-    cosine_lr,
     find_resume,
     honour,
     load_resume,
@@ -53,6 +50,7 @@ from stages.models.lora import has_lora, load_adapter, merge_lora, save_adapter
 from stages.models.value import ValueModel, load_value_model, new_value_model, save_value_model
 from stages.optim import AdamW
 from stages.precision import choose_precision
+from stages.preferences import read_preferences
 from stages.report import write_card
 from stages.run import Run
 from stages.store.architecture import ModelConfig
@@ -61,7 +59,7 @@ from stages.store.errors import UserError
 from stages.store.rewards import FILE, Scale, read_scale
 from stages.store.sizes import flops_per_token, parameter_count
 from stages.store.specs.reward import Reward
-from stages.tuning import MicroBatches, add_gradients, room_for
+from stages.tuning import MicroBatches, Updates, room_for
 
 LR_TIMES_WIDTH = 0.064
 """Peak rate times width: half of what instruction tuning uses."""
@@ -110,7 +108,7 @@ def prepare(run: Run) -> Job:
     base = run.checkpoint()
     config = config_of(base, 0.0)
     template = template_of(base, settings.template)
-    data = read_preferences(run, base, template, settings, room_for(settings.context, config.context))
+    data = read_scored(run, base, template, settings, room_for(settings.context, config.context))
     checkpoint = find_resume(run)
     if checkpoint:
         progress: Progress = read_progress(checkpoint)
@@ -181,29 +179,11 @@ def open_model(
     return model
 
 
-def read_preferences(run: Run, base: Path, template: str, settings: Reward, room: int) -> PreferenceSet:
-    """The run's dataset in tokens. What was left out is told; UserError when nothing is left to learn from."""
-
-    def tokenizing(done: int, total: int) -> None:
-        run.progress(done, total, unit="prompts", phase="tokenizing")
-
-    dataset = run.dataset()
-    data = preference_shards(dataset, base_folder(base), template=template, context=room, progress=tokenizing)
-    refuse_formatted(dataset)
-    refused = sum(split.refused for split in data.info.splits.values())
-    dropped = sum(split.dropped for split in data.info.splits.values())
-    named = "; ".join(str(each) for each in data.info.refused[:3])
-    if len(data.train) == 0:
-        raise UserError(f"No prompt of {dataset.name!r} can be learnt from: {named or 'it has none'}.")
-    if refused:
-        every = sum(dataset.info.records.values())
-        run.warn(f"{refused:,} of {every:,} prompts are left out: {named}{' …' if refused > 3 else ''}")
-    if dropped:
-        run.warn(f"{dropped:,} completions exceed {room:,} tokens with their prompts and are left out.")
+def read_scored(run: Run, base: Path, template: str, settings: Reward, room: int) -> PreferenceSet:
+    """The run's dataset in tokens. UserError when nothing is left to learn from, or margins want scores it has not."""
+    data = read_preferences(run, base, template, room)
     if settings.margin == "scores" and not np.isfinite(data.train.scores).any():
-        raise UserError(f"{dataset.name!r} has no scores to take margins from.", "Set margin to ranks or none.")
-    if len(data.val) == 0:
-        run.warn(f"{dataset.name!r} has no validation part, so nothing tells how well new answers are judged.")
+        raise UserError(f"{run.dataset().name!r} has no scores to take margins from.", "Set margin to ranks or none.")
     return data
 
 
@@ -230,8 +210,8 @@ class Job:
         self.validation = Rankings(self.data.val, 0, self.settings.ties)
         per_epoch = len(self.train) / self.settings.batch_size
         self.steps = self.settings.steps or max(1, math.ceil(self.settings.epochs * per_epoch))
-        self.warmup = min(self.settings.warmup, self.steps // 10)
-        self.divergence = Divergence(self.progress)
+        self.updates = Updates(self.optimizer, self.progress, self.settings, self.steps)
+        self.divergence = self.updates.divergence
         self.log_every = log_interval(self.settings.log_every, self.steps)
         self.eval_every = log_interval(self.settings.eval_every, self.steps)
         self.pace = Pace(self.device, self.progress.precision, flops_per_token(self.model.config))
@@ -261,16 +241,9 @@ class Job:
         with self.pace.step(tokens):
             self.model.train()
             losses = (self.loss(batch) * (batch.prompts / len(prompts)) for batch in batches)
-            loss = add_gradients(self.optimizer, losses)
-            norm = self.optimizer.clip(settings.clip)
-            self.divergence.watch(step + 1, loss, norm)
-            peak = self.progress.lr
-            floor = peak * settings.min_lr_ratio
-            lr = cosine_lr(step, peak=peak, floor=floor, warmup=self.warmup, total=self.steps)
-            self.optimizer.step(lr)
-        self.progress.step += 1
+            made = self.updates.make(losses)
         self.progress.tokens_seen += tokens
-        return loss, norm, lr
+        return made
 
     def loss(self, batch: Batch) -> Tensor:
         """The loss of a batch in nats. Counts the pairs that the scores order rightly, for the metrics."""

@@ -26,10 +26,8 @@ from stages.data.conversations import choose_template
 from stages.data.packs import Batch, Rows
 from stages.data.tokenizer import TextTokenizer
 from stages.loop import (
-    Divergence,
     Pace,
     Progress,
-    cosine_lr,
     honour,
     log_interval,
     save_checkpoint,
@@ -47,7 +45,7 @@ from stages.store.specs.sft import SFT
 from stages.tuning import (
     FixedPrompts,
     MicroBatches,
-    add_gradients,
+    Updates,
     fixed_prompts,
     open_model,
     room_for,
@@ -156,8 +154,8 @@ class Job:
         self.tokenizer = TextTokenizer.load(self.base)
         per_epoch = len(self.train) / self.settings.batch_size
         self.steps = self.settings.steps or max(1, math.ceil(self.settings.epochs * per_epoch))
-        self.warmup = min(self.settings.warmup, self.steps // 10)
-        self.divergence = Divergence(self.progress)
+        self.updates = Updates(self.optimizer, self.progress, self.settings, self.steps)
+        self.divergence = self.updates.divergence
         self.log_every = log_interval(self.settings.log_every, self.steps)
         self.eval_every = log_interval(self.settings.eval_every, self.steps)
         self.pace = Pace(self.device, self.progress.precision, flops_per_token(self.model.config))
@@ -187,16 +185,9 @@ class Job:
         with self.pace.step(tokens):
             self.model.train()
             losses = (self.objective(batch) * (_trained(batch) / trained) for batch in batches)
-            loss = add_gradients(self.optimizer, losses)
-            norm = self.optimizer.clip(settings.clip)
-            self.divergence.watch(step + 1, loss, norm)
-            peak = self.progress.lr
-            floor = peak * settings.min_lr_ratio
-            lr = cosine_lr(step, peak=peak, floor=floor, warmup=self.warmup, total=self.steps)
-            self.optimizer.step(lr)
-        self.progress.step += 1
+            made = self.updates.make(losses)
         self.progress.tokens_seen += tokens
-        return loss, norm, lr
+        return made
 
     def objective(self, batch: Batch) -> Tensor:
         """What a step follows the gradient of: the loss."""
