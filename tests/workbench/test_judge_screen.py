@@ -16,11 +16,12 @@ from stages.store.labels import Label, Labels, Prompt, open_labels
 from stages.store.labels.records import Mode
 from stages.store.records import Message
 from stages.store.workspace import Workspace
-from tests.workbench.conftest import screen_text, settled, wait_for
+from tests.workbench.conftest import add_dataset, screen_text, settled, wait_for
 from workbench.app import WorkbenchApp
 from workbench.screens.judge import JudgeScreen
 from workbench.screens.rank import RankScreen
 from workbench.widgets.candidate import Candidate, marked
+from workbench.widgets.form import SpecForm
 from workbench.widgets.prompt import Prompt as Field
 
 MakeApp = Callable[..., WorkbenchApp]
@@ -340,6 +341,28 @@ async def test_the_sheet_shows_progress_and_agreement_with_intervals(
         await pilot.press("K")
         await wait_for(pilot, lambda: "to settle" in screen_text(pilot.app))
         await snapshot(pilot, "rank-sheet-120x40")
+
+
+async def test_the_name_of_a_new_set_follows_the_dataset_until_one_types_another(
+    labels: Labels, make_app: MakeApp, workspace: Workspace
+) -> None:
+    fill(labels)
+    for name in ("capitals", "rivers"):
+        add_dataset(workspace, name, kind="preference")
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        await pilot.press("K")
+        await wait_for(pilot, lambda: "capitals" in screen_text(pilot.app))
+        await press(pilot, "n")
+        rows = pilot.app.screen.query_one(SpecForm).rows
+        names = {"capitals": "capitals-2", "rivers": "rivers"}  # there is a set capitals already
+        assert rows["name"].text == names[rows["dataset"].text]
+        rows["dataset"].text = "rivers" if rows["dataset"].text == "capitals" else "capitals"
+        await settled(pilot)
+        assert rows["name"].text == names[rows["dataset"].text]
+        rows["name"].text = "mine"
+        rows["dataset"].text = "rivers" if rows["dataset"].text == "capitals" else "capitals"
+        await settled(pilot)
+        assert rows["name"].text == "mine"
 
 
 async def test_a_better_answer_stands_above_the_order_that_was_given_and_one_step_takes_it_back(

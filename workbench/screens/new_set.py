@@ -60,12 +60,14 @@ class NewSetScreen(PlaceScreen):
     def __init__(self, made: Callable[[str], object]) -> None:
         super().__init__()
         self._tell_made = made
+        self._suggested = ""
+        """The name that the form gave, which follows the dataset until the person types another."""
 
     def compose_body(self) -> ComposeResult:
         found = [one for one in list_datasets(self.workbench.workspace) if one.info.kind in KINDS]
         datasets = [one.name for one in sorted(found, key=lambda one: KINDS.index(one.info.kind))]
         settings = self.workbench.settings.labels
-        name = unique_name(self._taken(), datasets[0] if datasets else "labels")
+        self._suggested = name = self._name_for(datasets[0] if datasets else "labels")
         extra = [
             text_field("name", "Name of the set.", default=name),
             choice_field("dataset", datasets, "Preferences to judge; prompts or conversations to answer."),
@@ -74,6 +76,15 @@ class NewSetScreen(PlaceScreen):
         first = {"people": settings.people, "asked_again": settings.repeat_share}
         yield SpecForm(NewSet, first, extra=extra)
         yield Static(id="trouble", classes="error")
+
+    def _name_for(self, dataset: str) -> str:
+        return unique_name(self._taken(), dataset)
+
+    @on(SpecForm.Changed)
+    def _follow(self, event: SpecForm.Changed) -> None:
+        rows = self.query_one(SpecForm).rows
+        if event.name == "dataset" and rows["name"].text == self._suggested:
+            self._suggested = rows["name"].text = self._name_for(rows["dataset"].text)
 
     def action_back(self) -> None:
         self.dismiss()
