@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from textual import work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.widgets import ContentSwitcher, Static
+from textual.worker import get_current_worker
 
 from stages.store.checkpoints import Checkpoint, list_checkpoints
 from stages.store.errors import UserError
 from stages.store.rollback import roll_back
 from stages.store.rundir import RunDir
-from workbench import runs
+from workbench import hand_check, runs
+from workbench.display import line
 from workbench.gauges import readings
 from workbench.keys import bind
 from workbench.picture import figure
@@ -38,6 +41,7 @@ class CockpitScreen(RunScreen):
         bind("cockpit.next", "n", "rollout(1)", "Next", "The rollout before this one in time."),
         bind("cockpit.previous", "N", "rollout(-1)", "Newer", "The rollout after this one in time.", show=False),
         bind("cockpit.back", "b", "roll_back", "Roll back", "Go back to an earlier checkpoint at a lower rate."),
+        bind("cockpit.check", "h", "check_by_hand", "By hand", "Judge fresh answers beside the reference's, blind."),
         bind("cockpit.colour", "t", "colour", "Colour", "Colour tokens by KL, advantage or probability."),
     ]
 
@@ -70,6 +74,51 @@ class CockpitScreen(RunScreen):
         """Colour the tokens by another figure."""
         self._show_pane("rollouts")
         self.query_one(Rollouts).colour_next()
+
+    def on_screen_resume(self) -> None:
+        self._look_at_verdicts()
+
+    def action_check_by_hand(self) -> None:
+        """Have the policy and its reference answer some prompts, and judge the answers when they are there."""
+        if entry := self.run_in_view():
+            self.notify(f"{hand_check.PROMPTS} prompts are answered by the policy and by its reference: a moment.")
+            self._check(entry)
+
+    @work(thread=True, exclusive=True, group="hand check")
+    def _check(self, entry: Entry) -> None:
+        workspace, settings = self.workbench.workspace, self.workbench.settings
+        worker = get_current_worker()
+        try:
+            sampling = hand_check.begin(workspace, entry.run, settings)
+            name = hand_check.finish(workspace, sampling, settings, lambda: worker.is_cancelled)
+            if name is None:
+                return
+            self.app.call_from_thread(self._judge, name)
+            hand_check.ask_reward_model(workspace, entry.run, settings, lambda: worker.is_cancelled)
+        except UserError as error:
+            self.app.call_from_thread(self.workbench.show_error, error)
+            return
+        self.app.call_from_thread(self._look_at_verdicts)
+
+    def _judge(self, name: str) -> None:
+        from workbench.screens.judge import JudgeScreen
+
+        if self.is_current:
+            self.app.push_screen(JudgeScreen(name))
+        else:
+            self.notify(f"The label set {name} is ready to judge, in Rank.")
+
+    @work(thread=True, exclusive=True, group="verdicts")
+    def _look_at_verdicts(self) -> None:
+        try:
+            found = hand_check.verdicts(self.workbench.workspace, self._run.spec().name)
+        except UserError as error:
+            self.app.call_from_thread(self.workbench.show_error, error)
+            return
+        self.app.call_from_thread(self._show_verdicts, found)
+
+    def _show_verdicts(self, found: list[hand_check.Verdict]) -> None:
+        self.query_one("#cockpit-lamps").border_subtitle = line(_verdict(found[-1])) if found else ""
 
     def action_roll_back(self) -> None:
         """Ask for an earlier checkpoint and a learning rate, and go on from there."""
@@ -136,6 +185,13 @@ class CockpitScreen(RunScreen):
         super()._show_pane(pane)
         if pane == "rollouts":
             self.query_one(Rollouts).focus_text()
+
+
+def _verdict(found: hand_check.Verdict) -> str:
+    """How often the policy was preferred to its reference, by people and by its reward model."""
+    who = (("you", found.people), ("reward model", found.model))
+    shares = [f"{name} {each.value:.0%} of {each.of}" for name, each in who if each and each.value is not None]
+    return f"preferred at step {found.step:,}: {', '.join(shares)}"
 
 
 def _noted(checkpoint: Checkpoint) -> str:
