@@ -215,7 +215,8 @@ class Job:
         step, settings = self.progress.step, self.settings
         self.run.report(step, self.steps)
         row = {"train/loss": loss, "grad_norm": norm, "lr": lr, "tokens": float(self.progress.tokens_seen)}
-        row |= {f"dpo/{name}": value for name, value in mean_of(self._seen)._asdict().items() if name != "loss"}
+        seen = mean_of(self._seen)
+        row |= {f"dpo/{name}": getattr(seen, name) for name in ("chosen", "rejected", "margin", "accuracy")}
         evaluated = self.due(self.eval_every)
         if evaluated:
             row |= self.evaluate(whole=step == self.steps)
