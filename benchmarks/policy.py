@@ -1,0 +1,160 @@
+"""Steps of GRPO and PPO a second against TRL's trainers: same model, prompts, lengths and precision, in one process.
+
+    python -m benchmarks.policy [--steps 6] [--shapes tiny] [--prompts 8] [--group 8] [--new 32] [--threads 1]
+
+A step draws completions of fixed length (nothing ends them), has them scored by a function that costs nothing, and
+makes one update; with a KL term there is a reference model as well. TRL's GRPOTrainer is run without activation
+checkpointing, dropout and logging of completions, and with SDPA. TRL 1.16 has no PPO: PPO (policy, critic, reference,
+one update) is set beside its nearest, RLOOTrainer. The contenders take turns, step by step; the median step of each
+counts, by the clock and in CPU seconds, which other work on the machine does not disturb.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+
+from benchmarks.generate import MEDIUM
+from stages import grpo, ppo
+from stages.data.tokenizer import save_tokenizer, train_tokenizer
+from stages.models.decoder import new_decoder
+from stages.models.hf import save_weights
+from stages.store.checkpoints import write_checkpoint
+from stages.store.presets import load_preset
+from stages.store.workspace import Workspace
+from tests.stages.policy_helpers import policy_run, prompt_dataset
+
+WARM = 2
+"""Steps that do not count."""
+
+
+def write_model(folder: Path, shape: str) -> Path:
+    """A random model of the shape, with a byte tokenizer, whose ids are the first of its vocabulary."""
+    config = MEDIUM if shape == "30m" else load_preset(shape)
+
+    def fill(final: Path) -> None:
+        save_weights(new_decoder(config, 0), final)
+        save_tokenizer(train_tokenizer([], "byte", 260, split_digits=False), final)
+        (final / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
+
+    return write_checkpoint(folder, fill).path
+
+
+def ours(workspace: Workspace, stage: Any, args: argparse.Namespace) -> Any:
+    """A run of ours whose completions nothing ends."""
+    name = stage.__name__.rpartition(".")[2]
+    group = {"group": args.group, "batch_size": args.prompts} if name == "grpo" else {}
+    alone = {"batch_size": args.prompts * args.group, "passes": 1} if name == "ppo" else {}
+    run = policy_run(
+        workspace, name, name, dataset="asked", steps=1_000, max_new_tokens=args.new, template="raw", reward="length",
+        missing_end_penalty=0.0, sample_every=0, lr=1e-5, **group, **alone,
+    )  # fmt: skip
+    job = stage.prepare(run)
+    job.policy.writer._stops = ()
+    return job
+
+
+class Turns(TrainerCallback):
+    """Times TRL's steps, and one of ours after each."""
+
+    def __init__(self, job: Any) -> None:
+        self._job, self._began = job, (0.0, 0.0)
+        self.theirs: list[tuple[float, float]] = []
+        self.mine: list[tuple[float, float]] = []
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self._began = clocks()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.theirs.append(since(self._began))
+        began = clocks()
+        self._job.step()
+        self.mine.append(since(began))
+
+
+def clocks() -> tuple[float, float]:
+    """Seconds by the clock, and of this process's CPU time."""
+    return time.perf_counter(), time.process_time()
+
+
+def since(began: tuple[float, float]) -> tuple[float, float]:
+    now = clocks()
+    return now[0] - began[0], now[1] - began[1]
+
+
+def against(job: Any, questions: list[str], kind: Any, config: Any, args: argparse.Namespace, **more: Any) -> Turns:
+    """Both in turn; TRL's step begins before its data is drawn, so rollouts are within it."""
+    base, turns = job.policy.base, Turns(job)
+    settings = config(
+        output_dir=tempfile.mkdtemp(),
+        per_device_train_batch_size=args.prompts * args.group,
+        num_generations=args.group,
+        max_completion_length=args.new,
+        generation_kwargs={"min_new_tokens": args.new},
+        max_steps=args.steps + WARM,
+        learning_rate=1e-5,
+        gradient_checkpointing=False,
+        use_cpu=True,
+        bf16=False,
+        report_to=[],
+        logging_steps=1_000,
+        save_strategy="no",
+        disable_tqdm=True,
+        **more,
+    )
+    trainer = kind(
+        model=AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, attn_implementation="sdpa"),
+        reward_funcs=lambda completions, **_: [float(len(each)) for each in completions],
+        args=settings,
+        train_dataset=Dataset.from_list([{"prompt": each} for each in questions]),
+        processing_class=AutoTokenizer.from_pretrained(base),
+        callbacks=[turns],
+    )
+    trainer.train()
+    return turns
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser()
+    for name, default in (("steps", 6), ("prompts", 8), ("group", 8), ("new", 32), ("threads", 1)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--shapes", default="tiny")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    print(f"{args.prompts} prompts x {args.group} completions of {args.new} tokens, fp32, {args.threads} threads")
+    for shape in args.shapes.split(","):
+        with tempfile.TemporaryDirectory() as folder:
+            workspace = Workspace(Path(folder)).ensure()
+            write_model(workspace.models / "base", shape)
+            questions = [f"How much is {n} and {99 - n}?" for n in range(10, 90)]
+            prompt_dataset(workspace.datasets / "asked", [(each, "99") for each in questions])
+            rows = [
+                (grpo, GRPOTrainer, GRPOConfig, {"beta": 0.04, "loss_type": "grpo"}),
+                (ppo, RLOOTrainer, RLOOConfig, {"beta": 0.05}),
+            ]
+            for stage, kind, config, more in rows:
+                found = against(ours(workspace, stage, args), questions, kind, config, args, **more)
+                for place, clock in enumerate(("by the clock", "CPU time")):
+                    mine, theirs = (
+                        statistics.median(times[place] for times in turns[WARM:])
+                        for turns in (found.mine, found.theirs)
+                    )
+                    print(
+                        f"{shape:6} {stage.__name__:12} {mine:7.3f} s a step   {kind.__name__:12} {theirs:7.3f} s"
+                        f"   {theirs / mine:5.2f} x   {clock}",
+                        flush=True,
+                    )
+
+
+if __name__ == "__main__":
+    main()
