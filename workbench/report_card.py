@@ -1,4 +1,4 @@
-"""A reward model's report card in words and pictures, beside how far the annotators agree with one another."""
+"""A reward model's report card in words, beside how far the annotators agree with one another."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from stages.store.labels.judged import Choice, judged
 from stages.store.rewards import Disagreement, ReportCard
 from stages.store.statistics import Share, share
 from stages.store.workspace import Workspace
-from workbench.picture import FAINT, Key, Picture, figure
-from workbench.plot import Curve
 
 
 class Ceiling(NamedTuple):
@@ -91,28 +89,3 @@ def _scores(card: ReportCard) -> str:
 def asked(one: Disagreement) -> str:
     """The last thing that was said before the completions."""
     return one.messages[-1].content if one.messages else ""
-
-
-def reliability(card: ReportCard) -> Picture:
-    """How often the model is right where it is so sure; on the diagonal when it is as sure as it ought to be."""
-    points = [(100 * one.confidence, 100 * one.accuracy) for one in card.bins]
-    shown = Picture("right by sure, %", empty="no pair to judge", end=100.0)
-    if points:
-        shown.curves = [
-            Curve([(50.0, 50.0), (100.0, 100.0)], FAINT),
-            Curve(points, 0),
-            Curve(points, 0, "●", joined=False),
-        ]
-        shown.keys = [Key("●", 0, "expected error", f"{100 * card.ece:.1f} %")]
-    return shown
-
-
-def score_against_length(card: ReportCard) -> Picture:
-    """Normalised score against tokens, a mark a completion."""
-    points = [(float(tokens), score) for tokens, score in sorted(card.points)]
-    shown = Picture("score by tokens", empty="no completion was scored")
-    if points:
-        shown.curves = [Curve(points, 0, "•", joined=False)]
-        if card.length_correlation is not None:
-            shown.keys = [Key("•", 0, "correlation", figure(card.length_correlation))]
-    return shown

@@ -20,7 +20,8 @@ from tests.stages.store.labels.conftest import tasks
 from tests.workbench.conftest import CREATED, DATASET_DIGEST, SIZES, add_run, screen_text, settled, wait_for
 from workbench.app import WorkbenchApp
 from workbench.cli import run as command
-from workbench.report_card import ceiling, facts, reliability, score_against_length
+from workbench.report_card import ceiling, facts
+from workbench.report_picture import reliability, score_against_length
 from workbench.screens.reward import DisagreementScreen, RewardScreen
 
 MakeApp = Callable[..., WorkbenchApp]

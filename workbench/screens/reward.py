@@ -15,7 +15,8 @@ from stages.store.rundir import RunDir
 from stages.store.workspace import Workspace
 from workbench.display import content, line, shortened
 from workbench.keys import SCROLL_KEYS, bind
-from workbench.report_card import Ceiling, asked, ceiling, facts, reliability, score_against_length
+from workbench.report_card import Ceiling, asked, ceiling, facts
+from workbench.report_picture import reliability, score_against_length
 from workbench.screens.base import Dialog
 from workbench.screens.check import Scrolling
 from workbench.screens.run import RunScreen
