@@ -39,6 +39,7 @@ def plan(seed: int = 0, prefix: str = "demo") -> list[Step]:
 
     sft, reward, policy = named("sft"), named("reward-model"), named("policy")
     improved = {"checkpoint": sft, "dataset": policy, "extra": {"reward": reward}}
+    judged = named("judged")
     return [
         *(
             Step("build", named(what), about, {"sources": [f"starter:{source}"], **settings})
@@ -48,7 +49,10 @@ def plan(seed: int = 0, prefix: str = "demo") -> list[Step]:
         onward("pretrain", "base", "a language model", PRETRAIN, dataset=named("text"), tokenizer=named("bpe")),
         onward("sft", "sft", "it learns to answer", SFT, dataset=named("chat"), checkpoint=named("base")),
         onward("reward", "reward-model", "what is preferred", REWARD, dataset=named("rankings"), checkpoint=sft),
-        onward("dpo", "dpo", "better answers, from rankings", DPO, dataset=named("rankings"), checkpoint=sft),
+        onward(
+            "best_of", "judged", "its own answers, ranked by the world's rule", JUDGED, dataset=policy, checkpoint=sft
+        ),
+        onward("dpo", "dpo", "better answers, from these rankings", DPO, dataset=judged, checkpoint=sft),
         onward("grpo", "grpo", "better answers, from groups of its own", GRPO, **improved),
         onward("ppo", "ppo", "better answers, with a critic", PPO, **improved),
     ]
@@ -73,6 +77,7 @@ PRETRAIN: dict[str, Any] = {
 }
 SFT: dict[str, Any] = {"epochs": 12, "batch_size": 4, "eval_every": 200, "checkpoint_every": 500, "sample_every": 500}
 REWARD: dict[str, Any] = {"epochs": 2, "eval_every": 100}
+JUDGED: dict[str, Any] = {"n": 6, "keep": "ranking", "reward": "world", "max_new_tokens": 32}
 DPO: dict[str, Any] = {"epochs": 1, "sft_term": 0.1, "eval_every": 50, "checkpoint_every": 50, "sample_every": 100}
 POLICY: dict[str, Any] = {
     "max_new_tokens": 32,

@@ -48,7 +48,7 @@ def test_every_step_stands_on_what_came_before_it_and_its_settings_are_known() -
             continue
         if step.stage in KINDS:
             assert there[parents["dataset"]] in KINDS[step.stage]
-        there[step.name] = step.stage
+        there[step.name] = "preference" if step.stage == "best_of" else step.stage
     assert {f"demo-{model}" for model in demo.MODELS} <= there.keys()
 
 
