@@ -69,7 +69,7 @@ def summary(state: RunState, status: Status) -> str:
         parts.append(speed(state.rate, state.unit))
     if status == "running" and state.eta is not None:
         parts.append(f"{duration(state.eta)} to go")
-    if state.phase and status in ("queued", "running"):
+    if state.phase and status in ("queued", "running", "paused"):
         parts.append(state.phase)
     return "  ".join(parts)
 
