@@ -26,6 +26,7 @@ from textual.widget import Widget
 from textual.widgets import OptionList, Static
 
 import workbench.app
+from stages.store.chat import Done
 from stages.store.checks import Check, Example, Finding
 from stages.store.datasets import Filter, Problem, Source
 from stages.store.errors import UserError
@@ -44,17 +45,22 @@ from tests.workbench.payloads import in_file_name, in_json, payloads
 from workbench import chat_client
 from workbench.app import WorkbenchApp
 from workbench.desk_client import DeskClient
+from workbench.duel import Duel, Round
 from workbench.look_report import look_report
+from workbench.on_the_spot import Answer as ChatAnswer
 from workbench.screens.build import BuildScreen
 from workbench.screens.chat import ChatScreen
 from workbench.screens.check import CheckScreen, ExamplesScreen, Scrolling
 from workbench.screens.checkpoints import CheckpointScreen
 from workbench.screens.data import Report
+from workbench.screens.duel import DuelScreen
+from workbench.screens.elo import EloScreen, Table
 from workbench.screens.home import HomeScreen
 from workbench.screens.judge import JudgeScreen
 from workbench.screens.mask import MaskScreen, painted
 from workbench.screens.question import Ask, Question
 from workbench.screens.rank import RankScreen
+from workbench.screens.rank_answers import RankAnswersScreen, Ranked
 from workbench.screens.record import RecordScreen
 from workbench.screens.record_form import RecordForm
 from workbench.screens.records import RecordsScreen
@@ -403,6 +409,56 @@ async def visit_judging(pilot: Pilot[Any]) -> None:
         await pilot.press("x")
 
 
+async def visit_answers(pilot: Pilot[Any]) -> None:
+    """Answers to a turn of a chat, and what is said of them once they are ranked."""
+    for chunk in chunks(READABLE[::3], 10):
+        candidates = [Candidate(run="r", k=k, text=text, checkpoint=text) for k, text in enumerate(chunk[1:])]
+        prompt = LabelPrompt(messages=[Message("user", chunk[0])], part="eval")
+        ranked: list[Ranked] = []
+        await pilot.app.push_screen(RankAnswersScreen(prompt, candidates, ranked.append))
+        await wait_for(pilot, on_screen(pilot, chunk))
+        await pilot.press("x")
+        await wait_for(pilot, lambda found=ranked: found)
+        pilot.app.notify(str(ranked[0]))
+
+
+async def visit_duel(pilot: Pilot[Any]) -> None:
+    """Prompts and answers, names of checkpoints once a vote is stored, a dataset's name, and the table of Elo."""
+    app = pilot.app
+    assert isinstance(app, WatchedApp)
+    screen = DuelScreen(SHORT[0], SHORT[1])
+    await app.push_screen(screen)
+    await settled(pilot)
+    done = Done(reason="end", tokens=1, seconds=1.0, tokens_per_s=1.0, seed=1)
+    for chunk in chunks(READABLE[::9], 3):
+        duel = Duel(app.workspace, "ada", chunk[1:3])
+        duel.names = [chunk[0], chunk[-1]]
+        answers = [ChatAnswer(text=text, checkpoint=text, sampling={}, done=done) for text in (chunk[0], chunk[-1])]
+        screen.duel, screen.dataset = duel, chunk[0]
+        screen._describe()
+        screen._show_saved()
+        prompt = LabelPrompt(messages=[Message("user", chunk[len(chunk) // 2])], part="eval")
+        screen.dataset = ""
+        await screen._show(Round(prompt, answers))
+        await wait_for(pilot, on_screen(pilot, chunk))
+        await pilot.press("1")
+        await wait_for(pilot, lambda one=duel: one.votes)
+        await settled(pilot)
+    await app.push_screen(EloScreen(app.workspace))
+    await settled(pilot)
+    await page_through(pilot, Table)
+
+
+async def visit_sample_form(pilot: Pilot[Any]) -> None:
+    """The form of sampling: typed prompts, and what it comes to."""
+    for chunk in chunks(SHORT[::16], 4):
+        app = pilot.app
+        app.start_run("sample", {"prompts": chunk, "checkpoints": chunk[0], "dataset": "typed below"})
+        await wait_for(pilot, on_screen(pilot, chunk[:4]))
+        await pilot.press("escape")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, HomeScreen))
+
+
 async def visit_check(pilot: Pilot[Any]) -> None:
     """The doctor's report: names of sources, notes, problems, findings with their examples, fixes and advice."""
     app, texts = pilot.app, SHORT[::8]
@@ -557,6 +613,9 @@ PLACES = [
     Place("look", nothing, visit_look, SHORT, size=(160, 100)),
     Place("judging", prepare_judging, visit_judging, READABLE, size=(200, 60)),
     Place("records", prepare_records, visit_records),
+    Place("answers", nothing, visit_answers, READABLE[::3], size=(200, 60)),
+    Place("duel", nothing, visit_duel, READABLE[::9], size=(160, 60)),
+    Place("sample form", nothing, visit_sample_form, SHORT[::16], size=(160, 60)),
     Place("forms", prepare_forms, visit_forms, PAYLOADS[::8], size=(200, 120)),
 ]
 

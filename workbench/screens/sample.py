@@ -45,7 +45,9 @@ class SampleScreen(LaunchScreen):
 
     def compose_body(self) -> ComposeResult:
         yield from super().compose_body()
-        typed = TextField("\n".join(self.given.get("prompts") or ()), "Prompts, one a line: what a user says.")
+        given = self.given.get("prompts") or ()
+        text = given if isinstance(given, str) else "\n".join(given)
+        typed = TextField(text, "Prompts, one a line: what a user says.")
         typed.border_title = "typed prompts"
         yield typed
         yield Static(id="told")
