@@ -94,12 +94,11 @@ def attention_packed(
     ends = cu_seqlens.tolist()
     if ends[0] != 0 or ends != sorted(ends) or ends[-1] > len(q):
         raise ValueError(f"cu_seqlens must rise from 0 to at most the {len(q)} rows, but is {ends}")
-    documents = [slice(a, b) for a, b in pairwise(ends) if a < b]
-    heads_first = [x.transpose(0, 1)[None] for x in (q, k, v)]
-    parts = [
-        attention(*(x[:, :, rows] for x in heads_first), causal=causal, window=window, scale=scale)
-        for rows in documents
-    ]
+    lengths = [b - a for a, b in pairwise(ends) if a < b]
+    # A split's gradient is one concatenation; that of a slice is as large as the whole, for every document.
+    pieces = [x.transpose(0, 1)[None].split([*lengths, len(q) - ends[-1]], 2) for x in (q, k, v)]
+    documents = list(zip(*pieces, strict=True))[:-1]
+    parts = [attention(*each, causal=causal, window=window, scale=scale) for each in documents]
     tail = q.new_zeros(1, q.shape[1], len(q) - ends[-1], q.shape[2])
     return torch.cat([*parts, tail], dim=2)[0].transpose(0, 1)
 
