@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -271,6 +273,60 @@ async def test_when_the_file_cannot_be_written_the_screen_says_so_and_keeps_the_
         blocker.rollback()
         await press(pilot, "enter")
         assert [one.ranks for one in stored(labels)] == [[1, 2, 3, 4]]
+
+
+@contextlib.contextmanager
+def full_disk(size: int = 16_384) -> Iterator[None]:
+    """No file may grow beyond `size` bytes: to SQLite, a disk that takes no more."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+async def test_what_the_disk_does_not_take_stays_on_the_screen_until_it_does(
+    labels: Labels, make_app: MakeApp, workspace: Workspace
+) -> None:
+    fill(labels, prompts=40)
+    async with make_app().run_test(size=(120, 40), notifications=True) as pilot:
+        screen = await judging(pilot)
+        await press(pilot, *"2134", "enter", "n", *"hard", "enter", "3", "equals_sign", "1")
+        with full_disk():
+            await press(pilot, "enter")
+            await wait_for(pilot, lambda: "cannot be read or written: disk I/O error" in screen_text(pilot.app))
+            assert (str(screen.order), screen.note) == ("3 = 1", "hard")
+            await press(pilot, "e", "ctrl+u", *"Mine", "enter")
+            await wait_for(pilot, lambda: screen._unsaved == "Mine")
+            assert str(screen.order) == "3 = 1"
+        assert len(stored(labels)) == 1
+        await press(pilot, "enter")
+        assert [(one.ranks, one.note) for one in stored(labels)] == [([2, 1, 3, 4], ""), ([1, 2, 1, 2], "hard")]
+        with full_disk():
+            await press(pilot, "escape")
+            await wait_for(pilot, lambda: "labels-backups" in screen_text(pilot.app))
+        await settled(pilot)
+        assert isinstance(pilot.app.screen, RankScreen)
+    assert not list(workspace.root.glob("labels-backups/*"))
+
+
+async def test_a_file_that_is_damaged_while_one_judges_is_told_and_the_order_stays(
+    labels: Labels, make_app: MakeApp, workspace: Workspace
+) -> None:
+    fill(labels, prompts=40)
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        screen = await judging(pilot)
+        await press(pilot, *"24")
+        data = bytearray(workspace.labels.read_bytes())
+        data[27] ^= 1  # the count of changes, so that nothing read before is trusted
+        data[4096:] = bytes(len(data) - 4096)
+        workspace.labels.write_bytes(data)
+        await press(pilot, "enter")
+        await wait_for(pilot, lambda: "is damaged" in screen_text(pilot.app))
+        assert str(screen.order) == "2 > 4"
+        await press(pilot, "u", "g", "ctrl+u", "2", "enter")
+        assert isinstance(pilot.app.screen, JudgeScreen)
 
 
 async def test_leaving_makes_a_backup_and_frees_the_prompt(

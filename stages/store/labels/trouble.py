@@ -40,7 +40,7 @@ def _failed(path: Path, error: sqlite3.OperationalError) -> WorkFailed:
         case sqlite3.SQLITE_READONLY:
             hint = f"Change its permissions, or use another workspace with WORKBENCH_HOME. {NOTHING_LOST}"
             return WorkFailed(f"{path} cannot be written: it is read-only.", hint)
-    return WorkFailed(f"{path}{_free(path)} cannot be read or written: {error}.", NOTHING_LOST)
+    return WorkFailed(f"Labels cannot be read or written: {error}, in {path}{_free(path)}.", NOTHING_LOST)
 
 
 def _free(path: Path) -> str:
