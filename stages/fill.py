@@ -1,21 +1,19 @@
-"""Filling blanks: a text with [MASK] in it, and what an encoder would put there.
-
-`python -m stages.fill CHECKPOINT COUNT` reads a text and writes {text, blanks}, or {error, hint}, as JSON.
-"""
+"""Filling blanks: a text with [MASK] in it, and what an encoder would put there."""
 
 from __future__ import annotations
 
 import re
-import sys
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import torch
 
 from stages.data.masking import Blanks
 from stages.data.tokenizer import TextTokenizer
+from stages.desk import Job
 from stages.models.encoder import Encoder, load_encoder
+from stages.store.checkpoints import resolve_checkpoint
 from stages.store.errors import UserError
 
 BLANK = re.compile(r"\[MASK\]|<mask>|_{3,}")
@@ -80,17 +78,14 @@ def fill_text(model: Encoder, tokenizer: TextTokenizer, text: str, count: int = 
     return Filled(whole, candidates)
 
 
-def main() -> None:
-    """Answer one question on stdin."""
-    folder, count = Path(sys.argv[1]), int(sys.argv[2])
-    try:
-        filled = Filler(folder).fill(sys.stdin.buffer.read().decode(errors="replace"), count)
-        blanks = [[candidate._asdict() for candidate in row] for row in filled.blanks]
-        answer: dict[str, Any] = {"text": filled.text, "blanks": blanks}
-    except UserError as error:
-        answer = {"error": error.title, "hint": error.hint}
-    sys.stdout.buffer.write(msgspec.json.encode(answer))
+@lru_cache(maxsize=2)
+def _opened(folder: str, digest: str) -> Filler:
+    return Filler(Path(folder))
 
 
-if __name__ == "__main__":
-    main()
+def of(job: Job, checkpoint: str, text: str, count: int = 5) -> dict[str, Any]:
+    """A desk verb: {text, blanks: [[{text, probability}]]}. The model stays in memory for the next question."""
+    found = resolve_checkpoint(job.workspace, checkpoint)
+    job.check()
+    filled = _opened(str(found.path), found.digest()).fill(text, count)
+    return {"text": filled.text, "blanks": [[candidate._asdict() for candidate in row] for row in filled.blanks]}

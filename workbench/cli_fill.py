@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from typing import Any
-
 import click
-import msgspec
 
-from stages.store.checkpoints import resolve_checkpoint
-from stages.store.errors import UserError
-from stages.store.workspace import installation_root
 from workbench.cli_common import House, json_option, pass_house, say, say_json
+from workbench.desk_client import ask_once
 from workbench.display import displayable
 
 
@@ -27,8 +20,7 @@ def fill(house: House, checkpoint: str, text: str, count: int, as_json: bool) ->
 
     Each blank is answered by itself; candidates come with their probabilities.
     """
-    folder = resolve_checkpoint(house.workspace, checkpoint).path
-    found = ask(str(folder), text, count)
+    found = ask_once(house.workspace, "fill.of", checkpoint=checkpoint, text=text, count=count)
     if as_json:
         say_json(found)
         return
@@ -37,19 +29,3 @@ def fill(house: House, checkpoint: str, text: str, count: int, as_json: bool) ->
         say(f"blank {number}")
         for candidate in candidates:
             say(f"  {candidate['probability']:6.1%}  {displayable(candidate['text'])}")
-
-
-def ask(folder: str, text: str, count: int) -> dict[str, Any]:
-    """{text, blanks: [[{text, probability}]]}, worked out in a process of its own, for torch is none of the app's."""
-    command = [sys.executable, "-P", "-m", "stages.fill", folder, str(count)]
-    done = subprocess.run(
-        command, cwd=installation_root(), input=text.encode(errors="replace"), capture_output=True, check=False
-    )
-    try:
-        answer: dict[str, Any] = msgspec.json.decode(done.stdout)
-    except msgspec.DecodeError as error:
-        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        raise UserError(f"The model could not be asked: {''.join(last) or 'its process ended'}.") from error
-    if "error" in answer:
-        raise UserError(answer["error"], answer["hint"])
-    return answer

@@ -17,6 +17,7 @@ MAX_LINE = 64 * 1024 * 1024
 
 VERBS: dict[str, str] = {
     "data.check": "stages.data.doctor:check",
+    "fill.of": "stages.fill:of",
     "mask.of": "stages.data.masks:of",
     "reward.score": "stages.rating:of",
     "source.look": "stages.data.look:look",

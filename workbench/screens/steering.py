@@ -119,10 +119,14 @@ class Steering(Base):
         self.app.push_screen(question, self._if_yes(entry, self._delete, "Deleted"))
 
     def action_chat(self) -> None:
-        """Chat with the run's last checkpoint."""
+        """Chat with the run's last checkpoint; of an encoder, fill blanks with it."""
         if entry := self.run_in_view():
             if entry.state.last_checkpoint is None:
                 self.notify(f"{entry.spec.name} has no checkpoint to chat with yet.")
+            elif entry.spec.stage == "bert":
+                from workbench.screens.fill import FillScreen
+
+                self.app.push_screen(FillScreen(entry.run.id, entry.spec.name))
             else:
                 self.workbench.open_chat(entry.run.id)
 
