@@ -1,11 +1,14 @@
-"""How fast attention is on this card, against what PyTorch offers, in half an hour or less.
+"""How fast the fused kernels are on this card, against what PyTorch offers, in half an hour or less.
 
     python -m kernels.bench [--minutes 30] [--json FILE]
 
 Phases, each with its share of the time: ceilings (matrix product, copy), correctness (the self-test), the grid of
-widths and lengths forward and backward, packed documents, decoding. Contenders take turns in one process, three
-rounds, because clocks drift; a cell whose rounds differ by more than 3 % is run again while there is time. Work is
-counted as 4·B·H·T²·D operations forward, half of it when causal, and 2.5 times as much backward (Dao 2023).
+widths and lengths forward and backward, packed documents, decoding, linear + cross-entropy, training. Contenders take
+turns in one process, three rounds, because clocks drift; a cell whose rounds differ by more than 3 % is run again while
+there is time. Work is counted as 4·B·H·T²·D operations forward, half of it when causal, and 2.5 times as much backward
+(Dao 2023); as 6·N·V·C for linear + cross-entropy, whatever is computed again. Training is that of a GPT written here
+(`kernels.bench_model`), with our kernels, in plain PyTorch and compiled, on the same data, and the loss that each
+arrives at is shown.
 """
 
 from __future__ import annotations
@@ -30,11 +33,15 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from kernels.bench_model import CONTENDERS, SHAPES, TINY, Shape, train
+
 ROUNDS = 3
 SPREAD = 0.03
 L2_BYTES = 60e6
 """Inputs smaller than this are used in turns of several sets, or they would be read from the cache."""
-SHARES = {"ceilings": 0.05, "correctness": 0.15, "grid": 0.6, "packed": 0.1, "decode": 0.1}
+SHARES = {
+    "ceilings": 0.03, "correctness": 0.12, "grid": 0.5, "packed": 0.05, "decode": 0.05, "loss": 0.05, "training": 0.2,
+}  # fmt: skip
 """Of the time, by phase."""
 
 Attention = Callable[[Tensor, Tensor, Tensor, bool], Tensor]
@@ -49,9 +56,14 @@ class Sizes(NamedTuple):
     heads_width: int = 2048
     matrix: int = 8192
     cache: int = 8192
+    vocabulary: int = 50257
+    loss_widths: tuple[int, ...] = (768, 2048)
+    models: tuple[Shape, ...] = SHAPES
+    steps: tuple[int, int] = (10, 30)
+    """Steps of training before the clock runs, and under it."""
 
 
-SMOKE = Sizes((32,), (32,), 32, 64, 64, 64)
+SMOKE = Sizes((32,), (32,), 32, 64, 64, 64, 100, (32,), (TINY,), (1, 1))
 
 
 @dataclass
@@ -92,9 +104,10 @@ class Bench:
     def correctness(self) -> None:
         from kernels import selftest
 
-        for dtype, width in selftest.USUAL if self.device.type == "cuda" else (("float32", self.sizes.widths[0]),):
-            found = selftest.try_now(self.device, dtype, width)
-            self.rows.append(Row("correctness", f"{dtype} {width}", "triton", found.error, "relative error"))
+        smoke = (("float32", self.sizes.widths[0], "attention"),)
+        for usual in selftest.USUAL if self.device.type == "cuda" else smoke:
+            found = selftest.try_now(self.device, *usual)
+            self.rows.append(Row("correctness", found.name, "triton", found.error, "relative error"))
             if found.sentence:
                 self.remarks.append(found.sentence)
 
@@ -134,6 +147,41 @@ class Bench:
             run = {"triton": lambda a=(q, k, v, lengths): triton_backend.attention_decode(*a)}
             run["plain"] = lambda a=(q, k, v, lengths): plain.attention_decode(*a)
             self._cell("decode", f"B {B} S {S} D {width}", run, 2 * k.numel() * k.element_size(), "TB/s")
+
+    def loss(self) -> None:
+        from kernels import chunked_cross_entropy, triton_cross_entropy
+
+        N, V = self.sizes.tokens, self.sizes.vocabulary
+        targets = torch.randint(0, V, (N,), device=self.device)
+        losses = {
+            "triton": lambda h, w: triton_cross_entropy.losses(h, w, targets, -100, 0.0).mean(),
+            "chunked": lambda h, w: chunked_cross_entropy.loss(h, w, targets, -100, 0.0, "mean"),
+            "torch": lambda h, w: functional.cross_entropy(functional.linear(h, w).float(), targets),
+        }
+        for C in self.sizes.loss_widths:
+            leaves = [self._draw(N, C).requires_grad_(), (self._draw(V, C) / C**0.5).requires_grad_()]
+            case = f"N {N} V {V} C {C} both ways"
+            run = {name: lambda f=f, x=leaves: torch.autograd.grad(f(*x), x) for name, f in losses.items()}
+            self._cell("loss", case, run, 6 * N * V * C)
+            for name, function in run.items() if self.device.type == "cuda" else ():
+                self.rows.append(Row("loss", f"{case}, memory", name, peak(function, self.device), "GB"))
+
+    def training(self) -> None:
+        for shape, (name, contender) in product(self.sizes.models, CONTENDERS.items()):
+            if time.monotonic() > self.deadline:
+                self.remarks.append(f"no time left to train {shape.name} as {name}")
+                continue
+            if name == "compiled" and self.device.type != "cuda":
+                continue
+            try:
+                found = train(shape, contender, self.device, self.dtype, self.sizes.steps, self.deadline)
+            except Exception as error:  # noqa: BLE001 - a contender that cannot is left out, whatever it raises
+                self.remarks.append(f"{name} did not train {shape.name}: {str(error).splitlines()[0][:120]}")
+                continue
+            case, note = f"training {shape.name}", clock(self.device)
+            self.rows.append(Row("training", case, name, found.tokens_per_s, "tokens/s", found.milliseconds, note))
+            self.rows.append(Row("training", f"{case}, loss after {found.steps}", name, found.loss, "nats"))
+            self.remarks += found.profile
 
     def _draw(self, *shape: int) -> Tensor:
         return torch.randn(shape, device=self.device, dtype=self.dtype)
@@ -246,6 +294,16 @@ def milliseconds(function: Callable[[], Any], device: torch.device) -> float:
     start = time.perf_counter()
     function()
     return (time.perf_counter() - start) * 1e3
+
+
+def peak(function: Callable[[], Any], device: torch.device) -> float:
+    """GB that one call takes beyond what is held before it."""
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    held = torch.cuda.memory_allocated(device)
+    function()
+    torch.cuda.synchronize(device)
+    return (torch.cuda.max_memory_allocated(device) - held) / 1e9
 
 
 def clock(device: torch.device) -> str:

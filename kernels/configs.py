@@ -1,8 +1,8 @@
 """How each kernel is cut for each chip: tile sizes, warps, pipeline stages. A table, no search while a model runs.
 
-Chosen by offline compilation (no register spilled, shared memory within the chip's) and from published yardsticks; no
-entry has been timed on a card here. `python -m kernels.tune` times candidates on yours and writes a file under the
-user's cache, which is asked first.
+Chosen by offline compilation (no loop slowed by spilled registers, shared memory within the chip's) and from published
+yardsticks; no entry has been timed on a card here. `python -m kernels.tune` times candidates on yours and writes a file
+under the user's cache, which is asked first.
 """
 
 from __future__ import annotations
@@ -84,13 +84,13 @@ def _choose(kernel: str, arch: str, width: int, itemsize: int, causal: bool, sho
     return tuned or shipped(kernel, arch, width, itemsize, causal, short, plain)
 
 
-def choose_linear(arch: str, dtype: torch.dtype) -> Linear:
-    """The configuration of linear + cross-entropy on `arch`."""
+def choose_linear(kernel: str, arch: str, dtype: torch.dtype) -> Linear:
+    """The configuration of loss_forward or loss_gradient on `arch`."""
     if "linear" in _forced_linear:
         return _forced_linear["linear"]
     if arch == "interpreter":
         return INTERPRETED_LINEAR
-    return LINEAR[FAMILIES.get(arch, "sm_86"), dtype.itemsize]
+    return LINEAR[FAMILIES.get(arch, "sm_86"), dtype.itemsize][kernel == "loss_gradient"]
 
 
 def shipped(
@@ -222,14 +222,6 @@ TABLE: dict[tuple[str, int], dict[str, list[Config]]] = {
 """By family and bytes of an element. The rows called `any` are for calls that are not plain: ragged lengths, windows,
 packed documents and biases take registers of their own."""
 
-ALLOWED_SPILLS = {
-    ("sm_80", 2, "backward_keys", 96): 32,
-    ("sm_86", 2, "backward_keys", 96): 32,
-} | {(family, 4, "backward_queries", 256): 256 for family in set(FAMILIES.values())}
-"""Bytes of registers that may spill, by family, bytes of an element, kernel and class of width; 0 elsewhere. Ampere's
-backward at widths of two pieces keeps 24 bytes in memory at every tile size, so it is not the tiles that lack room. In
-fp32 at 256 columns the tiles are as small as a product takes, and still spill."""
-
 _SINGLE = _table(
     forward="                 32x32/4/1   32x32/4/1   32x32/4/1  32x32/8/1  32x16/8/1",
     forward_any="             32x32/4/1   32x32/4/1   32x32/8/1  32x32/8/1  32x16/8/1",
@@ -242,11 +234,12 @@ _SINGLE = _table(
 """fp32 in full precision runs on the ordinary units, whose registers hold both factors: small tiles on every chip."""
 TABLE |= {(family, 4): _SINGLE for family in set(FAMILIES.values())}
 
-LINEAR: dict[tuple[str, int], Linear] = {
-    ("sm_80", 2): Linear(128, 128, 32, 8, 4),
-    ("sm_86", 2): Linear(128, 128, 32, 8, 4),
-    ("sm_90", 2): Linear(128, 256, 64, 8, 3),
-    ("sm_100", 2): Linear(128, 256, 64, 8, 3),
-    ("gfx942", 2): Linear(128, 128, 32, 8, 1),
-} | {(family, 4): Linear(64, 64, 16, 8, 2) for family in set(FAMILIES.values())}
-"""Linear + cross-entropy, by family and bytes of an element: the tiles of a plain matrix product."""
+LINEAR: dict[tuple[str, int], tuple[Linear, Linear]] = {
+    ("sm_80", 2): (Linear(128, 128, 32, 8, 4), Linear(128, 128, 32, 8, 4)),
+    ("sm_86", 2): (Linear(128, 128, 32, 8, 4), Linear(128, 128, 32, 8, 4)),
+    ("sm_90", 2): (Linear(128, 256, 64, 8, 3), Linear(128, 128, 64, 8, 4)),
+    ("sm_100", 2): (Linear(128, 128, 64, 8, 4), Linear(128, 128, 64, 8, 4)),
+    ("gfx942", 2): (Linear(128, 128, 32, 8, 1), Linear(128, 128, 32, 8, 1)),
+} | {(family, 4): (Linear(64, 64, 16, 8, 2), Linear(64, 64, 16, 8, 2)) for family in set(FAMILIES.values())}
+"""Linear + cross-entropy, by family and bytes of an element: the tiles of a plain matrix product, forward and
+backward."""

@@ -1,6 +1,7 @@
 """Do the Triton kernels work on this card? Asked once for each dtype and head width on each machine, and remembered.
 
     python -m kernels.selftest [bfloat16 64]           try them now, print errors and speed-ups
+    python -m kernels.selftest bfloat16 --kernel linear_cross_entropy
 
 Random shapes, forward and backward, are held against the reference in float64. The trial runs in a process of its own,
 because a kernel that reads where it must not spoils its process for good. One that fails is not used: the door says so
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -34,8 +35,14 @@ LIMITS = {"float16": 3e-3, "bfloat16": 2.5e-2, "float32": 2e-5}
 """Largest ‖ours - truth‖ / ‖truth‖ that passes: some five times what rounding alone brings."""
 PATIENCE = 300.0
 """Seconds that a trial may take, most of them spent compiling."""
-USUAL = (("bfloat16", 64), ("bfloat16", 128), ("float16", 64), ("float32", 64))
-"""What the doctor tries: dtype and head width."""
+USUAL = (
+    ("bfloat16", 64, "attention"),
+    ("bfloat16", 128, "attention"),
+    ("float16", 64, "attention"),
+    ("float32", 64, "attention"),
+    ("bfloat16", 0, "linear_cross_entropy"),
+)
+"""What the doctor tries: dtype, head width and kernel."""
 
 
 class Trial(NamedTuple):
@@ -49,6 +56,8 @@ class Trial(NamedTuple):
     """Times as fast as SDPA, forward and backward, at 2,048 causal tokens; None where not timed."""
     fault: str
     """What broke, in one line; empty when nothing did."""
+    kernel: str = "attention"
+    """Or linear_cross_entropy, which has no width: 0."""
 
     @property
     def passed(self) -> bool:
@@ -60,32 +69,39 @@ class Trial(NamedTuple):
         if self.passed:
             return ""
         what = self.fault or f"an error of {self.error:.1e}, where {LIMITS[self.dtype]:.1e} is allowed"
-        return f"its self-test for {self.dtype} heads of {self.width} columns failed on this card: {what}"
+        return f"its self-test for {self.name} failed on this card: {what}"
+
+    @property
+    def name(self) -> str:
+        """What was tried, for people."""
+        if self.kernel == "attention":
+            return f"{self.dtype} heads of {self.width} columns"
+        return f"{self.dtype} {self.kernel}"
 
 
-def verdict(device: torch.device, dtype: torch.dtype, width: int) -> str:
+def verdict(device: torch.device, dtype: torch.dtype, width: int, kernel: str = "attention") -> str:
     """Why the kernels must not be used; empty when they passed, now or earlier."""
-    return trial(device, str(dtype).removeprefix("torch."), width).sentence
+    return trial(device, str(dtype).removeprefix("torch."), width, kernel).sentence
 
 
 def report(device: torch.device) -> list[Trial]:
     """The usual trials on a card, remembered ones included."""
-    return [trial(device, dtype, width) for dtype, width in USUAL]
+    return [trial(device, *usual) for usual in USUAL]
 
 
 @cache
-def trial(device: torch.device, dtype: str, width: int) -> Trial:
+def trial(device: torch.device, dtype: str, width: int, kernel: str = "attention") -> Trial:
     """The remembered result, or that of a trial made now."""
     path = configs.cache_folder() / f"selftest-{fingerprint(device)}.json"
     remembered = _read(path)
-    name = f"{dtype} {width}"
+    name = f"{dtype} {width}" if kernel == "attention" else f"{kernel} {dtype}"
     if name not in remembered:
-        remembered[name] = list(in_a_child(device, dtype, width))
+        remembered[name] = list(in_a_child(device, dtype, width, kernel))
         _write(path, remembered)
     try:
         return Trial(*remembered[name])
     except TypeError:  # a file by another hand
-        return in_a_child(device, dtype, width)
+        return in_a_child(device, dtype, width, kernel)
 
 
 def fingerprint(device: torch.device) -> str:
@@ -98,40 +114,66 @@ def fingerprint(device: torch.device) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
-def in_a_child(device: torch.device, dtype: str, width: int) -> Trial:
+def in_a_child(device: torch.device, dtype: str, width: int, kernel: str = "attention") -> Trial:
     """Make the trial in another process; a crash or a hang is a finding like any other."""
     root = str(Path(__file__).parent.parent)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
-    command = [sys.executable, "-m", "kernels.selftest", dtype, str(width), "--device", str(device), "--json"]
+    command = [sys.executable, "-m", "kernels.selftest", dtype, str(width), "--kernel", kernel]
+    command += ["--device", str(device), "--json"]
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     except subprocess.TimeoutExpired:
-        return Trial(dtype, width, float("inf"), None, f"it was not done after {PATIENCE:.0f} seconds")
+        return Trial(dtype, width, float("inf"), None, f"it was not done after {PATIENCE:.0f} seconds", kernel)
     try:
         return Trial(*json.loads(done.stdout.splitlines()[-1]))
     except (IndexError, ValueError, TypeError):
         last = done.stderr.strip().splitlines()[-1:] or [f"it ended with code {done.returncode}"]
-        return Trial(dtype, width, float("inf"), None, last[0][:300])
+        return Trial(dtype, width, float("inf"), None, last[0][:300], kernel)
 
 
-def try_now(device: torch.device, dtype: str, width: int) -> Trial:
-    """Run the shapes here, against the reference; then, on a GPU, the clock against SDPA."""
-    from kernels import triton_backend
-
+def try_now(device: torch.device, dtype: str, width: int, kernel: str = "attention") -> Trial:
+    """Run the shapes here, against the reference; then, on a GPU, the clock against PyTorch."""
     torch.manual_seed(0)
     error = 0.0
     try:
-        for shape, call in shapes(width):
-            tensors = [torch.randn(size, device=device).to(getattr(torch, dtype)) for size in shape]
-            truth = _results(_function(reference, call), [x.double() for x in tensors], _on(device, call))
-            ours = _results(_function(triton_backend, call), tensors, _on(device, call))
-            error = max(error, *(_error(a, b) for a, b in zip(ours, truth, strict=True)))
+        for found in _loss_errors(device, dtype) if kernel == "linear_cross_entropy" else _errors(device, dtype, width):
+            error = max(error, found)
             if error > LIMITS[dtype]:
-                return Trial(dtype, width, error, None, "")
-        speedup = _speedup(device, dtype, width) if device.type == "cuda" else None
+                return Trial(dtype, width, error, None, "", kernel)
+        timed = device.type == "cuda" and kernel == "attention"
+        speedup = _speedup(device, dtype, width) if timed else None
     except Exception as broken:  # noqa: BLE001 - whatever a compiler or a driver raises is a finding
-        return Trial(dtype, width, float("inf"), None, f"{type(broken).__name__}: {broken}".splitlines()[0][:300])
-    return Trial(dtype, width, error, speedup, "")
+        what = f"{type(broken).__name__}: {broken}".splitlines()[0][:300]
+        return Trial(dtype, width, float("inf"), None, what, kernel)
+    return Trial(dtype, width, error, speedup, "", kernel)
+
+
+def _errors(device: torch.device, dtype: str, width: int) -> Iterator[float]:
+    """Of attention, shape by shape."""
+    from kernels import triton_backend
+
+    for shape, call in shapes(width):
+        tensors = [torch.randn(size, device=device).to(getattr(torch, dtype)) for size in shape]
+        truth = _results(_function(reference, call), [x.double() for x in tensors], _on(device, call))
+        ours = _results(_function(triton_backend, call), tensors, _on(device, call))
+        yield max(_error(a, b) for a, b in zip(ours, truth, strict=True))
+
+
+def _loss_errors(device: torch.device, dtype: str) -> Iterator[float]:
+    """Of linear + cross-entropy: even and ragged sizes, ignored targets, z-loss."""
+    from kernels import triton_cross_entropy
+
+    for (N, V, C), z_loss in (((256, 2048, 128), 0.0), ((77, 333, 80), 1e-3)):
+        tensors = [torch.randn(size, device=device).to(getattr(torch, dtype)) for size in ((N, C), (V, C))]
+        tensors[0] *= 2 / C**0.5
+        targets = torch.arange(N, device=device) * 7 % V
+        targets[5:30] = -100
+        truth = _results(
+            reference.linear_cross_entropy, [x.double() for x in tensors], {"targets_N": targets, "z_loss": z_loss}
+        )
+        options = {"targets_N": targets, "ignored": -100, "z_loss": z_loss}
+        ours = _results(triton_cross_entropy.losses, tensors, options)
+        yield max(_error(a, b) for a, b in zip(ours, truth, strict=True))
 
 
 def shapes(width: int) -> list[tuple[Sequence[tuple[int, ...]], dict[str, Any]]]:
@@ -211,20 +253,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m kernels.selftest", description="Try the Triton kernels.")
     parser.add_argument("dtype", nargs="?", choices=LIMITS, help="default: the usual dtypes and widths")
     parser.add_argument("width", nargs="?", type=int, default=64, help="columns of a head (default: %(default)s)")
+    parser.add_argument("--kernel", choices=("attention", "linear_cross_entropy"), default="attention")
     parser.add_argument("--device", default="cuda", help="default: %(default)s")
-    parser.add_argument("--json", action="store_true", help="one line: dtype, width, error, speed-up, fault")
+    parser.add_argument("--json", action="store_true", help="one line: dtype, width, error, speed-up, fault, kernel")
     asked = parser.parse_args()
     device = torch.device(asked.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         print("There is no GPU that torch can use, so there is nothing to test.", file=sys.stderr)
         return 1
-    trials = [try_now(device, *pair) for pair in ([(asked.dtype, asked.width)] if asked.dtype else USUAL)]
+    one = (asked.dtype, asked.width, asked.kernel)
+    trials = [try_now(device, *usual) for usual in ([one] if asked.dtype else USUAL)]
     for found in trials:
         if asked.json:
             print(json.dumps(found))
             continue
         speed = "" if found.speedup is None else f", {found.speedup:.2f} x SDPA"
-        print(f"{found.dtype} {found.width}: error {found.error:.1e}{speed}" if found.passed else found.sentence)
+        print(f"{found.name}: error {found.error:.1e}{speed}" if found.passed else found.sentence)
     return 0 if all(found.passed for found in trials) else 1
 
 

@@ -49,14 +49,14 @@ with 2,700 words or more: some 2 % of the time."""
 
 
 @triton.jit
-def _logits(H, W, rows, words, C, h_n, w_v, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr,
-            EVEN_C: tl.constexpr, NEEDED):  # fmt: skip
-    """s = h Wᵀ of one tile, (BLOCK_M, BLOCK_N) in fp32; 0 where it is not NEEDED. `rows`, `words`: int64, in bounds."""
+def _logits(HIDDEN, WEIGHT, rows, words, C, h_n, w_v, needed, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+            BLOCK_C: tl.constexpr, EVEN_C: tl.constexpr):  # fmt: skip
+    """s = h Wᵀ of one tile, (BLOCK_M, BLOCK_N) in fp32; 0 where it is not needed. `rows`, `words`: int64, in bounds."""
     column = tl.arange(0, BLOCK_C)
-    h_places = H + rows[:, None] * h_n + column[None, :]
-    w_places = W + words[:, None] * w_v + column[None, :]
+    h_places = HIDDEN + rows[:, None] * h_n + column[None, :]
+    w_places = WEIGHT + words[:, None] * w_v + column[None, :]
     s = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
-    for c in range(0, tl.where(NEEDED, C, 0), BLOCK_C):
+    for c in range(0, tl.where(needed, C, 0), BLOCK_C):
         if EVEN_C:
             h, w = tl.load(h_places + c), tl.load(w_places + c)
         else:
@@ -68,27 +68,27 @@ def _logits(H, W, rows, words, C, h_n, w_v, BLOCK_M: tl.constexpr, BLOCK_N: tl.c
 
 @triton.jit
 def loss_forward(
-    H, W, TARGETS, PARTS, PICKED, h_n, w_v, N, V, C, tiles, ignored,
+    HIDDEN, WEIGHT, TARGETS, PARTS, PICKED, h_n, w_v, N, vocabulary, C, tiles, ignored,
     TILES: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr, EVEN_C: tl.constexpr,
 ):  # fmt: skip
     """PARTS (parts, N): log-sum-exp of one part of the vocabulary; PICKED (N,): the target's logit, if it is in it."""
     pid = tl.program_id(0)
-    row = pid % tiles * BLOCK_M + tl.arange(0, BLOCK_M)  # programs side by side share a part of W in the cache
+    row = pid % tiles * BLOCK_M + tl.arange(0, BLOCK_M)  # programs side by side share a part of WEIGHT in the cache
     part = pid // tiles
     target = tl.load(TARGETS + row, mask=row < N, other=ignored)
     counts = target != ignored
     needed = tl.max(counts.to(tl.int32), 0) > 0
     rows = tl.minimum(row, N - 1).to(tl.int64)
     first = part * TILES * BLOCK_N
-    last = tl.minimum(first + TILES * BLOCK_N, V)
+    last = tl.minimum(first + TILES * BLOCK_N, vocabulary)
     m = tl.full([BLOCK_M], -float("inf"), tl.float32)
     ell = tl.zeros([BLOCK_M], tl.float32)
     picked = tl.zeros([BLOCK_M], tl.float32)
     for start in range(first, tl.where(needed, last, first), BLOCK_N):
         word = start + tl.arange(0, BLOCK_N)
-        words = tl.minimum(word, V - 1).to(tl.int64)
-        s = _logits(H, W, rows, words, C, h_n, w_v, BLOCK_M, BLOCK_N, BLOCK_C, EVEN_C, True)
-        s = tl.where((word < V)[None, :], s, -float("inf"))
+        words = tl.minimum(word, vocabulary - 1).to(tl.int64)
+        s = _logits(HIDDEN, WEIGHT, rows, words, C, h_n, w_v, True, BLOCK_M, BLOCK_N, BLOCK_C, EVEN_C)
+        s = tl.where((word < vocabulary)[None, :], s, -float("inf"))
         m_new = tl.maximum(m, tl.max(s, 1))
         ell = ell * tl.exp2((m - m_new) * LOG2E) + tl.sum(tl.exp2((s - m_new[:, None]) * LOG2E), 1)
         picked += tl.sum(tl.where(word[None, :] == target[:, None], s, 0.0), 1)
@@ -99,10 +99,10 @@ def loss_forward(
 
 @triton.jit
 def loss_gradient(
-    H, W, TARGETS, LSE, SOFT, HARD, OUT, h_n, w_v, N, V, C, tiles, first,
+    HIDDEN, WEIGHT, TARGETS, LSE, SOFT, HARD, OUT, h_n, w_v, N, count, C, tiles, first,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr, EVEN_C: tl.constexpr,
 ):  # fmt: skip
-    """OUT (N, V) = SOFT e^(s - LSE) - HARD onehot(target) for V words from `first` on; W: the rows of these words."""
+    """OUT (N, count) = SOFT e^(s - LSE) - HARD onehot(target) for words from `first` on, whose rows are WEIGHT."""
     pid = tl.program_id(0)
     row = pid % tiles * BLOCK_M + tl.arange(0, BLOCK_M)
     word = pid // tiles * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -112,12 +112,12 @@ def loss_gradient(
     soft = tl.load(SOFT + row, mask=inside, other=0.0)
     hard = tl.load(HARD + row, mask=inside, other=0.0)
     needed = tl.max(tl.maximum(tl.abs(soft), tl.abs(hard)), 0) > 0
-    rows, words = tl.minimum(row, N - 1).to(tl.int64), tl.minimum(word, V - 1).to(tl.int64)
-    s = _logits(H, W, rows, words, C, h_n, w_v, BLOCK_M, BLOCK_N, BLOCK_C, EVEN_C, needed)
+    rows, words = tl.minimum(row, N - 1).to(tl.int64), tl.minimum(word, count - 1).to(tl.int64)
+    s = _logits(HIDDEN, WEIGHT, rows, words, C, h_n, w_v, needed, BLOCK_M, BLOCK_N, BLOCK_C, EVEN_C)
     p = soft[:, None] * tl.exp2((s - lse[:, None]) * LOG2E)
     p -= tl.where((first + word)[None, :] == target[:, None], hard[:, None], 0.0)
-    places = OUT + rows[:, None] * V + word[None, :]
-    tl.store(places, p.to(OUT.dtype.element_ty), mask=inside[:, None] & (word < V)[None, :])
+    places = OUT + rows[:, None] * count + word[None, :]
+    tl.store(places, p.to(OUT.dtype.element_ty), mask=inside[:, None] & (word < count)[None, :])
 
 
 def refusal(device: torch.device, dtype: torch.dtype) -> str:
@@ -177,7 +177,7 @@ class _Losses(torch.autograd.Function):
 def _forward(h_NC: Tensor, weight_VC: Tensor, targets_N: Tensor, ignored: int) -> tuple[Tensor, Tensor]:
     """lse and the targets' logits, (N,) in fp32, of which those of ignored targets mean nothing."""
     (N, C), V = h_NC.shape, len(weight_VC)
-    cut = configs.choose_linear(configs.arch_of(h_NC.device), h_NC.dtype)
+    cut = configs.choose_linear("loss_forward", configs.arch_of(h_NC.device), h_NC.dtype)
     tiles, parts = triton.cdiv(N, cut.block_m), triton.cdiv(V, cut.block_n * TILES)
     parts_PN = torch.zeros((parts, N), dtype=torch.float32, device=h_NC.device)
     picked_N = torch.full((N,), float("nan"), dtype=torch.float32, device=h_NC.device)
@@ -202,7 +202,7 @@ def _backward(
 ) -> tuple[Tensor | None, Tensor | None]:
     """dh and dW, where asked for."""
     (N, C), V = h_NC.shape, len(weight_VC)
-    cut = configs.choose_linear(configs.arch_of(h_NC.device), h_NC.dtype)
+    cut = configs.choose_linear("loss_gradient", configs.arch_of(h_NC.device), h_NC.dtype)
     kept_N = lse_N.isfinite()
     # A power of two near the largest factor comes back at the end: in fp16 small numbers would be lost.
     scale = torch.exp2(upstream_N.abs().amax().clamp(min=2.0**-100).log2().round()) if N else upstream_N.new_ones(())

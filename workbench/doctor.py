@@ -208,9 +208,10 @@ def _attention(attention: dict[str, Any]) -> Iterator[Finding]:
 
 def _trial(trial: dict[str, Any]) -> Finding:
     """How the fused kernels did for one dtype and head width. When they fail, PyTorch takes over: no reason to stop."""
-    name = f"fused kernels, {trial['dtype']} heads of {trial['width']}"
+    kind = f"heads of {trial['width']}" if trial.get("kernel", "attention") == "attention" else trial["kernel"]
+    name = f"fused kernels, {trial['dtype']} {kind}"
     if trial["why"]:
-        return Finding("attention", name, "warning", trial["why"], "Attention goes through PyTorch, only slower.")
+        return Finding("attention", name, "warning", trial["why"], "PyTorch does the same, only slower.")
     speed = f", {trial['speedup']:.2f} × as fast as PyTorch" if trial["speedup"] else ""
     return Finding("attention", name, "ok", f"differ from the reference by {trial['error']}{speed}")
 

@@ -16,7 +16,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from kernels import configs, triton_attention, triton_decode
+from kernels import configs, triton_attention, triton_cross_entropy, triton_decode
 
 SHARED = {"sm_80": 163, "sm_86": 99, "sm_89": 99, "sm_90": 227, "sm_100": 227, "sm_120": 99, "gfx942": 64}
 """KiB of shared memory that one program may use."""
@@ -36,15 +36,18 @@ KERNELS = {
 HELPERS = {"backward_delta": triton_attention.backward_delta, "combine": triton_decode.combine}
 """Kernels that have one configuration for all."""
 TYPES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
-SINGLE = {"LSE", "DELTA", "PARTS"}
-INTEGERS = {"KEY_LENGTHS", "LENGTHS", "TILES"}
+SINGLE = {"LSE", "DELTA", "PARTS", "PICKED", "SOFT", "HARD"}
+INTEGERS = {"KEY_LENGTHS": "*i32", "LENGTHS": "*i32", "TILES": "*i32", "TARGETS": "*i64"}
 
 
 class Facts(NamedTuple):
-    """What a compiled kernel needs. `spills`: bytes of registers kept in memory for want of room."""
+    """What a compiled kernel needs."""
 
     registers: int
     spills: int
+    """Bytes of registers that a thread keeps in memory for want of room."""
+    in_loops: float
+    """The share of instructions that move them, in the loop where it is largest."""
     shared: int
     matrix: str
 
@@ -70,18 +73,28 @@ def compile_kernel(
     for pointer, flag in (("BIAS", "BIASED"), ("TILES", "PACKED")):
         if constants[flag]:
             del constants[pointer]
+    return _compile(function, arch, dtype, constants, config.warps, config.stages)
+
+
+def compile_loss(name: str, arch: str, dtype: torch.dtype, cut: configs.Linear, **changes: Any) -> Facts:
+    """Compile a kernel of linear + cross-entropy, for widths that its tiles divide unless `changes` says otherwise."""
+    blocks = {"BLOCK_M": cut.block_m, "BLOCK_N": cut.block_n, "BLOCK_C": cut.block_c}
+    constants = blocks | {"TILES": triton_cross_entropy.TILES, "EVEN_C": True} | changes
+    return _compile(getattr(triton_cross_entropy, name), arch, dtype, constants, cut.warps, cut.stages)
+
+
+def _compile(function: Any, arch: str, dtype: torch.dtype, constants: dict[str, Any], warps: int, stages: int) -> Facts:
+    """`constants` may name more than the function takes. Pointers, strides and T and S are multiples of 16."""
     constants = {key: value for key, value in constants.items() if key in function.arg_names}
     signature = {key: "constexpr" if key in constants else _type(key, dtype) for key in function.arg_names}
-    sixteen = [key for key, kind in signature.items() if kind[0] == "*" or re.search(r"_[bht]$|^[TS]$", key)]
+    sixteen = [key for key, kind in signature.items() if kind[0] == "*" or re.search(r"_[bhtnv]$|^[TSC]$", key)]
     source = ASTSource(
         fn=function,
         signature=signature,
         constexprs={(function.arg_names.index(key),): value for key, value in constants.items()},
         attrs={(function.arg_names.index(key),): [["tt.divisibility", 16]] for key in sixteen if key not in constants},
     )
-    compiled = triton.compile(
-        source, target=_target(arch), options={"num_warps": config.warps, "num_stages": config.stages}
-    )
+    compiled = triton.compile(source, target=_target(arch), options={"num_warps": warps, "num_stages": stages})
     return _facts(compiled, arch)
 
 
@@ -89,7 +102,7 @@ def _type(name: str, dtype: torch.dtype) -> str:
     if name in SINGLE:
         return "*fp32"
     if name in INTEGERS:
-        return "*i32"
+        return INTEGERS[name]
     if (name.isupper() and len(name) > 1) or name in "QKV":
         return f"*{TYPES[dtype]}"
     return "fp32" if name.startswith("scale") else "i32"
@@ -105,11 +118,37 @@ def _facts(compiled: Any, arch: str) -> Facts:
     matrix = pattern.replace("\\", "") if re.search(pattern, text) else "none"
     if "cubin" not in compiled.asm:
         counts = [int(re.search(rf"\.{key}:\s+(\d+)", text)[1]) for key in ("vgpr_count", "vgpr_spill_count")]
-        return Facts(counts[0], 4 * counts[1], compiled.metadata.shared, matrix)
+        return Facts(counts[0], 4 * counts[1], float(counts[1] > 0), compiled.metadata.shared, matrix)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"
         path.write_bytes(compiled.asm["cubin"])
-        tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-        usage = subprocess.run([tool, "--dump-resource-usage", path], capture_output=True, text=True, check=True).stdout
-    found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", usage)
-    return Facts(int(found[1]), int(found[2]) + int(found[3]), compiled.metadata.shared, matrix)
+        usage = _tool("cuobjdump", "--dump-resource-usage", path)
+        found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", usage)
+        spills = int(found[2]) + int(found[3])
+        in_loops = _spills_in_loops(_tool("nvdisasm", "-c", path)) if spills else 0.0
+    return Facts(int(found[1]), spills, in_loops, compiled.metadata.shared, matrix)
+
+
+def _tool(name: str, *arguments: object) -> str:
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
+    return subprocess.run([tool, *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def _spills_in_loops(code: str) -> float:
+    """The largest share of an innermost loop's instructions that read or write local memory.
+
+    A loop ends in a jump back. So does a wait that stands behind the code, but it has a loop of its own within.
+    """
+    local: list[bool] = []
+    labels: dict[str, int] = {}
+    loops: list[tuple[int, int]] = []
+    for line in code.splitlines():
+        if label := re.match(r"(\.L_x_\d+):", line):
+            labels[label[1]] = len(local)
+        elif found := re.match(r"\s+/\*[0-9a-f]{4,}\*/\s+(.*?);", line):
+            jump = re.search(r"\bBRA\b.*(\.L_x_\d+)", found[1])
+            start = labels.get(jump[1], len(local)) if jump else len(local)
+            if start < len(local) and not any(first >= start for first, _ in loops):
+                loops.append((start, len(local)))
+            local.append(bool(re.search(r"\b(LDL|STL)\b", found[1])))
+    return max((sum(local[start:end]) / (end - start) for start, end in loops), default=0.0)

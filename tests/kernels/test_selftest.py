@@ -25,9 +25,9 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, in
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     made: list[tuple[str, int]] = []
 
-    def trial(device: torch.device, dtype: str, width: int) -> Trial:
+    def trial(device: torch.device, dtype: str, width: int, kernel: str) -> Trial:
         made.append((dtype, width))
-        return Trial(dtype, width, 1e-4, 1.5, "" if dtype == "float16" else "it hung")
+        return Trial(dtype, width, 1e-4, 1.5, "" if dtype == "float16" else "it hung", kernel)
 
     monkeypatch.setattr(selftest, "in_a_child", trial)
     selftest.trial.cache_clear()
@@ -41,6 +41,14 @@ def test_a_trial_is_made_once_and_remembered_by_later_processes(asked: list[tupl
         assert "bfloat16 heads of 64 columns failed on this card: it hung" in selftest.verdict(CPU, torch.bfloat16, 64)
         selftest.trial.cache_clear()
     assert asked == [("float16", 64), ("bfloat16", 64)]
+
+
+def test_the_loss_has_a_trial_of_its_own(asked: list[tuple[str, int]]) -> None:
+    for kernel in ("attention", "linear_cross_entropy", "attention", "linear_cross_entropy"):
+        assert selftest.verdict(CPU, torch.float16, 0, kernel) == ""
+        selftest.trial.cache_clear()
+    assert len(asked) == 2
+    assert "bfloat16 linear_cross_entropy failed" in selftest.verdict(CPU, torch.bfloat16, 0, "linear_cross_entropy")
 
 
 def test_another_driver_or_version_asks_again(asked: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +88,8 @@ def test_a_right_kernel_passes_and_a_wrong_one_is_named() -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["attention"]["passed"] and found["attention"]["error"] < 0.01
-    assert [found[name]["passed"] for name in ("too_large", "blind", "broken")] == [False] * 3
+    assert found["loss"]["passed"] and found["loss"]["error"] < 0.01
+    assert [found[name]["passed"] for name in ("too_large", "blind", "broken", "wrong_loss")] == [False] * 4
     assert "an error of 2.0e-01" in found["too_large"]["sentence"]
     assert "RuntimeError: no such instruction" in found["broken"]["sentence"]
 

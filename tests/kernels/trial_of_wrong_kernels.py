@@ -10,10 +10,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from kernels import selftest, triton_backend
+from kernels import selftest, triton_backend, triton_cross_entropy
 
 assert interpreter.os.environ["TRITON_INTERPRET"] == "1"
 right = triton_backend.attention
+right_losses = triton_cross_entropy.losses
 
 
 def too_large(*tensors: Tensor, **options: object) -> Tensor:
@@ -30,9 +31,18 @@ def broken(*tensors: Tensor, **options: object) -> Tensor:
 
 def trial(attention: Callable[..., Tensor]) -> dict[str, object]:
     triton_backend.attention = attention
-    found = selftest.try_now(torch.device("cpu"), "bfloat16", 16)
+    return summary(selftest.try_now(torch.device("cpu"), "bfloat16", 16))
+
+
+def trial_of_loss(shift: float) -> dict[str, object]:
+    triton_cross_entropy.losses = lambda *inputs, **options: right_losses(*inputs, **options) + shift
+    return summary(selftest.try_now(torch.device("cpu"), "bfloat16", 0, "linear_cross_entropy"))
+
+
+def summary(found: selftest.Trial) -> dict[str, object]:
     return {"passed": found.passed, "error": found.error, "sentence": found.sentence}
 
 
 if __name__ == "__main__":
-    print(json.dumps({function.__name__: trial(function) for function in (right, too_large, blind, broken)}))
+    trials = {function.__name__: trial(function) for function in (right, too_large, blind, broken)}
+    print(json.dumps(trials | {"loss": trial_of_loss(0.0), "wrong_loss": trial_of_loss(1.0)}))
