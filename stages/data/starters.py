@@ -87,7 +87,7 @@ def _demo_rows(part: str) -> Iterator[dict[str, Any]]:
     elif part == "preferences":
         rows = preferences("reward", DEMO_RANKED)
     elif part == "policy" or part == "eval":
-        rows = questions(part)
+        rows = questions("policy" if part == "policy" else "eval")
     else:
         rows = pretraining_documents(size=DEMO_DOCUMENTS)
     return (row for row in rows if row["meta"]["family"] in DEMO)
