@@ -90,6 +90,13 @@ SAMPLES = {
     "pretrain.context": 64,
     "pretrain.micro_batch": 4,
     "pretrain.threads": 2,
+    "bert.lr": 0.001,
+    "bert.layers": 4,
+    "bert.heads": 4,
+    "bert.width": 128,
+    "bert.context": 64,
+    "bert.micro_batch": 4,
+    "bert.threads": 2,
 }
 """What stands in the comment of a key that has no default."""
 
