@@ -13,7 +13,7 @@ from stages.data.finding import Form
 from stages.data.json_values import read_json
 from stages.data.opening import BROKEN, Advance, Unpacks, opened
 from stages.data.readers import read_json_lines
-from stages.data.shapes import Row, openassistant
+from stages.data.shapes import Row, openassistant, ranking_rows
 from stages.data.tables import read_table
 from stages.data.trouble import Refuse
 
@@ -70,13 +70,15 @@ def _is_lines(path: Path) -> bool:
 
 
 def _grouped(values: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
-    """Rows that are messages of OpenAssistant's trees become the trees; others stay as they are."""
+    """Rows that belong together, messages of a tree or completions of a ranking, as one; others stay as they are."""
     first = next(values, None)
     if first is None:
         return
     again = _before(first, values)
     if isinstance(first[1], dict) and openassistant.is_message_row(first[1]):
         yield from openassistant.as_trees((number, row) for number, row in again if isinstance(row, dict))
+    elif isinstance(first[1], dict) and ranking_rows.is_ranking_row(first[1]):
+        yield from ranking_rows.as_rankings((number, row) for number, row in again if isinstance(row, dict))
     else:
         yield from again
 

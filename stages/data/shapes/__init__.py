@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from stages.data.shapes import chat, labelled, openassistant, preference, prompts, text
+from stages.data.shapes import chat, labelled, openassistant, preference, prompts, ranking_rows, text
 from stages.data.shapes.base import Fields, Row, Shape, Unfit, named
 from stages.store.datasets import Kind
 from stages.store.records import ChatRecord, Message, PreferenceRecord, PromptRecord, Record
@@ -19,6 +19,7 @@ from stages.store.records import ChatRecord, Message, PreferenceRecord, PromptRe
 __all__ = ["GUESS", "SHAPES", "Detection", "Fields", "Row", "Shape", "Unfit", "detect", "named", "read_row", "renamed"]
 
 SHAPES: tuple[Shape, ...] = (
+    *ranking_rows.SHAPES,
     *preference.SHAPES,
     *labelled.SHAPES,
     *openassistant.SHAPES,

@@ -32,16 +32,24 @@ def _is_canonical(row: Row) -> bool:
 
 def _read_canonical(fields: Fields) -> list[Record]:
     messages, completions = read_turns(fields.needed("messages"), "messages"), fields.needed("completions")
-    texts, ranks = texts_of(completions, "completions"), fields.needed("ranks")
-    if len(ranks) != len(texts) or not all(type(rank) is int and 0 < rank <= len(texts) for rank in ranks):
-        raise Unfit("ranks", f"These are not {len(texts)} ranks from 1 to {len(texts)}.")
-    scores = fields.take("scores")
+    texts, ranks, scores = texts_of(completions, "completions"), fields.needed("ranks"), fields.take("scores")
     if scores is not None:
-        scores = [_number(score, f"scores[{n}]") for n, score in enumerate(scores)]
-        if len(scores) != len(texts):
-            raise Unfit("scores", f"These are not {len(texts)} scores.")
-    annotator = fields.optional("annotator")
-    return [PreferenceRecord(messages=messages, completions=texts, ranks=ranks, scores=scores, annotator=annotator)]
+        scores = [number_of(score, f"scores[{n}]") for n, score in enumerate(scores)]
+    return [canonical(messages, texts, ranks, scores, fields.optional("annotator"))]
+
+
+def canonical(
+    messages: list[Message], completions: list[str], ranks: list[int], scores: list[float] | None, annotator: str
+) -> PreferenceRecord:
+    """A ranking as it stands. Unfit when ranks or scores are not as many as the completions, or no ranks."""
+    many = len(completions)
+    if len(ranks) != many or not all(type(rank) is int and 0 < rank <= many for rank in ranks):
+        raise Unfit("ranks", f"These are not {many} ranks from 1 to {many}.")
+    if scores is not None and len(scores) != many:
+        raise Unfit("scores", f"These are not {many} scores.")
+    return PreferenceRecord(
+        messages=messages, completions=completions, ranks=ranks, scores=scores, annotator=annotator
+    )
 
 
 def _is_explicit(row: Row) -> bool:
@@ -131,7 +139,7 @@ def _pair_scores(fields: Fields) -> list[float] | None:
         fields.take(f"score_{side}", f"{side}_score", f"{side}-rating", f"{side}_rating")
         for side in ("chosen", "rejected")
     ]
-    return None if None in sides else [_number(side, "score_chosen") for side in sides]
+    return None if None in sides else [number_of(side, "score_chosen") for side in sides]
 
 
 def _is_rated(row: Row) -> bool:
@@ -159,7 +167,7 @@ def _score(part: dict[str, Any], field: str) -> float:
     """Its own score, or the mean of its ratings by aspect, as in UltraFeedback."""
     for name in ("overall_score", "score", "rating", "Rating"):
         if part.get(name) is not None:
-            return _number(part[name], f"{field}.{name}")
+            return number_of(part[name], f"{field}.{name}")
     aspects = part.get("annotations")
     ratings = [
         float(aspect["Rating"])
@@ -183,7 +191,8 @@ def _read_preferred_output(fields: Fields) -> list[Record]:
     return [pair(messages, chosen, rejected)]
 
 
-def _number(value: Any, field: str) -> float:
+def number_of(value: Any, field: str) -> float:
+    """A number, or text that is one. Unfit for anything else."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError) as error:
