@@ -32,7 +32,7 @@ from stages.store.checkpoints import Checkpoint
 from stages.store.errors import UserError
 from stages.store.records import Message
 from stages.store.sizes import parameter_count
-from stages.store.specs.tuning import Tuning
+from stages.store.specs.tuning import Learning, Tuning
 
 PROBES = Path(assets.__file__).parent / "starter" / "probes.jsonl"
 
@@ -175,7 +175,7 @@ def add_gradients(optimizer: AdamW, losses: Iterable[Tensor]) -> float:
 class Updates:
     """AdamW updates out of micro-batches, at the rates of a warm-up and a cosine; divergence is noticed."""
 
-    def __init__(self, optimizer: AdamW, progress: Progress, settings: Tuning, steps: int) -> None:
+    def __init__(self, optimizer: AdamW, progress: Progress, settings: Learning, steps: int) -> None:
         self._optimizer, self._progress, self._settings, self._steps = optimizer, progress, settings, steps
         self._warmup = min(settings.warmup, steps // 10)
         self.divergence = Divergence(progress)

@@ -9,40 +9,11 @@ import msgspec
 from stages.store.specs.base import about
 
 
-class Tuning(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Fine-tune a checkpoint."""
+class Learning(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Train a model that goes on from a checkpoint."""
 
     GROUPS: ClassVar[tuple[str, ...]] = ("conversations", "loss", "method", "training", "machine", "watching")
     """The order in which groups of fields are shown."""
-
-    template: Annotated[
-        str,
-        about(
-            "Chat template: auto (the model's own, else chatml), chatml, raw, or a .jinja file.",
-            min_length=1,
-            group="conversations",
-        ),
-    ] = "auto"
-
-    method: Annotated[
-        Literal["full", "lora"],
-        about("full: all weights learn. lora: small matrices beside the frozen ones do.", group="method"),
-    ] = "full"
-    lora_rank: Annotated[int, about("Rank of the matrices.", ge=1, le=1_024, group="method")] = 16
-    lora_alpha: Annotated[float, about("What they add is scaled by alpha / rank.", gt=0, le=65_536, group="method")] = (
-        32.0
-    )
-    lora_dropout: Annotated[
-        float, about("Share of their inputs dropped while training.", ge=0, lt=1, group="method")
-    ] = 0.0
-    lora_targets: Annotated[
-        list[str],
-        about("Layers they stand beside: attention_in, q_proj, mlp_out …; empty: all of a block.", group="method"),
-    ] = []
-    lora_keep: Annotated[
-        Literal["merged", "adapter"],
-        about("merged: checkpoints are whole models. adapter: they hold the matrices alone.", group="method"),
-    ] = "merged"
 
     epochs: Annotated[float, about("Times that every record is seen.", gt=0, le=100_000, group="training")] = 1.0
     steps: Annotated[
@@ -100,6 +71,39 @@ class Tuning(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     log_every: Annotated[
         int, about("Steps between rows of metrics; grows for long runs.", unit="steps", ge=1, group="watching")
     ] = 1
+
+
+class Tuning(Learning, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Fine-tune a checkpoint on what is said, whole or by adapters."""
+
+    template: Annotated[
+        str,
+        about(
+            "Chat template: auto (the model's own, else chatml), chatml, raw, or a .jinja file.",
+            min_length=1,
+            group="conversations",
+        ),
+    ] = "auto"
+
+    method: Annotated[
+        Literal["full", "lora"],
+        about("full: all weights learn. lora: small matrices beside the frozen ones do.", group="method"),
+    ] = "full"
+    lora_rank: Annotated[int, about("Rank of the matrices.", ge=1, le=1_024, group="method")] = 16
+    lora_alpha: Annotated[float, about("What they add is scaled by alpha / rank.", gt=0, le=65_536, group="method")] = (
+        32.0
+    )
+    lora_dropout: Annotated[
+        float, about("Share of their inputs dropped while training.", ge=0, lt=1, group="method")
+    ] = 0.0
+    lora_targets: Annotated[
+        list[str],
+        about("Layers they stand beside: attention_in, q_proj, mlp_out …; empty: all of a block.", group="method"),
+    ] = []
+    lora_keep: Annotated[
+        Literal["merged", "adapter"],
+        about("merged: checkpoints are whole models. adapter: they hold the matrices alone.", group="method"),
+    ] = "merged"
 
 
 class Answering(Tuning, kw_only=True, frozen=True, forbid_unknown_fields=True):
