@@ -21,8 +21,9 @@ from stages.store.specs import ON_DEVICE, spec_of
 HEARTBEAT = 15.0
 """Seconds after which a silent worker writes its state again; see stages.store.rundir.HEARTBEAT_OLD."""
 
-QUEUE_POLL = 0.2
-"""Seconds between looks at the device queue."""
+QUEUE_POLL, QUEUE_POLL_FAR = 0.2, 2.0
+"""Seconds between looks at the device queue: of the run that is next, and at most of those behind it. Each look costs
+as much as there are runs in the queue."""
 
 
 def main(arguments: list[str]) -> int:
@@ -113,10 +114,11 @@ def wait_for_device(run: Run) -> Ticket:
     run.set_status("queued", device=device.queue)
     try:
         while not ticket.ready():
-            run.report(run.state.step, run.state.total, phase=waiting(run, device.name, ticket.ahead()))
+            ahead = ticket.ahead()
+            run.report(run.state.step, run.state.total, phase=waiting(run, device.name, ahead))
             if run.requests.ending:
                 raise Stopped(run.requests.ending)
-            time.sleep(QUEUE_POLL)
+            time.sleep(min(QUEUE_POLL * max(1, len(ahead)), QUEUE_POLL_FAR))
     except BaseException:
         ticket.release()
         raise

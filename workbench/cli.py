@@ -23,6 +23,7 @@ from workbench.cli_models import models
 from workbench.cli_reward import reward, score
 from workbench.cli_runs import runs
 from workbench.cli_sample import sample
+from workbench.cli_sweep import sweep, sweeps
 from workbench.cli_tokenizer import tokenizer
 from workbench.cli_train import train
 
@@ -55,6 +56,8 @@ for command in (
     data,
     tokenizer,
     train,
+    sweep,
+    sweeps,
     runs,
     compare,
     evaluate,

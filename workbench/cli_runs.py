@@ -7,7 +7,6 @@ import time
 from typing import Any
 
 import click
-import msgspec
 
 from stages.store import strict
 from stages.store.checkpoints import list_checkpoints
@@ -33,9 +32,8 @@ from workbench.cli_common import (
 from workbench.cli_evaluate import say_evaluation
 from workbench.cli_train import say_trained
 from workbench.display import displayable
+from workbench.figures import last_figures
 
-TAIL = 65_536
-"""Bytes at the end of metrics.jsonl in which the last figures are looked for."""
 RESUMABLE = ("paused", "stopped", "failed", "lost")
 POLL = 0.1
 """Seconds between looks at a file or a run."""
@@ -228,27 +226,6 @@ def delete(house: House, name: str, yes: bool) -> None:
     confirm(f"Delete the run {name!r} with {len(list_checkpoints(run))} checkpoints?", yes)
     delete_run(house.workspace, name)
     say(f"Deleted the run {name}.")
-
-
-def last_figures(run: RunDir) -> dict[str, float]:
-    """The newest value of every metric, as far as the end of the file tells."""
-    if not run.metrics.exists():
-        return {}
-    with run.metrics.open("rb") as file:
-        file.seek(max(0, run.metrics.stat().st_size - TAIL))
-        lines = file.read().split(b"\n")
-    rows: list[dict[str, float]] = []
-    for line in lines:
-        try:
-            row = msgspec.json.decode(line, type=dict[str, float])
-        except msgspec.DecodeError:
-            continue  # the first line of the tail is cut, the last may be half written
-        if "rewind_to" in row:
-            rows = [kept for kept in rows if kept.get("step", 0) <= row["rewind_to"]]
-        else:
-            rows.append(row)
-    found = {key: value for row in rows for key, value in row.items()}
-    return {key: value for key, value in found.items() if key not in ("step", "time")}
 
 
 def _rows(run: RunDir) -> list[dict[str, Any]]:

@@ -49,7 +49,7 @@ def _train(
     stage = click.get_current_context().command.name or ""
     settings = stage_settings(house, stage, pairs, preset=preset)
     find_dataset(house.workspace, dataset)
-    found = estimate(house.workspace, settings, dataset, tokenizer)
+    found = estimate(house.workspace, settings, dataset, tokenizer, stage)
     chosen = name or unique_name(run_names(house.workspace), f"{dataset[:40]}-{settings.get('preset', 'tiny')}")
     epochs = f", {found.epochs:,.1f} epochs" if found.epochs else ""
     memory = f"about {found.memory / 1e6:,.0f} MB of memory"

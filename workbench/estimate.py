@@ -10,6 +10,7 @@ from stages.store.datasets import find_dataset, list_datasets
 from stages.store.presets import ModelConfig
 from stages.store.shape import model_config
 from stages.store.sizes import flops_per_token, parameter_count, training_memory
+from stages.store.specs import spec_of
 from stages.store.specs.pretrain import Pretrain
 from stages.store.tokenizers import find_tokenizer, list_tokenizers
 from stages.store.workspace import Workspace
@@ -48,9 +49,12 @@ class Estimate(NamedTuple):
         )
 
 
-def estimate(workspace: Workspace, values: Mapping[str, Any], dataset: str, tokenizer: str) -> Estimate:
-    """The figures of a pre-training run with these settings; UserError naming what stands in the way."""
-    settings = strict.parse(Pretrain, values, "pretrain settings")
+def estimate(
+    workspace: Workspace, values: Mapping[str, Any], dataset: str, tokenizer: str, stage: str = "pretrain"
+) -> Estimate:
+    """The figures of a run that makes a new model, with these settings; UserError naming what stands in the way."""
+    settings = strict.parse(spec_of(stage), values, f"{stage} settings")
+    assert isinstance(settings, Pretrain), f"{stage} makes no new model"
     entry = find_tokenizer(workspace, tokenizer) if tokenizer else None
     model = model_config(settings, entry.info.vocab_size if entry else VOCABULARY)
     micro_batch = min(settings.micro_batch or settings.batch_size, settings.batch_size)

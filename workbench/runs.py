@@ -41,14 +41,16 @@ def launch(
     checkpoint: str | None = None,
     checkpoints: Sequence[str] = (),
     extra: Mapping[str, str] | None = None,
+    group: str = "",
     cpu_width: int = 1,
 ) -> RunDir:
     """Start a detached worker on a new run and return at once.
 
     `name` is the name of what the run makes: the dataset, the tokenizer, or the trained model. `dataset`, `tokenizer`
     and `checkpoint` are names as people write them; they are pinned by digest. `checkpoints` are for a stage that looks
-    at several; `extra` are those that `extra_parents` of the stage tells of, by role. Raises UserError for a setting
-    that the stage's spec refuses, an unknown or missing parent, or a name that another run has.
+    at several; `extra` are those that `extra_parents` of the stage tells of, by role. `group` is the sweep or scaling
+    study that the run is part of. Raises UserError for a setting that the stage's spec refuses, an unknown or missing
+    parent, or a name that another run has.
     """
     workspace.ensure()
     spec = strict.parse(spec_of(stage), settings, f"{stage} settings")
@@ -65,6 +67,7 @@ def launch(
         versions=_versions(),
         host=socket.gethostname(),
         git_commit=_git_commit(),
+        group=group,
         created=time.time(),
     )
     with name_lock(workspace.runs, name) as held:  # or two launches at one instant would both find the name free

@@ -36,9 +36,10 @@ class Entry(NamedTuple):
         return min(1.0, self.state.step / self.state.total) if self.state.total > 0 else None
 
     def matches(self, text: str) -> bool:
-        """Whether every word of `text` is in the run's name, stage, status or the name of its dataset."""
-        dataset = self.spec.parents.get("dataset")
-        told = f"{self.spec.name}\n{self.spec.stage}\n{self.status}\n{dataset.name if dataset else ''}".casefold()
+        """Whether every word of `text` is in the run's name, stage, status, group or the name of its dataset."""
+        spec, dataset = self.spec, self.spec.parents.get("dataset")
+        places = (spec.name, spec.stage, self.status, spec.group, dataset.name if dataset else "")
+        told = "\n".join(places).casefold()
         return all(word in told for word in text.casefold().split())
 
 

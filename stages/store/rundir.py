@@ -60,6 +60,8 @@ class RunSpec(msgspec.Struct, kw_only=True, frozen=True):
     versions: dict[str, str] = {}
     host: str = ""
     git_commit: str | None = None
+    group: str = ""
+    """The sweep or scaling study that the run is part of; see `stages.store.groups`."""
     created: float = 0.0
     """Seconds since the epoch, UTC."""
     schema: int = 1

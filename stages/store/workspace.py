@@ -34,6 +34,10 @@ class Workspace:
         return self.root / "runs"
 
     @property
+    def groups(self) -> Path:
+        return self.root / "groups"
+
+    @property
     def labels(self) -> Path:
         return self.root / "labels.db"
 

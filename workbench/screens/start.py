@@ -92,7 +92,7 @@ class StartScreen(LaunchScreen):
             if not extra[role]:
                 return role, UserError(f"There is no {role} yet.", advice)
         try:
-            estimate(self.workbench.workspace, settings, extra["dataset"], extra["tokenizer"])
+            estimate(self.workbench.workspace, settings, extra["dataset"], extra["tokenizer"], self.STAGE)
         except UserError as error:
             return ("heads" if "heads" in error.title else "preset"), error
         return None
@@ -125,7 +125,8 @@ class StartScreen(LaunchScreen):
 
     def cost_lines(self, settings: dict[str, Any], extra: dict[str, Any], *, wide: bool) -> list[Content]:
         """What the run costs, a figure a line; UserError where that cannot be told."""
-        return _lines(estimate(self.workbench.workspace, settings, extra["dataset"], extra["tokenizer"]), wide=wide)
+        workspace = self.workbench.workspace
+        return _lines(estimate(workspace, settings, extra["dataset"], extra["tokenizer"], self.STAGE), wide=wide)
 
     def on_resize(self) -> None:
         self._show_cost()

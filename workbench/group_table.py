@@ -1,0 +1,35 @@
+"""The sorted table of a group of runs: what varies, how each run stands, and the metric that sorts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from stages.store.groups import Group
+from workbench.groups import Standing
+from workbench.progress import standing
+from workbench.sweeps import as_typed
+
+RESERVED = frozenset(("name", "status", "kind"))
+
+
+def columns_of(group: Group, rows: Sequence[Standing], metric: str) -> list[str]:
+    """Keys of a row in the order of the table."""
+    varied = list(dict.fromkeys([*group.over, *(key for row in rows for key in row.member.values)]))
+    return ["name", *(_key(key) for key in varied), "status", metric]
+
+
+def row_of(row: Standing, metric: str) -> dict[str, Any]:
+    """One run: its name, the settings that vary, where it stands, the metric."""
+    stands = standing(row.state, row.status) if row.state is not None and row.status is not None else "not launched"
+    return {
+        "name": row.member.name,
+        **{_key(key): as_typed(value) for key, value in row.member.values.items()},
+        "kind": row.member.role or "run",
+        "status": stands,
+        metric: row.figures.get(metric),
+    }
+
+
+def _key(setting: str) -> str:
+    return f"{setting} (setting)" if setting in RESERVED else setting
