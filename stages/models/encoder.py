@@ -79,7 +79,12 @@ class Encoder(nn.Module):
 
 
 def new_encoder(config: ModelConfig, seed: int, device: torch.device | str = "cpu") -> Encoder:
-    """A freshly initialised encoder: weights N(0, 0.02), norms 1, biases 0. The same seed gives the same bits."""
+    """A freshly initialised encoder: norms 1, biases 0, weights N(0, s²); the same seed gives the same bits.
+
+    s is BERT's 0.02 at its width of 768 and grows as width^-1/2 for narrower ones, so that sums over the width keep
+    their size. With 0.02 at width 64 a post-norm encoder stays at the frequencies of the words for hundreds of steps.
+    """
+    spread = 0.02 * max(1.0, (768 / config.width) ** 0.5)
     model = _empty(config).to_empty(device=device)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -89,7 +94,7 @@ def new_encoder(config: ModelConfig, seed: int, device: torch.device | str = "cp
             elif parameter.ndim == 1:
                 parameter.fill_(1.0)
             else:
-                parameter.copy_(torch.empty(parameter.shape).normal_(0.0, 0.02, generator=generator))
+                parameter.copy_(torch.empty(parameter.shape).normal_(0.0, spread, generator=generator))
     return model
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     folder = tmp_path_factory.mktemp("bert")
     workspace = Workspace(folder / "ws").ensure()
     text = folder / "rhymes.txt"
-    lines = [f"the {ANIMALS[n % 4]} is {WORDS[n % 4]} and big . " for n in range(800)]
+    order = random.Random(0).choices(range(4), k=800)
+    lines = [f"the {ANIMALS[n]} is {WORDS[n]} and big . " for n in order]
     text.write_text("\n\n".join("".join(lines[start : start + 8]) for start in range(0, 800, 8)))
     finish(runs.launch(workspace, "build", "rhymes", {"sources": [str(text)], "split": "tail:0.2"}))
     settings = {"type": "wordpiece", "vocab_size": 260}
@@ -56,22 +58,20 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def learnt(workspace: Workspace) -> RunDir:
-    enough = {"width": 64, "heads": 4, "lr": 2e-3, "batch_size": 64, "steps": 240}
+    enough = {"width": 64, "heads": 4, "lr": 4e-3, "batch_size": 32, "steps": 240}
     return finish(bert(workspace, "learnt", **enough, eval_every=120, checkpoint_every=240, sample_every=120))
 
 
-def test_it_learns_to_fill_blanks_from_both_sides(workspace: Workspace, learnt: RunDir) -> None:
+def test_it_learns_to_fill_blanks(workspace: Workspace, learnt: RunDir) -> None:
     metrics = rows(learnt.metrics)
     validated = [row for row in metrics if "val/accuracy" in row]
     assert validated[-1]["val/loss"] < metrics[0]["train/loss"] / 4
     assert validated[-1]["val/accuracy"] > 0.7
     filler = Filler(list_checkpoints(learnt)[-1].path)
-    for number, (animal, colour) in enumerate(zip(ANIMALS, WORDS, strict=True)):
-        before, after = (f"the {ANIMALS[n % 4]} is {WORDS[n % 4]} and big ." for n in (number + 3, number + 1))
-        filled = filler.fill(f"{before} the {animal} is ___ and big . {after}")
-        assert filled.blanks[0][0].text == colour
-        filled = filler.fill(f"{before} the [MASK] is {colour} and big . {after}")
-        assert filled.blanks[0][0].text == animal
+    told = TOLD.split()
+    for blank in (2, 5, 7, 11, 16, 18):  # what stands there follows from the words around it
+        asked = " ".join("___" if place == blank else word for place, word in enumerate(told))
+        assert filler.fill(asked).blanks[0][0].text == told[blank]
     assert rows(learnt.samples)[-1]["text"]
 
 
@@ -114,7 +114,7 @@ def test_fill_by_command(
     workspace: Workspace, learnt: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WORKBENCH_HOME", str(workspace.root))
-    assert command(["fill", "learnt", TOLD.replace("blue", "___"), "-n", "3", "--json"]) == 0
+    assert command(["fill", "learnt", TOLD.replace("blue and", "blue ___"), "-n", "3", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["text"] == TOLD
     assert len(found["blanks"][0]) == 3
