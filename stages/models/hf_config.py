@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from stages.models import config_bert, config_gpt, config_modern
-from stages.store.architecture import ENCODERS, ModelConfig
+from stages.models import config_bert, config_gpt, config_modern, config_t5
+from stages.store.architecture import ModelConfig
 from stages.store.errors import UserError
 
 TRANSFORMERS_VERSION = "5.23.0"
@@ -37,6 +37,7 @@ FORMATS = {
     "qwen2": Format("qwen2", "Qwen2ForCausalLM"),
     "qwen3": Format("qwen3", "Qwen3ForCausalLM"),
     "bert": Format("bert", "BertForMaskedLM"),
+    "t5": Format("t5", "T5ForConditionalGeneration"),
 }
 """By `model_type`."""
 
@@ -63,17 +64,22 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
-MODULES = {"gpt2": config_gpt, "gpt1": config_gpt, "bert": config_bert}
+MODULES = {"gpt2": config_gpt, "gpt1": config_gpt, "bert": config_bert, "t5": config_t5}
 """By family, what knows its keys; config_modern for the others."""
 
 
 def read_config(folder: Path) -> ModelConfig:
     """The shape of the decoder in a model folder. Raises UserError when config.json describes another kind of model."""
     config = read_any_config(folder)
-    if config.family in ENCODERS:
+    if config.kind == "encoder":
         raise UserError(
             f"{folder} holds an encoder, which fills blanks and writes no text.",
             "Choose a decoder; `workbench fill` asks an encoder.",
+        )
+    if config.kind == "encoder-decoder":
+        raise UserError(
+            f"{folder} holds an encoder-decoder (T5), and a decoder is wanted.",
+            "`workbench train seq2seq` goes on from it, `workbench chat` and `workbench fill` ask it.",
         )
     return config
 

@@ -1,4 +1,4 @@
-"""What published files call the parameters of our decoder, family by family.
+"""What published files call the parameters of our models, family by family.
 
 Ours keeps linear layers that read the same input side by side in one matrix (inputs, outputs). A published file may
 have them apart, and as (outputs, inputs): each is a `Piece` of one of our parameters.
@@ -103,9 +103,45 @@ _BERT = Names(
     },
     outputs_first=True,
 )
+_T5 = Names(
+    prefix="",
+    whole={
+        "tokens": "shared.weight",
+        "head": "lm_head.weight",
+        "encoder_bias": "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+        "decoder_bias": "decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+        "encoder_norm.weight": "encoder.final_layer_norm.weight",
+        "decoder_norm.weight": "decoder.final_layer_norm.weight",
+    },
+    block="encoder.block.{}.",
+    parts={
+        "norm_1": ("layer.0.layer_norm",),
+        "attention_in": ("layer.0.SelfAttention.q", "layer.0.SelfAttention.k", "layer.0.SelfAttention.v"),
+        "attention_out": ("layer.0.SelfAttention.o",),
+        "norm_2": ("layer.1.layer_norm",),
+        "mlp_in": ("layer.1.DenseReluDense.wi_0", "layer.1.DenseReluDense.wi_1"),
+        "mlp_out": ("layer.1.DenseReluDense.wo",),
+    },
+    outputs_first=True,
+)
+_T5_WRITER = _T5._replace(
+    block="decoder.block.{}.",
+    parts=_T5.parts
+    | {
+        "cross_norm": ("layer.1.layer_norm",),
+        "cross_in": ("layer.1.EncDecAttention.q",),
+        "cross_keys": ("layer.1.EncDecAttention.k", "layer.1.EncDecAttention.v"),
+        "cross_out": ("layer.1.EncDecAttention.o",),
+        "norm_2": ("layer.2.layer_norm",),
+        "mlp_in": ("layer.2.DenseReluDense.wi_0", "layer.2.DenseReluDense.wi_1"),
+        "mlp_out": ("layer.2.DenseReluDense.wo",),
+    },
+)
+"""Of the decoder, which stands beside the encoder."""
 FAMILIES: dict[str, Names] = {
     "gpt2": _GPT,
     "bert": _BERT,
+    "t5": _T5,
     "gpt1": _GPT._replace(
         whole=_GPT.whole
         | {"tokens": "transformer.tokens_embed.weight", "positions": "transformer.positions_embed.weight"}
@@ -121,9 +157,14 @@ def pieces(config: ModelConfig, ours: str) -> list[Piece]:
     names = FAMILIES[config.family]
     if ours in names.whole:
         return [Piece(names.whole[ours], 0, -1, False)]
-    _, layer, part, kind = ours.split(".")
-    published = [f"{names.block.format(layer)}{module}.{kind}" for module in names.parts[part]]
-    transposed = names.outputs_first and kind == "weight" and part in LINEAR
+    stack, layer, part, kind = ours.split(".")
+    if stack == "decoder_blocks":
+        names = _T5_WRITER
+    modules = names.parts[part]
+    if config.family == "t5" and part == "mlp_in" and not config.gated:
+        modules = (modules[0].removesuffix("_0"),)
+    published = [f"{names.block.format(layer)}{module}.{kind}" for module in modules]
+    transposed = names.outputs_first and kind == "weight" and part in LINEAR + CROSS
     if len(published) == 1:
         return [Piece(published[0], 0, -1, transposed)]
     found, start = [], 0
@@ -136,27 +177,36 @@ def pieces(config: ModelConfig, ours: str) -> list[Piece]:
 BERT_MORE = ("bert.pooler.", "cls.seq_relationship.", "cls.predictions.decoder.")
 """What published encoders have beside those parts: a pooler, a head for pairs of sentences, the tied output layer."""
 
+T5_MORE = (
+    "encoder.embed_tokens.weight",
+    "decoder.embed_tokens.weight",
+    "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",
+)
+"""What published T5 files hold besides: copies of the embedding, and a bias that nothing reads."""
+
 LINEAR = ("attention_in", "attention_out", "mlp_in", "mlp_out")
 """Our linear layers in a block."""
+CROSS = ("cross_in", "cross_keys", "cross_out")
+"""And those by which T5's decoder looks at what its encoder has read."""
 
 
 def part_widths(config: ModelConfig, part: str) -> tuple[int, ...]:
-    """Outputs of the layers that lie side by side in one of our linear layers, as the family publishes them."""
+    """Outputs of the layers that lie side by side in one of our linear layers, where a family publishes them apart."""
     keys = config.key_heads * config.head_width
-    wide = {
+    return {
         "attention_in": (config.heads * config.head_width, keys, keys),
+        "cross_keys": (keys, keys),
         "mlp_in": (config.inner_width,) * (2 if config.gated else 1),
     }.get(part, (config.width,))
-    return wide if len(FAMILIES[config.family].parts[part]) == len(wide) else (sum(wide),)
 
 
 def is_weight(config: ModelConfig, name: str) -> bool:
     """Whether a tensor that our decoder has no place for means that the file is of another model.
 
     Not: buffers, an output layer beside a tied embedding, the biases of 0 that a GPT without biases is saved with, and
-    parts of a BERT that filling blanks does not use.
+    parts of a BERT that filling blanks does not use, and what T5's files hold twice.
     """
-    if config.family == "bert" and name.startswith(BERT_MORE):
+    if (config.family == "bert" and name.startswith(BERT_MORE)) or (config.family == "t5" and name in T5_MORE):
         return False
     if BUFFERS.search(name) or (config.tied and name == "lm_head.weight"):
         return False

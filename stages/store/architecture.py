@@ -10,10 +10,13 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-Family = Literal["gpt2", "gpt1", "llama", "mistral", "qwen2", "qwen3", "bert"]
+Family = Literal["gpt2", "gpt1", "llama", "mistral", "qwen2", "qwen3", "bert", "t5"]
 MODERN = ("llama", "mistral", "qwen2", "qwen3")
 ENCODERS = ("bert",)
 """Families that read a text in both directions and write none."""
+ENCODER_DECODERS = ("t5",)
+"""Families that read one text in both directions and write another."""
+Kind = Literal["decoder", "encoder", "encoder-decoder"]
 
 
 class Biases(NamedTuple):
@@ -62,12 +65,16 @@ class Rope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The shape of a decoder or an encoder."""
+    """The shape of a decoder, an encoder, or both in one."""
 
     family: Annotated[Family, Meta(description="The published architecture whose file format a checkpoint takes.")] = (
         "gpt2"
     )
     layers: Annotated[int, Meta(ge=1, le=1000, description="Number of transformer blocks.")]
+    decoder_layers: Annotated[
+        Annotated[int, Meta(ge=1, le=1000)] | None,
+        Meta(description="Blocks of an encoder-decoder's decoder; as many as the encoder's when left out."),
+    ] = None
     heads: Annotated[int, Meta(ge=1, le=1024, description="Query heads in each block.")]
     kv_heads: Annotated[
         Annotated[int, Meta(ge=1, le=1024)] | None,
@@ -97,9 +104,16 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     norm_eps: Annotated[float, Meta(gt=0, lt=1, description="Added to the variance in a norm.")] = 1e-5
     qk_norm: Annotated[bool, Meta(description="Whether each head's queries and keys are normalised.")] = False
     positions: Annotated[
-        Literal["learned", "rotary"], Meta(description="A vector for each position, or turns of queries and keys.")
+        Literal["learned", "rotary", "relative"],
+        Meta(description="A vector for each position, turns of queries and keys, or a bias for each distance."),
     ] = "learned"
     rope: Annotated[Rope, Meta(description="Rotary positions in detail.")] = Rope()
+    buckets: Annotated[
+        int, Meta(ge=4, le=65_536, description="Distances that a T5 tells apart; farther ones share a bias.")
+    ] = 32
+    bucket_distance: Annotated[
+        int, Meta(ge=4, le=16_777_216, description="From this distance on, all share one bias.")
+    ] = 128
     window: Annotated[
         Annotated[int, Meta(ge=1, le=16_777_216)] | None,
         Meta(description="How many tokens back attention sees; all when left out."),
@@ -111,6 +125,9 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         float, Meta(ge=0, lt=1, description="Share of activations set to zero while training; 0 turns it off.")
     ] = 0.0
     tied: Annotated[bool, Meta(description="Whether the output layer is the token embedding itself.")] = True
+    scaled_logits: Annotated[
+        bool, Meta(description="Whether what the output layer reads is divided by the root of the width, as in T5 1.0.")
+    ] = False
     bias: Annotated[bool, Meta(description="Whether linear layers and layer norms have bias vectors.")] = True
     qkv_bias: Annotated[bool | None, Meta(description="The same for queries, keys and values alone.")] = None
     out_bias: Annotated[bool | None, Meta(description="The same for the output of attention alone.")] = None
@@ -130,6 +147,8 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             raise ValueError(f"`kv_heads` must divide `heads`, but {self.heads} is no multiple of {self.key_heads}")
         if self.positions == "rotary" and self.head_width % 2:
             raise ValueError(f"rotary positions need heads of even width, not {self.head_width}")
+        if self.positions == "relative" and self.bucket_distance <= self.buckets // 2:
+            raise ValueError(f"`bucket_distance` must exceed half the buckets, {self.buckets // 2}")
         if self.windowed_layers is not None:
             if self.window is None or list(self.windowed_layers) != sorted(set(self.windowed_layers)):
                 raise ValueError("`windowed_layers` must rise, and need a `window`")
@@ -142,8 +161,20 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
                 raise ValueError(f"`{trait}` of the family {self.family} is {known}, not {value!r}")
 
     @property
+    def kind(self) -> Kind:
+        """What the model does with a text."""
+        if self.family in ENCODERS:
+            return "encoder"
+        return "encoder-decoder" if self.family in ENCODER_DECODERS else "decoder"
+
+    @property
     def head_width(self) -> int:
         return self.head_dim or self.width // self.heads
+
+    @property
+    def writing_layers(self) -> int:
+        """Blocks of an encoder-decoder's decoder; 0 for other models."""
+        return (self.decoder_layers or self.layers) if self.kind == "encoder-decoder" else 0
 
     @property
     def key_heads(self) -> int:
@@ -185,7 +216,8 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         return any(self.windows)
 
 
-_ANY_GPT: dict[str, tuple[Any, ...]] = {
+_ONE_STACK: dict[str, tuple[Any, ...]] = {"decoder_layers": (None,), "scaled_logits": (False,)}
+_ANY_GPT: dict[str, tuple[Any, ...]] = _ONE_STACK | {
     "types": (0,),
     "norm_kind": ("layer",),
     "positions": ("learned",),
@@ -196,7 +228,7 @@ _ANY_GPT: dict[str, tuple[Any, ...]] = {
     "windowed": (False,),
     "biases": (Biases(True, True, True), Biases(False, False, False)),
 }
-_MODERN: dict[str, tuple[Any, ...]] = {
+_MODERN: dict[str, tuple[Any, ...]] = _ONE_STACK | {
     "types": (0,),
     "norm": ("pre",),
     "norm_kind": ("rms",),
@@ -211,6 +243,17 @@ ALLOWED: dict[str, dict[str, tuple[Any, ...]]] = {
     "gpt2": {"norm": ("pre",)} | _ANY_GPT,
     "gpt1": {"norm": ("post",), "inner_is_fourfold": (True,), "activation": ("gelu_tanh", "relu", "silu")} | _ANY_GPT,
     "bert": {"norm": ("post",), "tied": (True,)} | _ANY_GPT | {"types": (1, 2), "biases": (Biases(True, True, True),)},
+    "t5": {
+        "types": (0,),
+        "norm": ("pre",),
+        "norm_kind": ("rms",),
+        "positions": ("relative",),
+        "qk_norm": (False,),
+        "grouped": (False,),
+        "windowed": (False,),
+        "biases": (_NO_BIAS,),
+        "activation": ("relu", "gelu_tanh", "silu"),
+    },
     "llama": _MODERN
     | {
         "qk_norm": (False,),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from stages.store.architecture import ENCODERS, ModelConfig
+from stages.store.architecture import ModelConfig
 from stages.store.errors import UserError
 from stages.store.presets import list_presets, load_preset
 from stages.store.specs.pretrain import Pretrain
@@ -16,9 +16,9 @@ def model_config(settings: Pretrain, vocab_size: int) -> ModelConfig:
     Raises UserError for an unknown preset, one that the stage cannot train, and for a shape that cannot be built.
     """
     preset = load_preset(settings.preset)
-    if (preset.family in ENCODERS) != settings.ENCODER:
-        fitting = [name for name in list_presets() if (load_preset(name).family in ENCODERS) == settings.ENCODER]
-        kind = "an encoder" if settings.ENCODER else "a decoder"
+    if preset.kind != settings.KIND:
+        fitting = [name for name in list_presets() if load_preset(name).kind == settings.KIND]
+        kind = f"{'a' if settings.KIND == 'decoder' else 'an'} {settings.KIND}"
         raise UserError(f"The preset {settings.preset!r} is not {kind}.", f"These are: {', '.join(fitting)}.")
     changes = {key: value for key in ("layers", "heads", "width", "context") if (value := getattr(settings, key))}
     if "width" in changes:

@@ -62,23 +62,35 @@ class InferenceMemory(NamedTuple):
 def parameter_count(config: ModelConfig) -> ParameterCount:
     """The exact number of parameters of each part, all layers together; of BERT, as it is pre-trained.
 
-    BERT's head is a layer with its norm before the tied embedding, and a bias for each token.
+    BERT's head is a layer with its norm before the tied embedding, and a bias for each token. T5's decoder attends to
+    itself and to what the encoder has read, and each of its two stacks has a bias for every bucket and head.
     """
     C, inner, L, D = config.width, config.inner_width, config.layers, config.head_width
     query, fused = config.heads * D, (config.heads + 2 * config.key_heads) * D
     bias, halves = config.biases, 2 if config.gated else 1
-    encoder = config.family in ENCODERS
-    norms = 2 * L + (1 if config.norm == "pre" or encoder else 0)
+    encoder, writing = config.family in ENCODERS, config.writing_layers
+    norms = 2 * L + (1 if config.norm == "pre" or encoder else 0) + (3 * writing + 1 if writing else 0)
     head = C * C + 3 * C + config.vocab_size if encoder else 0
     norm = C * (1 + (config.bias and config.norm_kind == "layer"))
     return ParameterCount(
         tokens=config.vocab_size * C,
-        positions=(config.context + config.types) * C if config.positions == "learned" else 0,
-        attention=L * (C * fused + query * C + bias.qkv * fused + bias.out * C),
-        feed_forward=L * ((halves + 1) * C * inner + bias.mlp * (halves * inner + C)),
+        positions=_positions(config),
+        attention=(L + 2 * writing) * (C * fused + query * C + bias.qkv * fused + bias.out * C),
+        feed_forward=(L + writing) * ((halves + 1) * C * inner + bias.mlp * (halves * inner + C)),
         norms=norms * norm + 2 * L * D * config.qk_norm,
         head=head if config.tied else config.vocab_size * C,
     )
+
+
+def _positions(config: ModelConfig) -> int:
+    if config.positions == "relative":
+        return 2 * config.buckets * config.heads
+    return (config.context + config.types) * config.width if config.positions == "learned" else 0
+
+
+def _attentions(config: ModelConfig) -> int:
+    """Attention layers: a decoder that reads an encoder has two in each block."""
+    return config.layers + 2 * config.writing_layers
 
 
 def training_memory(
@@ -114,7 +126,7 @@ def training_memory(
         weights=total * size,
         gradients=total * (size + BYTES["fp32"]),
         optimiser=total * (moments + master),
-        activations=tokens * (config.layers * per_layer * size + 2 * config.width * size) + logits,
+        activations=tokens * (_attentions(config) * per_layer * size + 2 * config.width * size) + logits,
     )
 
 
@@ -123,7 +135,7 @@ def inference_memory(
 ) -> InferenceMemory:
     """Bytes of the weights and of a KV cache for `sequences` sequences of `context` tokens."""
     T, size = min(context or config.context, config.context), BYTES[dtype]
-    cache = 2 * config.layers * config.key_heads * config.head_width * T * sequences * size
+    cache = 2 * _attentions(config) * config.key_heads * config.head_width * T * sequences * size
     return InferenceMemory(weights=parameter_count(config).total * size, cache=cache)
 
 
@@ -132,10 +144,11 @@ def flops_per_token(config: ModelConfig, context: int | None = None) -> int:
 
     Forward is a third of it: 2 N for the products with N weights and 4 L H D T for attention's two. N counts the
     weights in matrix products, so the embedding look-ups cost nothing; by convention attention counts whole, though a
-    causal mask halves it and a window cuts it. T is the model's context when None.
+    causal mask halves it and a window cuts it. T is the model's context when None. An encoder-decoder counts as if what
+    it writes were as long as what it reads: an upper bound.
     """
     T = min(context or config.context, config.context)
-    return 6 * parameter_count(config).in_products + 12 * config.layers * config.heads * config.head_width * T
+    return 6 * parameter_count(config).in_products + 12 * _attentions(config) * config.heads * config.head_width * T
 
 
 def forward_flops_per_token(config: ModelConfig, context: int | None = None) -> int:

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
+from stages.store.architecture import Kind
 from stages.store.specs.base import about
 from stages.store.specs.pretrain import Pretrain
 
@@ -13,7 +14,7 @@ from stages.store.specs.pretrain import Pretrain
 class Bert(Pretrain, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Pre-train an encoder on a text dataset: say what stands behind the masks."""
 
-    ENCODER: ClassVar[bool] = True
+    KIND: ClassVar[Kind] = "encoder"
 
     preset: Annotated[str, about("Shape of the model; see `workbench models`.", group="model")] = "tiny-bert"
     lr: Annotated[

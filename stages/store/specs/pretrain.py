@@ -6,14 +6,15 @@ from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
+from stages.store.architecture import Kind
 from stages.store.specs.base import about
 
 
 class Pretrain(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Pre-train a decoder on a text dataset: predict each next token."""
 
-    ENCODER: ClassVar[bool] = False
-    """Whether the model is an encoder."""
+    KIND: ClassVar[Kind] = "decoder"
+    """What the stage trains."""
 
     preset: Annotated[str, about("Shape of the model; see `workbench models`.", group="model")] = "tiny"
     layers: Annotated[
