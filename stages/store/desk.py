@@ -18,6 +18,8 @@ MAX_LINE = 64 * 1024 * 1024
 VERBS: dict[str, str] = {
     "data.check": "stages.data.doctor:check",
     "fill.of": "stages.fill:of",
+    "inside.attention": "stages.inside:attention",
+    "inside.score": "stages.inside:score",
     "mask.of": "stages.data.masks:of",
     "reward.score": "stages.rating:of",
     "source.look": "stages.data.look:look",

@@ -1,0 +1,304 @@
+"""Inside a language model: how likely it finds each token of a text, what it expected there, and where it looks.
+
+    log p(x_t | x_<t)                 a decoder: each token after those before it, the first after the start of a text
+    log p(x_t | x_1 … [MASK] … x_T)   an encoder: each token hidden in turn; their sum is the pseudo-log-likelihood
+    A = softmax(q kᵀ / √D)            attention of each head of a layer, over what its mask and window let it see
+
+Sources: Radford et al., Language Models are Unsupervised Multitask Learners (2019); Salazar et al., Masked Language
+Model Scoring (1910.14659), equation 1; Vaswani et al., Attention Is All You Need (1706.03762), equation 1.
+Shapes: T tokens, V vocabulary, H heads, G heads of keys, D width of a head. Verbs of the desk stand at the end.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from stages.data.masking import Blanks
+from stages.data.tokenizer import TextTokenizer
+from stages.data.tokens import tokens_of, visible
+from stages.desk import Job
+from stages.models.bases import base_folder
+from stages.models.decoder import Attend, Block, Decoder
+from stages.models.encoder import Encoder, load_encoder
+from stages.models.hf_config import read_any_config
+from stages.models.opening import open_decoder
+from stages.store.architecture import ENCODERS
+from stages.store.checkpoints import resolve_checkpoint, verify
+from stages.store.errors import UserError
+
+ROWS = 64
+"""Places whose logits are held at once."""
+MOST_ATTENDED = 512
+"""Tokens of a text whose attention is told."""
+LONGEST = 100_000
+"""Characters of a text that are looked at."""
+
+
+class Expected(NamedTuple):
+    """A token that the model held likely at a place."""
+
+    text: str
+    probability: float
+
+
+class Scored(NamedTuple):
+    """A token of a text, and what the model expected in its place."""
+
+    text: str
+    id: int
+    logprob: float
+    """Nats."""
+    rank: int
+    """1: the model held no token likelier."""
+    entropy: float
+    """Of all that it expected, in nats."""
+    top: list[Expected]
+
+
+class Score(NamedTuple):
+    """A text as a model reads it."""
+
+    tokens: list[Scored]
+    next: list[Expected]
+    """What would come after the text; nothing of an encoder, which sees no end."""
+    left_out: int
+    """Tokens at the end that exceed the context."""
+
+
+class Reading(NamedTuple):
+    """A text framed as the model is trained to see it: tokens, what each shows, and where the text itself stands."""
+
+    ids: list[int]
+    shown: list[str]
+    first: int
+    stop: int
+    left_out: int
+
+
+class Inside:
+    """A decoder or encoder checkpoint, ready to be looked into."""
+
+    def __init__(self, folder: Path, device: str = "cpu") -> None:
+        self.tokenizer = TextTokenizer.load(folder)
+        encodes = read_any_config(base_folder(folder)).family in ENCODERS
+        self.model: Decoder | Encoder = (
+            load_encoder(folder, torch.float32, device) if encodes else open_decoder(folder, torch.float32, device)
+        )
+        self.model.eval()
+        self._blanks = Blanks.of(self.tokenizer) if encodes else None
+        self._hooking = threading.Lock()
+
+    @property
+    def layers(self) -> int:
+        return self.model.config.layers
+
+    @property
+    def heads(self) -> int:
+        return self.model.config.heads
+
+    def read(self, text: str, most: int | None = None) -> Reading:
+        """The text's tokens in their frame, as many as fit the context, and no more than `most` with the frame."""
+        if len(text) > LONGEST:
+            raise UserError(f"The text has more than {LONGEST:,} characters.", "Choose a shorter one.")
+        start = [self._blanks.start] if self._blanks else self.tokenizer.start_ids or [self.tokenizer.eos_id]
+        end = [self._blanks.end] if self._blanks else []
+        found = tokens_of(self.tokenizer, text)
+        room = min(most or len(found) + len(start) + len(end), self.model.config.context) - len(start) - len(end)
+        kept = found[: max(0, room)]
+        names = [self.tokenizer.name_of(token) for token in start], [self.tokenizer.name_of(token) for token in end]
+        return Reading(
+            ids=[*start, *(token for token, *_ in kept), *end],
+            shown=[*names[0], *(shown for _, shown, *_ in kept), *names[1]],
+            first=len(start),
+            stop=len(start) + len(kept),
+            left_out=len(found) - len(kept),
+        )
+
+    @torch.inference_mode()
+    def score(self, text: str, count: int = 10) -> Score:
+        """Every token of a text with its log-probability and the `count` likeliest tokens at its place.
+
+        Raises UserError for a text without tokens, or of more than LONGEST characters.
+        """
+        reading = self.read(text)
+        if reading.first == reading.stop and self._blanks:
+            raise UserError("There is no token in the text.", "Write something.")
+        if self._blanks is None:
+            places = range(reading.first - 1, reading.stop)
+            rows = self._after(reading, places, count)
+        else:
+            rows = self._hidden(reading, count)
+        tokens = [
+            Scored(reading.shown[at], reading.ids[at], row.logprob, row.rank, row.entropy, row.top)
+            for at, row in zip(range(reading.first, reading.stop), rows, strict=False)  # a decoder has one row more
+        ]
+        following = rows[-1].top if self._blanks is None else []
+        return Score(tokens, following, reading.left_out)
+
+    @torch.inference_mode()
+    def attention(self, text: str, layer: int) -> tuple[Reading, Tensor]:
+        """The text's tokens, and how much each (row) looks at each (column) in every head of a layer: (H, T, T) fp32.
+
+        Layers count from 0. Raises UserError for a layer that is not there.
+        """
+        if not 0 <= layer < self.layers:
+            raise UserError(f"There is no layer {layer + 1}.", f"The model has {self.layers}.")
+        reading = self.read(text, MOST_ATTENDED)
+        tokens_1T = torch.tensor([reading.ids], device=self.model.tokens.device)
+        causal = self._blanks is None
+        window = self.model.config.windows[layer]
+        seen: list[Tensor] = []
+
+        def watched(attend: Attend) -> Attend:
+            def attend_and_keep(at: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+                seen.append(weights(q[0], k[0], causal=causal, window=window))
+                return attend(at, q, k, v)
+
+            return attend_and_keep
+
+        def hook(_: Block, given: tuple[Any, ...]) -> tuple[Any, ...]:
+            h_NC, B, attend, turn = given
+            return h_NC, B, watched(attend), turn
+
+        with self._hooking:
+            handle = self.model.blocks[layer].register_forward_pre_hook(hook)
+            try:
+                self.model.hidden_states(tokens_1T)
+            finally:
+                handle.remove()
+        return reading, seen[0].cpu()
+
+    def _after(self, reading: Reading, places: range, count: int) -> list[_Row]:
+        """What follows each of these places of a decoder's text."""
+        tokens_1T = torch.tensor([reading.ids], device=self.model.tokens.device)
+        h_TC = self.model.hidden_states(tokens_1T)[places.start : places.stop]
+        targets = [*reading.ids[places.start + 1 :], self.tokenizer.eos_id]  # nothing stands at the last place
+        rows: list[_Row] = []
+        for start in range(0, len(h_TC), ROWS):
+            logits_RV = self.model.logits(h_TC[start : start + ROWS]).float()
+            rows += self._rows(logits_RV, targets[start : start + ROWS], count)
+        return rows
+
+    def _hidden(self, reading: Reading, count: int) -> list[_Row]:
+        """What an encoder would put in each place of the text when that place is hidden from it."""
+        assert self._blanks is not None and isinstance(self.model, Encoder)
+        rows: list[_Row] = []
+        at_once = max(1, 8_192 // len(reading.ids))
+        for start in range(reading.first, reading.stop, at_once):
+            places = range(start, min(start + at_once, reading.stop))
+            tokens_BT = torch.tensor(reading.ids, device=self.model.tokens.device).repeat(len(places), 1)
+            lines = torch.arange(len(places), device=tokens_BT.device)
+            columns = torch.tensor(places, device=tokens_BT.device)
+            tokens_BT[lines, columns] = self._blanks.mask
+            h_NC = self.model.hidden_states(tokens_BT)
+            logits_BV = self.model.logits(h_NC.view(len(places), len(reading.ids), -1)[lines, columns]).float()
+            rows += self._rows(logits_BV, [reading.ids[place] for place in places], count)
+        return rows
+
+    def _rows(self, logits_RV: Tensor, targets: Sequence[int], count: int) -> list[_Row]:
+        logs_RV = logits_RV.log_softmax(-1)
+        entropy = -(logs_RV.exp() * logs_RV).sum(-1)
+        found = logs_RV[:, : self.tokenizer.vocab_size].topk(min(count, self.tokenizer.vocab_size))
+        told = logs_RV.gather(1, torch.tensor(targets, device=logs_RV.device)[:, None])
+        ranks = (logs_RV > told).sum(-1) + 1
+        return [
+            _Row(
+                [Expected(self._named(token), p) for token, p in zip(ids, found_p, strict=True)],
+                logprob,
+                rank,
+                spread,
+            )
+            for ids, found_p, logprob, rank, spread in zip(
+                found.indices.tolist(),
+                found.values.exp().tolist(),
+                told[:, 0].tolist(),
+                ranks.tolist(),
+                entropy.tolist(),
+                strict=True,
+            )
+        ]
+
+    def _named(self, token: int) -> str:
+        """A token's text; an id that the vocabulary leaves out has none."""
+        return visible(self.tokenizer.token_bytes(token)) if self.tokenizer.name_of(token) else ""
+
+
+class _Row(NamedTuple):
+    """What a model expected at one place, and how it took the token that stands there."""
+
+    top: list[Expected]
+    logprob: float
+    rank: int
+    entropy: float
+
+
+def weights(q_HTD: Tensor, k_GTD: Tensor, *, causal: bool, window: int | None = None) -> Tensor:
+    """softmax(q kᵀ / √D) in fp32: (H, T, T), rows that look, columns that are looked at; each row sums to 1.
+
+    causal: a token sees itself and what stands before; window: itself and the window − 1 tokens before.
+    """
+    H, T, D = q_HTD.shape
+    k_HTD = k_GTD.repeat_interleave(H // len(k_GTD), 0)
+    scores_HTT = q_HTD.float() @ k_HTD.float().transpose(1, 2) / D**0.5
+    apart = torch.arange(T, device=q_HTD.device)[:, None] - torch.arange(T, device=q_HTD.device)
+    hidden = (apart < 0) & causal
+    if window is not None:
+        hidden |= apart >= window
+    return scores_HTT.masked_fill(hidden, -torch.inf).softmax(-1)
+
+
+# -- verbs of the desk -------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=2)
+def _opened(folder: Path, written: int) -> Inside:
+    verify(folder)
+    return Inside(folder)
+
+
+def _open(job: Job, checkpoint: str) -> Inside:
+    """The checkpoint, which stays in memory for the next question while its files stay as they are."""
+    folder = resolve_checkpoint(job.workspace, checkpoint).path
+    job.check()
+    return _opened(folder, max((path.stat().st_mtime_ns for path in folder.iterdir()), default=0))
+
+
+def score(job: Job, checkpoint: str, text: str, count: int = 10) -> dict[str, Any]:
+    """{layers, heads, hides, tokens: [{text, id, logprob, rank, entropy, top: [{text, probability}]}], next, left_out}.
+
+    `hides`: each token was hidden in turn (an encoder), rather than told from what stands before it.
+    """
+    inside = _open(job, checkpoint)
+    found = inside.score(text, count)
+    return {
+        "layers": inside.layers,
+        "heads": inside.heads,
+        "hides": isinstance(inside.model, Encoder),
+        "tokens": [token._asdict() | {"top": _plain(token.top)} for token in found.tokens],
+        "next": _plain(found.next),
+        "left_out": found.left_out,
+    }
+
+
+def attention(job: Job, checkpoint: str, text: str, layer: int, head: int) -> dict[str, Any]:
+    """{tokens: [text], first, weights: [[…]], left_out}; layer and head count from 0, the text begins at token `first`.
+
+    A row of weights is a token that looks, its columns those it looks at.
+    """
+    inside = _open(job, checkpoint)
+    if not 0 <= head < inside.heads:
+        raise UserError(f"There is no head {head + 1}.", f"The model has {inside.heads} in each layer.")
+    reading, weights_HTT = inside.attention(text, layer)
+    rows = [[round(weight, 4) for weight in row] for row in weights_HTT[head].tolist()]
+    return {"tokens": reading.shown, "first": reading.first, "weights": rows, "left_out": reading.left_out}
+
+
+def _plain(expected: Sequence[Expected]) -> list[dict[str, Any]]:
+    return [one._asdict() for one in expected]

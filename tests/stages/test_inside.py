@@ -1,0 +1,136 @@
+"""Looking inside: log-probabilities, expectations and attention equal those of transformers on the same folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
+
+from stages.data.tokenizer import TextTokenizer, save_tokenizer, train_tokenizer
+from stages.desk import Job
+from stages.inside import Inside, attention, score
+from stages.models.decoder import new_decoder
+from stages.models.encoder import new_encoder, save_encoder
+from stages.models.hf import save_weights
+from stages.store.architecture import ModelConfig
+from stages.store.errors import UserError
+from stages.store.workspace import Workspace
+
+TEXT = "Naïve <|endoftext|> \x1b[31m日本 and more."
+SHAPES = {
+    "gpt2": {"heads": 4},
+    "llama": {"heads": 4, "kv_heads": 2, "norm_kind": "rms", "positions": "rotary", "gated": True, "activation": "silu"}
+    | {"bias": False},
+    "mistral": {"heads": 4, "kv_heads": 2, "norm_kind": "rms", "positions": "rotary", "gated": True}
+    | {"activation": "silu", "bias": False, "window": 6},
+}
+
+
+def shape(family: str, **traits: object) -> ModelConfig:
+    return ModelConfig(family=family, layers=2, width=32, context=64, vocab_size=260, **traits)  # type: ignore[arg-type]
+
+
+def lively(model: torch.nn.Module) -> torch.nn.Module:
+    """Weights large enough that attention is not the same everywhere."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(8)
+    return model
+
+
+@pytest.fixture(params=sorted(SHAPES))
+def decoder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    model = lively(new_decoder(shape(request.param, **SHAPES[request.param]), 3))
+    save_weights(model, tmp_path)  # type: ignore[arg-type]  # a Decoder
+    save_tokenizer(train_tokenizer([], "byte", 260, split_digits=False), tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def encoder(tmp_path: Path) -> Path:
+    texts = ["the cat sat on the mat and the dog lay on the log " * 4]
+    tokenizer = train_tokenizer(texts, "wordpiece", 80, split_digits=False)
+    save_tokenizer(tokenizer, tmp_path)
+    config = ModelConfig(
+        family="bert", layers=2, heads=4, width=32, context=32, vocab_size=80, types=2, norm="post", activation="gelu"
+    )
+    save_encoder(lively(new_encoder(config, 3)), tmp_path, pad_id=0)  # type: ignore[arg-type]  # an Encoder
+    return tmp_path
+
+
+def opened(auto: Callable[..., torch.nn.Module], folder: Path) -> torch.nn.Module:
+    """The same folder by transformers, with attention that it can tell of."""
+    return auto(folder, dtype=torch.float32, attn_implementation="eager").eval()
+
+
+def test_scores_of_a_decoder_are_those_of_transformers(decoder: Path) -> None:
+    inside = Inside(decoder)
+    tokenizer = TextTokenizer.load(decoder)
+    ids = [tokenizer.eos_id, *tokenizer.encode(TEXT)]
+    found = inside.score(TEXT, count=5)
+    with torch.no_grad():
+        logs = opened(AutoModelForCausalLM.from_pretrained, decoder)(torch.tensor([ids])).logits[0].log_softmax(-1)
+    told = torch.tensor([token.logprob for token in found.tokens])
+    torch.testing.assert_close(told, logs[:-1].gather(1, torch.tensor(ids[1:])[:, None])[:, 0], atol=1e-4, rtol=0)
+    for place, token in enumerate(found.tokens):
+        assert token.rank == 1 + int((logs[place] > logs[place, ids[place + 1]]).sum())
+        torch.testing.assert_close(token.entropy, float(-(logs[place].exp() * logs[place]).sum()), atol=1e-4, rtol=1e-4)
+        likely = logs[place].exp().topk(5).values
+        torch.testing.assert_close(torch.tensor([one.probability for one in token.top]), likely, atol=1e-4, rtol=0)
+    torch.testing.assert_close(found.next[0].probability, float(logs[-1].exp().max()), atol=1e-4, rtol=0)
+    assert "<|endoftext|>" in "".join(token.text for token in found.tokens), "what a person wrote is text, not a token"
+
+
+def test_attention_of_a_decoder_is_that_of_transformers(decoder: Path) -> None:
+    inside = Inside(decoder)
+    for layer in range(2):
+        reading, weights = inside.attention(TEXT, layer)
+        with torch.no_grad():
+            model = opened(AutoModelForCausalLM.from_pretrained, decoder)
+            theirs = model(torch.tensor([reading.ids]), output_attentions=True).attentions[layer][0]
+        torch.testing.assert_close(weights, theirs, atol=1e-5, rtol=0)
+        assert weights.amax() > 0.5, "a model whose attention says something"
+    assert inside.score("a").tokens[0].logprob == pytest.approx(inside.score("a").tokens[0].logprob), "no hook is left"
+
+
+def test_an_encoder_is_scored_with_each_token_hidden_and_attends_both_ways(encoder: Path) -> None:
+    inside = Inside(encoder)
+    reading, weights = inside.attention("the cat sat on the dog", 1)
+    theirs = opened(AutoModelForMaskedLM.from_pretrained, encoder)
+    with torch.no_grad():
+        expected = theirs(torch.tensor([reading.ids]), output_attentions=True).attentions[1][0]
+    torch.testing.assert_close(weights, expected, atol=1e-5, rtol=0)
+    mask = inside.tokenizer.id_of("[MASK]")
+    found = inside.score("the cat sat on the dog")
+    assert [token.id for token in found.tokens] == reading.ids[reading.first : reading.stop]
+    for place, token in zip(range(reading.first, reading.stop), found.tokens, strict=True):
+        hidden = torch.tensor([reading.ids])
+        hidden[0, place] = mask
+        with torch.no_grad():
+            logs = theirs(hidden).logits[0, place].log_softmax(-1)
+        assert token.logprob == pytest.approx(float(logs[token.id]), abs=1e-4)
+    assert not found.next
+
+
+def test_a_text_beyond_the_context_is_cut_and_it_is_said(decoder: Path) -> None:
+    found = Inside(decoder).score("x" * 100)
+    assert (len(found.tokens), found.left_out) == (63, 37)
+    assert Inside(decoder).score("").tokens == []
+
+
+def test_the_desk_answers_with_plain_values_and_refuses_what_is_not_there(decoder: Path, tmp_path: Path) -> None:
+    job = Job(Workspace(tmp_path / "ws").ensure())
+    found = score(job, str(decoder), "hello", count=3)
+    assert (found["layers"], found["heads"], found["hides"]) == (2, 4, False)
+    assert [token["text"] for token in found["tokens"]] == list("hello")
+    assert [len(token["top"]) for token in found["tokens"]] == [3] * 5
+    rows = attention(job, str(decoder), "hello", 1, 3)["weights"]
+    assert [sum(row) for row in rows] == pytest.approx([1.0] * 6, abs=1e-3)
+    assert rows[0][1:] == [0.0] * 5
+    for layer, head in ((2, 0), (0, 4), (-1, 0)):
+        with pytest.raises(UserError, match="There is no"):
+            attention(job, str(decoder), "hello", layer, head)
