@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import datetime
-import io
-from collections.abc import Iterator
-
 import click
-import msgspec
 
-from stages.store.errors import UserError
-from stages.store.labels import Labels, open_labels
-from stages.store.labels.figures import figures
-from stages.store.labels.judged import Choice, Judged, chat_of, judged, preference_of
+from stages.store.errors import UserError, WorkFailed
+from stages.store.labels import open_labels
+from stages.store.labels.judged import Choice
 from stages.store.names import check_name
-from stages.store.records import Part, Record
-from stages.store.sources import spool
+from stages.store.records import Part
 from stages.store.specs.build import Build
 from workbench.cli_common import House, SpecCommand, pass_house, run_stage, say, set_option, stage_settings
 from workbench.cli_labels import choice_options
+from workbench.freezing import build_settings, day, freeze, kind_of, spooled
 
 
 @click.command("from-labels", cls=SpecCommand, spec=Build)
@@ -57,39 +51,15 @@ def from_labels(
         since=day(since) if since else 0.0,
         until=day(until) if until else float("inf"),
     )
+    settings = stage_settings(house, "build", pairs, kind=kind_of(best))
     with open_labels(house.workspace.labels) as labels:
-        for one in sets:
-            labels.find_set(one)
-        records = list(frozen(labels, choice, best=best, agreed=agreed))
-    if not records:
-        raise UserError("No label that was chosen makes a record.", "Ask for more, or label some first.")
-    kind = "chat" if best else "preference"
-    settings = stage_settings(house, "build", pairs, kind=kind)
-    data = b"".join(msgspec.json.encode(record) + b"\n" for record in records)
-    path = spool(io.BytesIO(data), house.workspace.ensure().root, name)
+        records = freeze(labels, choice, best=best, agreed=agreed).records
+    path = spooled(house.workspace, name, records)
     try:
-        run_stage(house, "build", name, {**settings, "sources": [str(path)]}, detach=False)
-    finally:
+        run_stage(house, "build", name, build_settings(settings, path, best=best), detach=False)
+    except WorkFailed:
+        raise  # a run that is lost may be resumed, and reads it again
+    except UserError:
         path.unlink(missing_ok=True)
-    say(f"Froze {len(records):,} {'answers' if best else 'rankings'} as the dataset {name} of kind {kind}.")
-
-
-def frozen(labels: Labels, choice: Choice, *, best: bool, agreed: bool) -> Iterator[Record]:
-    """The records that the chosen labels make."""
-    meant = list(judged(labels, choice))
-    conflicts = {(one.set_name, one.place) for one in figures(meant).conflicts} if agreed else set()
-    for one in meant:
-        if (one.set_name, one.label.place) not in conflicts and (record := _record(one, labels, best)) is not None:
-            yield record
-
-
-def _record(one: Judged, labels: Labels, best: bool) -> Record | None:
-    return chat_of(one, labels) if best else preference_of(one)
-
-
-def day(text: str) -> float:
-    """The start of a day in UTC, in seconds since the epoch."""
-    try:
-        return datetime.datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=datetime.UTC).timestamp()
-    except ValueError:
-        raise UserError(f"{text!r} is no day.", "Give it as 2026-05-01.") from None
+        raise
+    say(f"Froze {len(records):,} {'answers' if best else 'rankings'} as the dataset {name} of kind {kind_of(best)}.")

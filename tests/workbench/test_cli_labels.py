@@ -93,7 +93,10 @@ def test_labels_freeze_into_datasets_that_stages_read(
     with pytest.raises(UserError, match="no day"):
         command("data", "from-labels", "--name", "other", "--since", "yesterday")
     with pytest.raises(UserError, match="No label"):
-        command("data", "from-labels", "--name", "other", "--annotator", "nobody")
+        command("data", "from-labels", "--name", "other", "--until", "1999-12-31")
+    with pytest.raises(UserError, match="Nobody called 'aba' has labelled here") as error:
+        command("data", "from-labels", "--name", "other", "--annotator", "ben", "--annotator", "aba")
+    assert "'ada'" in error.value.hint
 
 
 def test_a_set_is_made_from_a_dataset_and_its_rankings_do_not_count_as_done(

@@ -118,7 +118,7 @@ class HomeScreen(PlaceScreen):
                 return Content.assemble(("enter", "bold $accent"), f" {what}.")
             case "later" if step.key == "reward" and step.detail == "needs labels":
                 return Content(
-                    "A reward model learns from rankings: judge completions in Rank, then make a dataset there."
+                    "A reward model learns from rankings: judge completions in Rank, then d makes a dataset there."
                 )
             case "later":
                 return Content(f"{step.title} comes after the steps before it.")

@@ -79,13 +79,17 @@ class LaunchScreen(PlaceScreen):
     def action_back(self) -> None:
         self.dismiss()
 
-    @work(thread=True, exclusive=True, group="launch")
-    def _launch(self, settings: dict[str, Any], extra: dict[str, Any]) -> None:
+    def launch(self, settings: dict[str, Any], extra: dict[str, Any]) -> RunDir:
+        """Launch the run, on a thread of its own. UserError is shown in the form."""
         from workbench.runs import launch
 
         width = self.workbench.settings.queue.cpu_width
+        return launch(self.workbench.workspace, self.STAGE, extra.pop("name"), settings, cpu_width=width, **extra)
+
+    @work(thread=True, exclusive=True, group="launch")
+    def _launch(self, settings: dict[str, Any], extra: dict[str, Any]) -> None:
         try:
-            run = launch(self.workbench.workspace, self.STAGE, extra.pop("name"), settings, cpu_width=width, **extra)
+            run = self.launch(settings, extra)
         except UserError as error:
             self.app.call_from_thread(self._refused, error)
         else:

@@ -59,6 +59,7 @@ class RankScreen(PlaceScreen):
     BINDINGS = [
         bind("rank.new", "n", "new", "New set", "Make a label set from a dataset."),
         bind("rank.sample", "s", "sample", "Sample", "Have checkpoints write completions to judge."),
+        bind("rank.freeze", "d", "freeze", "Dataset", "Make a dataset of labels, for a stage to train on."),
         bind("rank.settle", "c", "settle", "Conflicts", "List the disagreements of the set, to settle them."),
         bind("rank.refresh", "r", "look", "Refresh", "Work the figures out again.", show=False),
     ]
@@ -194,6 +195,13 @@ class RankScreen(PlaceScreen):
                 self._wanted = one.name
         if found:
             self.action_look()
+
+    def action_freeze(self) -> None:
+        """Open the form that makes a dataset of the labels of the set under the cursor, or of all."""
+        from workbench.screens.freeze import FreezeScreen
+
+        if self._sets:
+            self.app.push_screen(FreezeScreen(self.query_one("#sets", PickList).chosen))
 
     def action_settle(self) -> None:
         from workbench.screens.settling import SettleScreen

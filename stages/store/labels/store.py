@@ -282,6 +282,10 @@ class Labels:
         which = "set_id = ? AND annotator <> ? AND places > 0"
         return dict(self._rows(f"SELECT annotator, places FROM tallies WHERE {which}", set_id, spans.EVERYBODY))
 
+    def annotators(self) -> list[str]:
+        """Everybody who has a label in force, by name; models among them."""
+        return [who for (who,) in self._rows("SELECT DISTINCT annotator FROM in_force ORDER BY annotator")]
+
     def rankings_at(self, set_id: int, place: int) -> list[int]:
         """The ids of all rankings of what stands at a place that are in force."""
         rows = self._rows("SELECT id FROM rankings WHERE set_id = ? AND place = ? ORDER BY id", set_id, place)
