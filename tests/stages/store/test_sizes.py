@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
 from stages.models.decoder import Decoder, new_decoder
+from stages.models.encoder import Encoder
 from stages.models.hf_config import config_json
+from stages.models.t5 import T5
 from stages.optim import AdamW
 from stages.store.presets import ModelConfig, list_presets, load_preset
 from stages.store.sizes import (
@@ -28,17 +30,34 @@ PUBLISHED = {
     "smollm2-135m": 134_515_008,
     "qwen3-0.6b": 596_049_920,
     "llama-3.2-1b": 1_235_814_400,
+    "bert-base": 109_514_298,
+    "bert-large": 335_174_458,
+    "t5-small": 60_506_624,
+    "t5-base": 222_903_552,
 }
-PINNED = PUBLISHED | {"tiny": 891_648, "small": 10_942_464, "tiny-llama": 951_424, "small-llama": 11_850_624}
+PINNED = PUBLISHED | {
+    "tiny": 891_648,
+    "small": 10_942_464,
+    "tiny-llama": 951_424,
+    "small-llama": 11_850_624,
+    "tiny-bert": 1_355_136,
+    "tiny-t5": 2_362_368,
+}
+MODULES = {
+    "decoder": (Decoder, AutoModelForCausalLM),
+    "encoder": (Encoder, AutoModelForMaskedLM),
+    "encoder-decoder": (T5, AutoModelForSeq2SeqLM),
+}
 
 
 @pytest.mark.parametrize("name", list_presets())
 def test_counts_equal_the_pinned_ones_and_the_real_modules(name: str) -> None:
     config = load_preset(name)
     published = config_json(config, "float32", {})
+    our_module, their_module = MODULES[config.kind]
     with torch.device("meta"):
-        ours = Decoder(config)
-        theirs = AutoModelForCausalLM.from_config(AutoConfig.for_model(**published))
+        ours = our_module(config)
+        theirs = their_module.from_config(AutoConfig.for_model(**published))
         theirs.tie_weights()
     count = parameter_count(config).total
     assert count == PINNED[name]
