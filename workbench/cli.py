@@ -18,11 +18,13 @@ from workbench.cli_doctor import doctor
 from workbench.cli_evaluate import evaluate
 from workbench.cli_fill import fill
 from workbench.cli_import import import_
+from workbench.cli_inside import inside
 from workbench.cli_labels import labels
 from workbench.cli_models import models
 from workbench.cli_reward import reward, score
 from workbench.cli_runs import runs
 from workbench.cli_sample import sample
+from workbench.cli_scale import scale
 from workbench.cli_sweep import sweep, sweeps
 from workbench.cli_tokenizer import tokenizer
 from workbench.cli_train import train
@@ -58,6 +60,7 @@ for command in (
     train,
     sweep,
     sweeps,
+    scale,
     runs,
     compare,
     evaluate,
@@ -68,6 +71,7 @@ for command in (
     score,
     chat,
     fill,
+    inside,
     models,
     demo,
     doctor,

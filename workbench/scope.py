@@ -81,12 +81,12 @@ def _text(value: float, axis: Axis) -> str:
     if axis == "time":
         return duration(value) if value >= 60 else f"{value:.3g}"
     short = tick_label(value)
-    return short if _count(short) == round(value) else f"{value:.0f}"
+    return short if count_of(short) == round(value) else f"{value:.0f}"
 
 
 def _number(text: str, axis: Axis) -> float:
     try:
-        value = _seconds(text) if axis == "time" else _count(text)
+        value = _seconds(text) if axis == "time" else count_of(text)
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value >= 0):
@@ -94,7 +94,9 @@ def _number(text: str, axis: Axis) -> float:
     return value
 
 
-def _count(text: str) -> float:
+def count_of(text: str) -> float:
+    """A count as people write it: `500`, `1,000`, `250k`, `1.5M`; ValueError for all else."""
+    text = text.strip()
     unit = _UNITS.get(text[-1:].replace("K", "k"), 1.0)
     return float((text if unit == 1.0 else text[:-1]).replace(",", "").replace("_", "")) * unit
 

@@ -163,6 +163,7 @@ def check_members(
     for member in members:
         if member.name in taken:
             raise UserError(f"There is already a run {member.name!r}.", "Choose another name.")
+        taken.add(member.name)
         values = {**settings, **member.values}
         try:
             strict.parse(spec_of(stage), values, f"{stage} settings")

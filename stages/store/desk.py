@@ -22,6 +22,7 @@ VERBS: dict[str, str] = {
     "inside.score": "stages.inside:score",
     "mask.of": "stages.data.masks:of",
     "reward.score": "stages.rating:of",
+    "scaling.fit": "stages.scaling:of",
     "source.look": "stages.data.look:look",
     "records.ready": "stages.data.browse:ready",
     "records.page": "stages.data.browse:page",

@@ -46,6 +46,9 @@ class Group(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
     """The settings that vary, each with its values in the order they were given."""
     members: list[Member] = []
     metric: str = "val/loss"
+    """What the table is sorted by."""
+    form: dict[str, Any] = {}
+    """What a scaling study was made from; empty for a sweep."""
     created: float = 0.0
     """Seconds since the epoch, UTC."""
     schema: int = 1
