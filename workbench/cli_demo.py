@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from itertools import count
 
 import click
 
+from stages.store.rundir import RunDir
 from workbench import demo as life
 from workbench.cli_common import House, json_option, pass_house, say, say_json, say_table
 from workbench.display import displayable_line, shortened
@@ -18,6 +20,8 @@ COLUMNS = {
     "preferred": "preferred",
     "kl": "KL (nats)",
 }
+AT_ONCE = 2
+"""Steps that may be at work at the same time on a CPU."""
 MEASURED = 2
 """Steps that measure, at the end."""
 SHOWN = 4
@@ -40,16 +44,16 @@ def demo(house: House, seed: int, prefix: str, as_json: bool) -> None:
     when it is started again; what has finished is not repeated.
     """
     began = time.monotonic()
-    workspace, width = house.workspace.ensure(), house.settings.queue.cpu_width
+    workspace, width = house.workspace.ensure(), max(AT_ONCE, house.settings.queue.cpu_width)
     steps = life.plan(seed, prefix)
-    count = len(steps) + MEASURED
-    found = []
-    for number, step in enumerate(steps, 1):
-        tell(number, count, step)
-        life.perform(workspace, step, wait, cpu_width=width)
-    for number, step in enumerate(life.measuring(workspace, seed, prefix), len(steps) + 1):
-        tell(number, count, step)
-        found.append(life.perform(workspace, step, wait, cpu_width=width))
+    told = count(1)
+
+    def watch(step: life.Step, run: RunDir) -> None:
+        tell(next(told), len(steps) + MEASURED, step)
+        wait(run)
+
+    life.perform(workspace, steps, watch, cpu_width=width)
+    found = life.perform(workspace, life.measuring(workspace, seed, prefix), watch, cpu_width=width)
     lines = life.table(*found)
     if as_json:
         say_json([{"kind": "demo", "name": line.checkpoint, **line._asdict()} for line in lines])

@@ -6,7 +6,7 @@ shows each at work. A step that has finished is not repeated; one that was inter
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from stages.store.checkpoints import Best, best_checkpoint
@@ -94,23 +94,41 @@ MODELS = ("base", "sft", "dpo", "grpo", "ppo")
 """The rows of the table at the end, by what follows the prefix."""
 
 
-def perform(workspace: Workspace, step: Step, watch: Callable[[RunDir], Any], *, cpu_width: int = 1) -> RunDir:
-    """Do a step, unless it has been done: launch its run, or go on with one that was interrupted, and watch it.
+def perform(
+    workspace: Workspace, steps: Sequence[Step], watch: Callable[[Step, RunDir], Any], *, cpu_width: int = 1
+) -> list[RunDir]:
+    """Do steps in their order, each unless it has been done, and watch each to its end; their runs.
 
-    Raises UserError when it fails, or when someone stops it.
+    While one is at work, the next one is begun, unless it needs what that makes. Raises UserError when one fails, or
+    when someone stops it.
     """
+    made = []
+    for step, after in zip(steps, [*steps[1:], None], strict=True):
+        run = begin(workspace, step, cpu_width=cpu_width)
+        if after is not None and step.name not in needs(after):
+            begin(workspace, after, cpu_width=cpu_width)
+        watch(step, run)
+        if not is_done(run):
+            raise UserError(f"{step.name} is {run.status()}.", "`workbench demo` goes on with it.", exit_code=1)
+        made.append(run)
+    return made
+
+
+def begin(workspace: Workspace, step: Step, *, cpu_width: int = 1) -> RunDir:
+    """The run of a step, launched, or started again where it was interrupted, unless it is at work or done."""
     run = known_run(workspace, step)
     if run is None:
         settings = dict(step.settings)
-        run = runs.launch(workspace, step.stage, step.name, settings, cpu_width=cpu_width, **step.parents)
-    elif is_done(run):
-        return run
-    elif not run.alive():
+        return runs.launch(workspace, step.stage, step.name, settings, cpu_width=cpu_width, **step.parents)
+    if not is_done(run) and not run.alive():
         runs.start(run, cpu_width=cpu_width)
-    watch(run)
-    if not is_done(run):
-        raise UserError(f"{step.name} is {run.status()}.", "`workbench demo` goes on with it.", exit_code=1)
     return run
+
+
+def needs(step: Step) -> set[str]:
+    """The names of what a step begins with."""
+    parents = {**step.parents}
+    return {*parents.pop("extra", {}).values(), *parents.pop("checkpoints", ()), *parents.values()}
 
 
 def known_run(workspace: Workspace, step: Step) -> RunDir | None:

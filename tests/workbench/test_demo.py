@@ -77,31 +77,38 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-def nothing(_: RunDir) -> None: ...
+def nothing(*_: Any) -> None: ...
 
 
 def test_what_has_finished_is_not_repeated(workspace: Workspace, launched: list[str]) -> None:
     steps = demo.plan()
-    for step in steps:
-        demo.perform(workspace, step, nothing)
+    demo.perform(workspace, steps, nothing)
     assert launched == [f"launch {step.name}" for step in steps]
-    for step in steps:
-        demo.perform(workspace, step, nothing)
+    demo.perform(workspace, steps, nothing)
     assert len(launched) == len(steps)
+
+
+def test_a_step_is_at_work_beside_the_one_before_unless_it_needs_it(workspace: Workspace, launched: list[str]) -> None:
+    steps = demo.plan()
+    begun: dict[str, int] = {}
+    demo.perform(workspace, steps, lambda step, run: begun.update({step.name: len(launched)}))
+    for number, step in enumerate(steps[:-1]):
+        ahead = begun[step.name] == number + 2
+        assert ahead != (step.name in demo.needs(steps[number + 1]))
 
 
 @pytest.mark.parametrize("status", ["running", "paused", "stopped", "failed"])
 def test_what_was_interrupted_goes_on(workspace: Workspace, launched: list[str], status: str) -> None:
     step = next(step for step in demo.plan() if step.stage == "sft")
     made(workspace, step, status)
-    demo.perform(workspace, step, nothing)
+    demo.perform(workspace, [step], nothing)
     assert launched == ["start demo-sft"]
 
 
 def test_a_dataset_that_could_not_be_built_is_built_anew(workspace: Workspace, launched: list[str]) -> None:
     step = demo.plan()[0]
     made(workspace, step, "failed")
-    demo.perform(workspace, step, nothing)
+    demo.perform(workspace, [step], nothing)
     assert launched == ["launch demo-text"]
 
 
@@ -111,7 +118,7 @@ def test_a_policy_that_has_paused_itself_is_done(workspace: Workspace, launched:
     state = run.state()
     state.phase = "The policy runs away."
     run.write_state(state)
-    demo.perform(workspace, step, nothing)
+    demo.perform(workspace, [step], nothing)
     assert launched == []
 
 
@@ -120,13 +127,13 @@ def test_a_step_that_someone_stops_ends_the_demo(
 ) -> None:
     step = next(step for step in demo.plan() if step.stage == "sft")
 
-    def stop(run: RunDir) -> None:
+    def stop(_: demo.Step, run: RunDir) -> None:
         state = run.state()
         state.status = "stopped"
         run.write_state(state)
 
     with pytest.raises(UserError, match="demo-sft is stopped"):
-        demo.perform(workspace, step, stop)
+        demo.perform(workspace, [step], stop)
 
 
 def evaluation(workspace: Workspace, name: str, row: Callable[[str], Row]) -> RunDir:
