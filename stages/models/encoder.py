@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kernels import attention
-from stages.models.decoder import ACTIVATIONS, Block
+from kernels import attention, attention_packed
+from stages.models.decoder import ACTIVATIONS, Block, document_positions
 from stages.models.hf import DTYPES, fill, save_published
 from stages.models.hf_config import Ids, config_json, read_any_config, write_json
 from stages.models.loss import IGNORED, cross_entropy
@@ -51,22 +51,35 @@ class Encoder(nn.Module):
         return cross_entropy(self.logits(h_NC[places_M]), targets_N[places_M])
 
     def hidden_states(
-        self, tokens_BT: Tensor, lengths_B: Tensor | None = None, types_BT: Tensor | None = None
+        self,
+        tokens_BT: Tensor,
+        lengths_B: Tensor | None = None,
+        types_BT: Tensor | None = None,
+        documents: Tensor | None = None,
     ) -> Tensor:
         """(B·T, C). Only the first lengths_B tokens of a row are seen; all when None. types_BT: 0 everywhere when None.
 
-        Raises ValueError when a row exceeds the context.
+        documents: as for `Decoder.hidden_states`, texts laid end to end in one row. Raises ValueError when a text
+        exceeds the context.
         """
         B, T = tokens_BT.shape
-        if self.config.context < T:
-            raise ValueError(f"{T} tokens do not fit the model's context of {self.config.context}")
+        longest = T if documents is None else int(documents.diff().max())
+        if self.config.context < longest:
+            raise ValueError(f"{longest} tokens do not fit the model's context of {self.config.context}")
+        if documents is None:
+            positions = self.positions[:T]
+        else:
+            positions = self.positions[document_positions(documents, T).clamp(max=self.config.context - 1)]
         types = self.types[0] if types_BT is None else functional.embedding(types_BT, self.types)
-        h_BTC = self.embedding_norm(functional.embedding(tokens_BT, self.tokens) + self.positions[:T] + types)
+        h_BTC = self.embedding_norm(functional.embedding(tokens_BT, self.tokens) + positions + types)
         dropout = self.config.dropout if self.training else 0.0
         h_NC = functional.dropout(h_BTC.reshape(B * T, -1), dropout)
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            return attention(q, k, v, key_lengths=lengths_B, dropout=dropout)
+            if documents is None:
+                return attention(q, k, v, key_lengths=lengths_B, dropout=dropout)
+            q_THD, k_TGD, v_TGD = (x[0].transpose(0, 1) for x in (q, k, v))
+            return attention_packed(q_THD, k_TGD, v_TGD, documents, causal=False).transpose(0, 1)[None]
 
         for block in self.blocks:
             h_NC = block(h_NC, B, attend, None)

@@ -1,7 +1,7 @@
 """A decoder as a Hugging Face model folder: what AutoModelForCausalLM opens, and what it saved.
 
 What stands on a decoder (`stages.models.value`) uses the same parts: its parameters are the decoder's, with `decoder.`
-before their names, and its own.
+before their names, and its own; so do heads that label (`stages.models.heads`), on a `body` of either kind.
 
 Weights are safetensors only, under the names and in the orientation of the published classes, which
 `stages.models.names` maps to ours. A tied output layer is saved once.
@@ -166,8 +166,13 @@ def _places(model: nn.Module, config: ModelConfig) -> dict[str, Place]:
     return {
         piece.name: Place(parameter.detach(), piece)
         for ours, parameter in model.named_parameters()
-        for piece in pieces(config, ours.removeprefix("decoder."))
+        for piece in pieces(config, _own(ours))
     }
+
+
+def _own(ours: str) -> str:
+    """A parameter's name in the decoder or encoder that something stands on."""
+    return ours.removeprefix("decoder.").removeprefix("body.")
 
 
 def _check(name: str, stored: Stored, wanted: tuple[int, ...]) -> None:
@@ -185,8 +190,8 @@ def _published(model: nn.Module, config: ModelConfig) -> dict[str, Tensor]:
     tensors = {name: place.published for name, place in _places(model, config).items()}
     if config.family in ("gpt2", "gpt1") and not config.bias:
         for ours, parameter in model.named_parameters():
-            if ours.endswith(".weight"):
-                name = pieces(config, ours.removeprefix("decoder."))[0].name.removesuffix(".weight") + ".bias"
+            if ours.endswith(".weight") and not ours.endswith("_head.weight"):
+                name = pieces(config, _own(ours))[0].name.removesuffix(".weight") + ".bias"
                 tensors[name] = torch.zeros(parameter.shape[-1], dtype=parameter.dtype)
     return tensors
 

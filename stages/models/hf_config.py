@@ -6,13 +6,15 @@ The keys are those that transformers 5.23 writes for the families' causal langua
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
 from stages.models import config_bert, config_gpt, config_modern, config_t5
-from stages.store.architecture import ModelConfig
+from stages.store.architecture import ENCODERS, ModelConfig
+from stages.store.classifiers import Head, is_classifier
 from stages.store.errors import UserError
 
 TRANSFORMERS_VERSION = "5.23.0"
@@ -43,6 +45,8 @@ FORMATS = {
 
 REWARD = "ForSequenceClassification"
 """How the classes end that put labels to whole texts; with one label they are reward models."""
+LABELLING = (REWARD, "ForTokenClassification", "ForMultipleChoice")
+"""How all classes end that label."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -137,17 +141,24 @@ def config_json(config: ModelConfig, dtype: str, ids: Ids) -> dict[str, Any]:
 
 def is_reward_model(folder: Path) -> bool:
     """Whether a model folder's config.json names a class that puts labels to whole texts."""
-    named = read_json(folder / "config.json").get("architectures")
-    return isinstance(named, list) and any(str(each).endswith(REWARD) for each in named)
+    return _named(folder).endswith(REWARD)
 
 
 def refuse_reward_model(folder: Path) -> None:
-    """Raise UserError for a folder whose model scores texts, where one that writes them is wanted."""
-    if is_reward_model(folder):
-        raise UserError(
-            f"{folder} holds a reward model, which scores texts and writes none.",
-            "Choose the model that it was trained from.",
-        )
+    """Raise UserError for a folder whose model scores or labels texts, where one that writes them is wanted."""
+    named = _named(folder)
+    if not named.endswith(LABELLING):
+        return
+    labels = read_json(folder / "config.json").get("id2label")
+    scores = named.endswith(REWARD) and not is_classifier(folder) and isinstance(labels, dict) and len(labels) == 1
+    does = "a reward model, which scores" if scores else "a model that labels"
+    raise UserError(f"{folder} holds {does} texts and writes none.", "Choose the model that it was trained from.")
+
+
+def _named(folder: Path) -> str:
+    """The class that config.json names, the first of several."""
+    named = read_json(folder / "config.json").get("architectures")
+    return str(named[0]) if isinstance(named, list) and named else ""
 
 
 def reward_config_json(config: ModelConfig, dtype: str, ids: Ids) -> dict[str, Any]:
@@ -156,6 +167,21 @@ def reward_config_json(config: ModelConfig, dtype: str, ids: Ids) -> dict[str, A
     kind = next(form.architecture for form in FORMATS.values() if form.family == config.family)
     base = kind.removesuffix("LMHeadModel").removesuffix("ForCausalLM")
     return said | {"architectures": [base + REWARD], "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
+
+
+def labels_config_json(config: ModelConfig, dtype: str, ids: Ids, head: Head) -> dict[str, Any]:
+    """What save_pretrained writes as config.json of the family's class that labels as `head` says."""
+    said = config_json(config, dtype, ids)
+    kind = next(form.architecture for form in FORMATS.values() if form.family == config.family)
+    base = re.sub("(LMHeadModel|ForCausalLM|ForMaskedLM)$", "", kind)
+    choice = head.task == "choice" and config.family in ENCODERS
+    ending = "ForMultipleChoice" if choice else "ForTokenClassification" if head.each_token else REWARD
+    labels = head.labels or ["LABEL_0"]
+    return said | {
+        "architectures": [base + ending],
+        "id2label": {str(number): label for number, label in enumerate(labels)},
+        "label2id": {label: number for number, label in enumerate(labels)},
+    }
 
 
 def generation_json(config: ModelConfig, ids: Ids) -> dict[str, Any]:

@@ -43,6 +43,9 @@ _GPT = Names(
         "positions": "transformer.wpe.weight",
         "head": "lm_head.weight",
         "score": "score.weight",
+        "sequence_head.weight": "score.weight",
+        "token_head.weight": "classifier.weight",
+        "token_head.bias": "classifier.bias",
         "final_norm.weight": "transformer.ln_f.weight",
         "final_norm.bias": "transformer.ln_f.bias",
     },
@@ -63,6 +66,9 @@ _LLAMA = Names(
         "tokens": "model.embed_tokens.weight",
         "head": "lm_head.weight",
         "score": "score.weight",
+        "sequence_head.weight": "score.weight",
+        "token_head.weight": "score.weight",
+        "token_head.bias": "score.bias",
         "final_norm.weight": "model.norm.weight",
     },
     block="model.layers.{}.",
@@ -91,6 +97,12 @@ _BERT = Names(
         "transform_norm.weight": "cls.predictions.transform.LayerNorm.weight",
         "transform_norm.bias": "cls.predictions.transform.LayerNorm.bias",
         "token_bias": "cls.predictions.bias",
+        "pooler.weight": "bert.pooler.dense.weight",
+        "pooler.bias": "bert.pooler.dense.bias",
+        "sequence_head.weight": "classifier.weight",
+        "sequence_head.bias": "classifier.bias",
+        "token_head.weight": "classifier.weight",
+        "token_head.bias": "classifier.bias",
     },
     block="bert.encoder.layer.{}.",
     parts={
@@ -147,6 +159,9 @@ FAMILIES: dict[str, Names] = {
         | {"tokens": "transformer.tokens_embed.weight", "positions": "transformer.positions_embed.weight"}
     ),
 } | dict.fromkeys(MODERN, _LLAMA)
+
+TOKEN_CLASSES = ("gpt2", "bert", *MODERN)
+"""Families of which transformers has a …ForTokenClassification."""
 
 BUFFERS = re.compile(r"(^|\.)(attn\.(masked_)?bias|rotary_emb\.inv_freq|embeddings\.position_ids)$")
 """Tensors of old files that are no weights: masks and frequencies, which anyone can compute."""

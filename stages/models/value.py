@@ -22,6 +22,7 @@ from stages.models.decoder import Decoder
 from stages.models.hf import DTYPES, fill, save_published
 from stages.models.hf_config import Ids, is_reward_model, read_config, read_json, reward_config_json, write_json
 from stages.store.architecture import ModelConfig
+from stages.store.classifiers import is_classifier
 from stages.store.errors import UserError
 
 
@@ -82,6 +83,8 @@ def load_value_model(
 
     Raises UserError for a folder of another class, with more than one label, or whose files do not agree.
     """
+    if is_classifier(folder):
+        raise UserError(f"The model in {folder} puts labels to texts; a reward model scores them.")
     if not is_reward_model(folder):
         raise UserError(f"{folder} holds no reward model.", "Train one: `workbench train reward`.")
     labels = read_json(folder / "config.json").get("id2label")
