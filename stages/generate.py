@@ -30,7 +30,8 @@ class Sampling:
 
     temperature: divides the logits; 0 takes the likeliest token. top_k: only the k likeliest (0: all). top_p: only the
     fewest likeliest tokens whose probabilities, after top_k, reach p (1: all). stop_ids: tokens that end the sequence;
-    stop_sequences: runs of generated tokens that do. The token that stops is still reported.
+    stop_sequences: runs of generated tokens that do. The token that stops is still reported. alternatives: how many of
+    the likeliest tokens are reported with each, with their log-probabilities.
     """
 
     temperature: float = 1.0
@@ -40,6 +41,7 @@ class Sampling:
     max_new_tokens: int = 256
     stop_ids: tuple[int, ...] = ()
     stop_sequences: tuple[tuple[int, ...], ...] = ()
+    alternatives: int = 0
 
     def __post_init__(self) -> None:
         if not self.temperature >= 0 or self.top_k < 0 or not 0 < self.top_p <= 1 or self.max_new_tokens < 1:
@@ -56,6 +58,8 @@ class Token(NamedTuple):
     token: int
     logprob: float
     finished: str | None
+    alternatives: tuple[tuple[int, float], ...] = ()
+    """The likeliest tokens with their log-probabilities, the likeliest first, where they were asked for."""
 
 
 @dataclass
@@ -147,12 +151,10 @@ class Engine:
                 )
             uniforms = [slot.uniform() for slot in self._slots]
             chosen_B = choose(logits_BV, [slot.sampling for slot in self._slots], uniforms)
-            logprobs = [math.nan] * len(self._slots)
-            if self.logprobs:
-                logprobs = logits_BV.log_softmax(-1).gather(1, chosen_B[:, None])[:, 0].tolist()
+            logprobs, likeliest = self._logprobs(logits_BV, chosen_B)
         results = [
-            Token(slot.id, token, logprob, self._advance(slot, token))
-            for slot, token, logprob in zip(self._slots, chosen_B.tolist(), logprobs, strict=True)
+            Token(slot.id, token, logprob, self._advance(slot, token), others)
+            for slot, token, logprob, others in zip(self._slots, chosen_B.tolist(), logprobs, likeliest, strict=True)
         ]
         for result in results:
             if result.finished:
@@ -184,6 +186,19 @@ class Engine:
             self._decoder.prefill_rows(tokens_BT, lengths_B, self._cache, rows_B)
             for row in group:
                 self._slots[row].waiting = []
+
+    def _logprobs(self, logits_BV: Tensor, chosen_B: Tensor) -> tuple[list[float], list[tuple[tuple[int, float], ...]]]:
+        """For each slot the log-probability of its token, and the alternatives that were asked for."""
+        wanted = [slot.sampling.alternatives for slot in self._slots]
+        likeliest: list[tuple[tuple[int, float], ...]] = [()] * len(self._slots)
+        if not self.logprobs:
+            return [math.nan] * len(self._slots), likeliest
+        logprobs_BV = logits_BV.log_softmax(-1)
+        if any(wanted):
+            found = logprobs_BV.topk(min(max(wanted), logprobs_BV.shape[1]))
+            rows = zip(found.indices.tolist(), found.values.tolist(), wanted, strict=True)
+            likeliest = [tuple(zip(ids, values, strict=True))[:count] for ids, values, count in rows]
+        return logprobs_BV.gather(1, chosen_B[:, None])[:, 0].tolist(), likeliest
 
     def _make_room(self, tokens: int) -> None:
         if tokens > self._cache.room:
@@ -295,10 +310,10 @@ def generate(
         while waiting and engine.free_slots:
             index, (prompt, sampling) = waiting.pop()
             owner[engine.add(prompt, sampling)] = index
-        for slot, token, _, finished in engine.step():
-            completions[owner[slot]].append(token)
-            if finished:
-                del owner[slot]
+        for new in engine.step():
+            completions[owner[new.slot]].append(new.token)
+            if new.finished:
+                del owner[new.slot]
     return completions
 
 
