@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from textual.content import Content
 
-from stages.store.labels import Label, Shown
+from stages.store.labels import Label, Prompt, Shown
 from stages.store.labels.records import BEST, WORST, Mode
 from workbench.display import content, line
 from workbench.labelling import Session
@@ -14,9 +16,9 @@ ALL_BAD = "all bad"
 """The verdict of a judgement that no candidate is any good."""
 
 
-def asked(shown: Shown) -> Content:
+def conversation(prompt: Prompt) -> Content:
     """The conversation up to where an answer is wanted; a single question stands without its role."""
-    messages = shown.prompt.messages
+    messages = prompt.messages
     if len(messages) == 1:
         return content(messages[0].content, tabs=4)
     parts = [
@@ -64,6 +66,12 @@ def told(session: Session, label: Label) -> Content:
     order = Order(len(label.shown))
     order.restore(label.ranks or [])
     said = str(order) if label.scores is None else " ".join(f"{score:g}" for score in label.scores)
-    writers = enumerate(session.who_wrote(label), 1)
-    named = ", ".join(f"{number} {writer}" for number, writer in writers if writer)
-    return line(" · ".join(filter(None, ["settled" if label.settles else "", label.verdict or said, named])))
+    wrote = _named(session.who_wrote(label))
+    return line(" · ".join(filter(None, ["settled" if label.settles else "", label.verdict or said, wrote])))
+
+
+def _named(writers: Sequence[str]) -> str:
+    """Who wrote what, by number on the screen; one writer of all is named once."""
+    if len(writers) > 1 and writers[0] and len(set(writers)) == 1:
+        return f"all {writers[0]}"
+    return ", ".join(f"{number} {writer}" for number, writer in enumerate(writers, 1) if writer)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from stages.store.labels.records import BEST, WORST
 
+ORDINALS = ("1st", "2nd", "3rd", *(f"{number}th" for number in range(4, 10)))
+
 
 class Order:
     """An order of `count` candidates, best first. Digits append, a tie joins the next digit to the group before."""
@@ -65,6 +67,13 @@ class Order:
             for candidate in group:
                 ranks[candidate] = rank
         return ranks
+
+    def standing(self, candidate: int) -> str:
+        """Where a candidate stands, as `2nd`, or `=2nd` when it is tied; empty while it has no rank."""
+        for rank, group in enumerate(self.groups, 1):
+            if candidate in group:
+                return f"{'=' if len(group) > 1 else ''}{ORDINALS[rank - 1]}"
+        return ""
 
     def restore(self, ranks: Sequence[int]) -> None:
         """Stand as when these ranks were given."""

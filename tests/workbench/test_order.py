@@ -69,3 +69,7 @@ def test_ratings_go_on_to_the_next_that_has_none() -> None:
     ratings.current = 1
     assert ratings.back()
     assert (ratings.scores, ratings.complete) == ([5, None, 5], False)
+
+
+def test_where_a_candidate_stands_is_said_with_its_ties() -> None:
+    assert [order(4, "31=2").standing(number) for number in range(4)] == ["=2nd", "=2nd", "1st", ""]

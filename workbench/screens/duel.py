@@ -6,7 +6,7 @@ prompt ────────────────────────�
 ─────────────────────────────────────────────────────────────────────
 1 ────────────────────────────────╮╭ 2 ──────────────────────────────
 │ The capital of Jorvia is Ivren.  ││ Ivren
-─────────────── 31 characters · … ─╯╰────────────── 5 characters · … ─
+─────────────── 31 chars · ended ─╯╰────────────── 5 chars · ended ─
 1 the first is better · 2 the second · = a tie · x both bad
 saved 12:01:07: the first · 1 sft@400, 2 base@2000
 base@2000 preferred in 38.5 % (17.7–64.5) of 13 judged, ties as halves
@@ -32,12 +32,13 @@ from stages.store.labels import Prompt as Asks
 from stages.store.specs.chat import Chat
 from workbench.display import content, line
 from workbench.duel import Duel, Round
+from workbench.judge_lines import conversation
 from workbench.keys import bind
 from workbench.label_sets import decoded, tasks_of
 from workbench.labelling import AWAY, annotator_name
 from workbench.on_the_spot import DUELS, prompt_of
 from workbench.screens.base import PlaceScreen
-from workbench.widgets.contenders import Asked, Contenders, conversation
+from workbench.widgets.contenders import Asked, Contenders
 from workbench.widgets.prompt import Prompt
 
 KINDS = ("prompts", "chat", "preference")

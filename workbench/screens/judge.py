@@ -3,9 +3,9 @@
 prompt · reward part ───────────────────────────────────────────────
 │ What is the capital of Jorvia?                                   │
 ────────────────────────────────────────────────────────────────────
-1 ───────────────╮╭ 2 ───────────────╮╭ 3 ────────────╮╭ 4 ─────────
+1 · =2nd ────────╮╭ 2 · 1st ─────────╮╭ 3 ────────────╮╭ 4 · =2nd ──
 │ The capital of  ││ Ivren            ││ …
-── 31 characters ─╯╰ 1st · 5 char… ───╯╰
+── 31 chars ──────╯╰ 5 chars · ended ─╯╰
 order 2 > 1 = 4        what is left comes last, tied
 saved 12 of 50 at 10:41:07 · 2 > 1 = 3 > 4 · base@2000, sft@400, …
 """
@@ -29,12 +29,12 @@ from stages.store.errors import UserError
 from stages.store.labels import Label, Shown
 from stages.store.labels.records import BEST, WORST, Kind, Mode
 from workbench.display import content
-from workbench.judge_lines import ALL_BAD, asked, heading, order_line, saved_line, told
+from workbench.judge_lines import ALL_BAD, conversation, heading, order_line, saved_line, told
 from workbench.keys import bind
 from workbench.labelling import Session, annotator_name
 from workbench.order import Order, Ratings
 from workbench.screens.base import PlaceScreen
-from workbench.widgets.candidate import ORDINALS, READING_KEYS, Candidate
+from workbench.widgets.candidate import READING_KEYS, Candidate
 from workbench.widgets.prompt import Prompt
 
 T = TypeVar("T")
@@ -68,6 +68,7 @@ class JudgeScreen(PlaceScreen):
         bind("judge.t", "t", "prefer('t')", "Tie", "Both are alike: saved at once."),
         bind("judge.back", "backspace", "back", "Take back", "Take the last digit back.", show=False),
         bind("judge.save", "enter", "save", "Save", "Save; what has no rank comes last, tied."),
+        bind("judge.undo", "u", "undo", "Undo", "Take the last saved label back and show its prompt again."),
         bind("judge.best", "space", "best", "Best", "Only the candidate under the cursor is best: saved at once."),
         bind("judge.bad", "x", "all_bad", "All bad", "None is any good: all tied, saved at once."),
         bind("judge.skip", "s", "skip", "Skip", "Skip this prompt, with a reason."),
@@ -76,7 +77,6 @@ class JudgeScreen(PlaceScreen):
         bind(
             "judge.better", "e", "write", "Write", "Write a better answer: the best of its ranking, and a chat record."
         ),
-        bind("judge.undo", "u", "undo", "Undo", "Take the last saved label back and show its prompt again."),
         bind("judge.go", "g", "go", "Go to", "Go to a prompt by its number.", show=False),
         bind(
             "judge.differences", "d", "differences", "Differences", "Mark what differs from the one under the cursor."
@@ -173,7 +173,7 @@ class JudgeScreen(PlaceScreen):
         self._unsaved = ""
         writing = self.mode == "write" and shown is not None
         with self.app.batch_update():
-            self._ask(asked(shown) if shown is not None else self._all_done())
+            self._ask(conversation(shown.prompt) if shown is not None else self._all_done())
             self.query_one("#asked").border_title = heading(shown, len(self.to_settle))
             self.query_one("#asked").scroll_home(animate=False)
             await self._show_candidates(shown if not writing else None)
@@ -230,16 +230,12 @@ class JudgeScreen(PlaceScreen):
         self.note = label.note
 
     def _show_order(self) -> None:
-        ranks = self.order.ranks()
-        tied = {rank for rank in ranks if ranks.count(rank) > 1}
         for candidate in self.candidates:
             if self.mode == "rate":
                 score = self.ratings.scores[candidate.number]
                 candidate.say(f"rated {score}" if score is not None else "")
             else:
-                ranked = candidate.number in self.order.ranked
-                rank = ranks[candidate.number]
-                candidate.say(f"{'=' if rank in tied else ''}{ORDINALS[rank - 1]}" if ranked else "")
+                candidate.say(self.order.standing(candidate.number))
         session = self.session
         judging = session is not None and session.shown is not None and self.mode != "write"
         said = order_line(self.mode, self.order, self.ratings, self.note) if judging else Content()

@@ -3,9 +3,9 @@
 the turn ────────────────────────────────────────────────────────────
 │ What is the capital of Jorvia?                                    │
 ─────────────────────────────────────────────────────────────────────
-1 ───────────────╮╭ 2 ───────────────╮╭ 3 ──────────────────────────╮
+1 ────────────────╮╭ 2 · 1st ─────────╮╭ 3 ──────────────────────────╮
 │ The capital of  ││ Ivren            ││ …                           │
-── 31 characters ─╯╰ 1st · 5 char… ───╯╰─────────────────────────────╯
+── 31 chars ──────╯╰ 5 chars · ended ─╯╰─────────────────────────────╯
 order 2 > 1 = 3        enter saves; what is left comes last, tied
 """
 
@@ -24,13 +24,13 @@ from textual.widgets import Static
 from stages.store.errors import UserError
 from stages.store.labels import Candidate, Label, Prompt
 from workbench.display import content
+from workbench.judge_lines import conversation
 from workbench.keys import bind
 from workbench.labelling import AWAY, annotator_name
 from workbench.on_the_spot import CHAT, save_judgement
 from workbench.order import Order
 from workbench.screens.base import PlaceScreen
-from workbench.widgets.candidate import ORDINALS
-from workbench.widgets.contenders import Asked, Contenders, conversation
+from workbench.widgets.contenders import Asked, Contenders
 
 
 class Ranked(NamedTuple):
@@ -100,13 +100,10 @@ class RankAnswersScreen(PlaceScreen):
         self._show_order()
 
     def _show_order(self) -> None:
-        ranks = self.order.ranks()
         for candidate in self.query_one(Contenders).candidates:
-            ranked = candidate.number in self.order.ranked
-            rank = ranks[candidate.number]
-            tied = ranks.count(rank) > 1
-            candidate.say(f"{'=' if tied else ''}{ORDINALS[rank - 1]}" if ranked else "")
-            candidate.set_class(ranked, "-ranked")
+            standing = self.order.standing(candidate.number)
+            candidate.say(standing)
+            candidate.set_class(bool(standing), "-ranked")
         hint = "digits put the answers in order, the best first"
         if self.order.groups:
             hint = "enter saves; what is left comes last, tied" if self.order.left else "enter saves"

@@ -11,7 +11,6 @@ from textual.containers import ScrollableContainer, Vertical
 from textual.content import Content
 from textual.widgets import Markdown
 
-from stages.store.chat import REASONS
 from stages.store.labels.records import Completion
 from workbench.display import content, displayable
 from workbench.keys import SCROLL_KEYS
@@ -23,8 +22,8 @@ DIFF_LIMIT = 2_000
 """Words beyond which differences are not looked for."""
 _WORDS = re.compile(r"\s+|\w+|[^\w\s]")
 
-ORDINALS = ("1st", "2nd", "3rd", *(f"{number}th" for number in range(4, 10)))
-
+ENDED = {"end": "ended", "stop": "stopped", "length": "cut off", "cancelled": "cancelled"}
+"""How a completion ended, short enough to stand under a narrow one. What an import says may be anything else."""
 
 READING_KEYS = [*ScrollableContainer.BINDINGS, *(one for one in SCROLL_KEYS if one.id != "scroll.home")]
 """Keys that scroll a text; not g, which goes to a prompt."""
@@ -66,14 +65,14 @@ class Candidate(Vertical):
         return self.query_one(Reading)
 
     def say(self, standing: str) -> None:
-        """Show where the candidate stands (a rank, a rating) beside its length, both in colour where it has a place.
+        """Show above where the candidate stands (a rank, a rating), below its length and end, in colour once it stands.
 
         The colour is part of the text: a class would have the style sheet applied to all below, at every key.
         """
-        text, ended = self.completion.text, self.completion.ended
-        reason = REASONS.get(ended, "") if ended else ""  # type: ignore[call-overload]  # what an import says may be anything
-        facts, style = [standing, f"{len(text):,} characters", reason], "$accent" if standing else ""
-        title, subtitle = content(str(self.number + 1), style), content(" · ".join(filter(None, facts)), style)
+        style = "$accent" if standing else ""
+        facts = [f"{len(self.completion.text):,} chars", ENDED.get(self.completion.ended, "")]
+        parts = [str(self.number + 1), standing], facts
+        title, subtitle = (content(" · ".join(filter(None, part)), style) for part in parts)
         if (title, subtitle) != self._said:
             self.border_title, self.border_subtitle = self._said = title, subtitle
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from textual.containers import Container, VerticalScroll
-from textual.content import Content
 from textual.events import Resize
 
-from stages.store.labels.records import Completion, Prompt
-from workbench.display import content, line
+from stages.store.labels.records import Completion
 from workbench.keys import SCROLL_KEYS
 from workbench.widgets.candidate import Candidate
 
@@ -21,17 +19,6 @@ class Asked(VerticalScroll, can_focus=True):
     """What the answers are answers to."""
 
     BINDINGS = [*SCROLL_KEYS]
-
-
-def conversation(prompt: Prompt) -> Content:
-    """A conversation up to where an answer is wanted; a single question stands without its role."""
-    if len(prompt.messages) == 1:
-        return content(prompt.messages[0].content, tabs=4)
-    parts = [
-        Content.assemble(line(message.role, "bold $primary"), "\n", content(message.content, tabs=4))
-        for message in prompt.messages
-    ]
-    return Content("\n\n").join(parts)
 
 
 class Contenders(Container):
