@@ -85,6 +85,8 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     bert: dict[str, Any] = {}
     sft: dict[str, Any] = {}
     distill: dict[str, Any] = {}
+    classify: dict[str, Any] = {}
+    assess: dict[str, Any] = {}
     reward: dict[str, Any] = {}
     dpo: dict[str, Any] = {}
     grpo: dict[str, Any] = {}

@@ -36,8 +36,8 @@ TOGETHER = 512
 """Records whose texts are encoded at once."""
 MOST_LABELS = 10_000
 """More different labels than this are no classes."""
-UNKNOWN = -1
-"""Target of a label that the model does not have."""
+UNKNOWN = -100
+"""Target of a label that the model does not have: the loss passes over it."""
 
 Ints = NDArray[np.int64]
 
@@ -155,7 +155,9 @@ class Examples(NamedTuple):
     target_starts: Ints
     """(E + 1,): where the targets of records begin."""
     records: Ints
-    """(E,): their numbers in the split."""
+    """(E,): their numbers in their split."""
+    places_in_set: Ints
+    """(E,): their numbers among all records of the splits that were read."""
     cut: int
     """Records of which not all was taken in."""
     empty: int
@@ -178,33 +180,41 @@ class Examples(NamedTuple):
         return np.argsort(-self.sizes, kind="stable")[:count]
 
     def seen(self, numbers: Ints) -> int:
-        """Targets of these records that the model is asked about and knows the label of."""
-        return sum(int(self._asked(int(number)).sum()) for number in numbers)
+        """Targets of these records that the model is asked about and has a label for."""
+        return sum(int((self._own(int(number)) != UNKNOWN).sum()) for number in numbers)
 
     def batch(self, numbers: Ints) -> Batch:
-        """These records together. Words that are not seen, or whose label nobody knows, are left out."""
-        sequences = [each for n in numbers for each in range(int(self.groups[n]), int(self.groups[n + 1]))]
-        pieces = [self.ids[self.starts[each] : self.starts[each + 1]] for each in sequences]
-        documents = np.cumsum([0, *map(len, pieces)])
-        types = [np.arange(len(piece)) >= self.seconds[each] for piece, each in zip(pieces, sequences, strict=True)]
-        groups = np.cumsum([0, *(int(self.groups[n + 1] - self.groups[n]) for n in numbers)])
-        places, targets = [], []
-        for row, number in enumerate(numbers):
-            own = slice(int(self.target_starts[number]), int(self.target_starts[number + 1]))
-            asked = self._asked(int(number))
-            targets.append(self.targets[own][asked])
-            if len(self.places):
-                places.append(self.places[own][asked] + documents[groups[row]])
-        read = np.concatenate(places) if places else documents[:0]
-        whole = np.concatenate(pieces).astype(np.int64)[None]
+        """These records together. Words that are not seen are left out."""
+        ranges = [range(int(self.groups[n]), int(self.groups[n + 1])) for n in numbers]
+        pieces = [self.ids[self.starts[each] : self.starts[each + 1]] for own in ranges for each in own]
+        documents, types = _laid_out([len(piece) for piece in pieces], [self.seconds[n] for own in ranges for n in own])
+        groups = np.cumsum([0, *map(len, ranges)])
+        places = [self._seen(int(n)) + documents[groups[row]] for row, n in enumerate(numbers)] if self._words else []
         return Batch(
-            whole, documents, np.concatenate(types).astype(np.int64)[None], read, groups, np.concatenate(targets)
+            np.concatenate(pieces).astype(np.int64)[None],
+            documents,
+            types,
+            np.concatenate(places) if places else documents[:0],
+            groups,
+            np.concatenate([self._own(int(n)) for n in numbers]),
         )
 
-    def _asked(self, number: int) -> NDArray[np.bool_]:
+    def asked(self, number: int) -> NDArray[np.bool_]:
+        """Which targets of a record the model is asked about: all but words that it does not see."""
         own = slice(int(self.target_starts[number]), int(self.target_starts[number + 1]))
-        known = self.targets[own] != UNKNOWN
-        return known & (self.places[own] >= 0) if len(self.places) else known
+        return self.places[own] >= 0 if self._words else np.ones(own.stop - own.start, bool)
+
+    @property
+    def _words(self) -> bool:
+        return len(self.places) > 0
+
+    def _own(self, number: int) -> Ints:
+        start, end = self.target_starts[number : number + 2]
+        return self.targets[start:end][self.asked(number)]
+
+    def _seen(self, number: int) -> Ints:
+        start, end = self.target_starts[number : number + 2]
+        return self.places[start:end][self.asked(number)]
 
 
 class Survey(NamedTuple):
@@ -248,7 +258,7 @@ def survey(dataset: Dataset) -> Survey:
         )
     tasks, labels, learnt = Counter[str](), dict[str, set[str]](), dict[str, set[str]]()
     for split in ("train", "val"):
-        for record in _labelled(dataset, split):
+        for record in labelled_records(dataset, split):
             own = record.labels if record.task == "tokens" else [record.label]
             labels.setdefault(record.task, set()).update(label for label in own or [] if label is not None)
             tasks[record.task] += split == "train"
@@ -276,10 +286,10 @@ def read_examples(
     head = writer.head
     numbers = {label: number for number, label in enumerate(head.labels)}
     ids, starts, seconds, groups = list[NDArray[np.int32]](), [0], list[int](), [0]
-    targets, places, ends, records = list[int](), list[int](), [0], list[int]()
+    targets, places, ends, records = list[int](), list[int](), [0], list[tuple[int, int]]()
     cut = empty = 0
-    stream = (pair for split in splits for pair in enumerate(_labelled(dataset, split)))
-    wanted = islice(((n, record) for n, record in stream if record.task == head.task), at_most)
+    stream = enumerate(pair for split in splits for pair in enumerate(labelled_records(dataset, split)))
+    wanted = islice((((n, place), record) for place, (n, record) in stream if record.task == head.task), at_most)
     while some := list(islice(wanted, TOGETHER)):
         for (number, record), inputs, found in zip(some, *_written(writer, [r for _, r in some]), strict=True):
             if not record.texts or (head.each_token and not any(place >= 0 for place in found)):
@@ -306,7 +316,8 @@ def read_examples(
         targets=np.array(targets, np.int64),
         places=np.array(places, np.int64),
         target_starts=np.array(ends, np.int64),
-        records=np.array(records, np.int64),
+        records=np.array([number for number, _ in records], np.int64),
+        places_in_set=np.array([place for _, place in records], np.int64),
         cut=cut,
         empty=empty,
     )
@@ -328,8 +339,23 @@ def _targets(record: LabelledRecord, numbers: dict[str, int]) -> list[int]:
     return [numbers.get(record.label or "", UNKNOWN)]
 
 
-def _labelled(dataset: Dataset, split: str) -> Iterator[LabelledRecord]:
+def labelled_records(dataset: Dataset, split: str) -> Iterator[LabelledRecord]:
+    """The labelled records of a split, in order, streaming."""
     return (record for record in read_records(dataset, split) if isinstance(record, LabelledRecord))
+
+
+def batch_of(inputs: Sequence[Input], places: Sequence[int]) -> Batch:
+    """One record, of these sequences and places of words, without targets."""
+    documents, types = _laid_out([len(one.ids) for one in inputs], [one.second for one in inputs])
+    tokens = np.array([token for one in inputs for token in one.ids], np.int64)[None]
+    none = np.zeros(0, np.int64)
+    return Batch(tokens, documents, types, np.array(places, np.int64), np.array([0, len(inputs)], np.int64), none)
+
+
+def _laid_out(lengths: Sequence[int], seconds: Sequence[int]) -> tuple[Ints, Ints]:
+    """Where sequences that lie end to end begin and end (S + 1,), and which tokens are of a second text (1, N)."""
+    parts = [np.arange(length) >= second for length, second in zip(lengths, seconds, strict=True)]
+    return np.cumsum([0, *lengths]), np.concatenate(parts).astype(np.int64)[None]
 
 
 def _shortened(lengths: list[int], room: int) -> list[int]:

@@ -16,6 +16,7 @@ MAX_LINE = 64 * 1024 * 1024
 """Bytes in a line, either way. Verbs answer in pages that stay far below it."""
 
 VERBS: dict[str, str] = {
+    "classify.of": "stages.labeller:of",
     "data.check": "stages.data.doctor:check",
     "fill.of": "stages.fill:of",
     "inside.attention": "stages.inside:attention",

@@ -9,7 +9,7 @@ from textual.content import Content
 
 from stages.store.datasets import list_datasets
 from stages.store.errors import UserError
-from stages.store.specs.parents import KINDS, ExtraParent, extra_parents
+from stages.store.specs.parents import BASES, KINDS, LANGUAGE_MODELS, ExtraParent, extra_parents
 from stages.store.strict import Field
 from workbench.keys import bind
 from workbench.picture import figure
@@ -21,7 +21,13 @@ from workbench.widgets.form import SpecForm, choice_field, text_field
 NONE = "(none)"
 """Shown for a further parent that is left out; no name begins with a bracket."""
 
-LEARNT = {"chat": "Conversations", "text": "Text", "preference": "Preferences", "prompts": "Prompts"}
+LEARNT = {
+    "chat": "Conversations",
+    "text": "Text",
+    "preference": "Preferences",
+    "prompts": "Prompts",
+    "labelled": "Labelled texts",
+}
 """What a dataset is called in the form, by kind of record."""
 
 
@@ -36,10 +42,11 @@ class TuneScreen(StartScreen):
         super().__init__(stage, values)
         self._kinds = KINDS.get(stage, ())
         self._beside = extra_parents(stage)
+        self._bases = BASES.get(stage, LANGUAGE_MODELS)
 
     def extra_fields(self) -> list[Field]:
         workspace = self.workbench.workspace
-        datasets, checkpoints = datasets_for(workspace, self.STAGE), tunable(workspace)
+        datasets, checkpoints = datasets_for(workspace, self.STAGE), tunable(workspace, self._bases)
         dataset = str(self.given.get("dataset") or (datasets[0] if datasets else ""))
         checkpoint = str(self.given.get("checkpoint") or (checkpoints[0] if checkpoints else ""))
         self.given |= {"dataset": dataset, "checkpoint": checkpoint}

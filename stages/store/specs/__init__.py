@@ -6,9 +6,11 @@ import msgspec
 
 from stages.store.errors import UserError
 from stages.store.names import nearest
+from stages.store.specs.assess import Assess
 from stages.store.specs.bert import Bert
 from stages.store.specs.best_of import BestOf
 from stages.store.specs.build import Build
+from stages.store.specs.classify import Classify
 from stages.store.specs.distill import Distill
 from stages.store.specs.dpo import DPO
 from stages.store.specs.evaluate import Evaluate
@@ -31,6 +33,7 @@ STAGES: dict[str, type[msgspec.Struct]] = {
     "bert": Bert,
     "sft": SFT,
     "distill": Distill,
+    "classify": Classify,
     "reward": Reward,
     "dpo": DPO,
     "grpo": GRPO,
@@ -39,17 +42,18 @@ STAGES: dict[str, type[msgspec.Struct]] = {
     "sample": Sample,
     "best_of": BestOf,
     "report": Report,
+    "assess": Assess,
     "label": Label,
 }
 """By stage: the name of the file in `stages/`, of the spec's file here, and of the table in workbench.toml."""
 
-TRAINING = ("pretrain", "bert", "sft", "distill", "reward", "dpo", "grpo", "ppo")
+TRAINING = ("pretrain", "bert", "sft", "distill", "classify", "reward", "dpo", "grpo", "ppo")
 """Stages that train a model: `workbench train STAGE`. They take a place in the device queue."""
 
-ON_DEVICE = (*TRAINING, "evaluate", "sample", "best_of", "report", "label")
+ON_DEVICE = (*TRAINING, "evaluate", "sample", "best_of", "report", "assess", "label")
 """Stages that run a model, and so wait for their device."""
 
-FROM_CHECKPOINT = ("sft", "distill", "reward", "dpo", "grpo", "ppo")
+FROM_CHECKPOINT = ("sft", "distill", "classify", "reward", "dpo", "grpo", "ppo")
 """Those of them that go on from a checkpoint, with its tokenizer. The others make a new model."""
 
 

@@ -11,6 +11,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "pretrain": ("text",),
     "sft": ("chat",),
     "distill": ("chat", "text"),
+    "classify": ("labelled",),
     "reward": ("preference",),
     "dpo": ("preference",),
     "grpo": ("prompts",),
@@ -21,6 +22,9 @@ KINDS: dict[str, tuple[str, ...]] = {
 
 LANGUAGE_MODELS = frozenset(("pretrain", "sft", "distill", "dpo", "grpo", "ppo"))
 """Stages whose checkpoints go on with a text: what others go on from, and what is measured or sampled."""
+
+BASES: dict[str, frozenset[str]] = {"classify": LANGUAGE_MODELS | {"bert"}}
+"""By stage: whose checkpoints it goes on from, where others than language models will do."""
 
 
 class ExtraParent(NamedTuple):
