@@ -12,36 +12,36 @@ from stages.store.statistics import Share
 from workbench.display import content, line
 from workbench.progress import duration
 
-BAR = 20
-"""Cells of a bar."""
+BAR, SHORT = 20, 14
+"""Cells of a bar, and where there is less room."""
 DAYS = 14
 """Days of work that are drawn, the latest."""
 LISTED = 20
 """Disagreements that are named on the sheet; c lists all."""
 
 
-def sheet_of(chosen: LabelSet, far: Progress, found: Figures) -> Iterator[Content]:
-    """The figures of a set as lines."""
-    yield from _facts(chosen, far, found)
+def sheet_of(chosen: LabelSet, far: Progress, found: Figures, bar: int = BAR) -> Iterator[Content]:
+    """The figures of a set as lines, with bars of so many cells."""
+    yield from _facts(chosen, far, found, bar)
     if len(found.by_day) > 1:
         yield from _titled("Labels by day (UTC)")
         most = max(found.by_day.values())
         for day, count in list(found.by_day.items())[-DAYS:]:
-            yield Content.assemble(_name(day), _filled(count / most), f" {count:,}")
+            yield Content.assemble(_name(day), _filled(count / most, bar), f" {count:,}")
     if any(place.of for place in found.best_by_place):
         yield from _titled("Ranked alone at the top, by place on the screen (without bias alike)")
         for number, place in enumerate(found.best_by_place, 1):
-            yield Content.assemble(_name(f"place {number}"), _bar(place))
+            yield Content.assemble(_name(f"place {number}"), _bar(place, bar))
     if found.longer_wins.of:
         yield from _titled("The longer of two was preferred (without bias one in two)")
-        yield Content.assemble(_name("longer"), _bar(found.longer_wins))
+        yield Content.assemble(_name("longer"), _bar(found.longer_wins, bar))
     for title, agreements in (
         ("Agreement with oneself, on prompts asked again", found.self_agreement),
         ("Agreement between people", found.between),
     ):
         if agreements:
             yield from _titled(title)
-            yield from (_agreement(one) for one in agreements)
+            yield from (_agreement(one, bar) for one in agreements)
     yield from _disagreements(found)
 
 
@@ -53,12 +53,12 @@ def named(conflict: Conflict) -> Content:
     return line(f"prompt {conflict.place + 1:,}: {who}{tau}")
 
 
-def _facts(chosen: LabelSet, far: Progress, found: Figures) -> Iterator[Content]:
+def _facts(chosen: LabelSet, far: Progress, found: Figures, bar: int) -> Iterator[Content]:
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in found.by_kind.items()) or "none yet"
     mode = f"{chosen.mode}, {chosen.people} for each prompt" if chosen.people > 1 else chosen.mode
     yield Content.assemble(_name("judged by"), mode)
     share = far.judged / far.prompts if far.prompts else 0.0
-    yield Content.assemble(_name("progress"), _filled(share), f" {far.judged:,} of {far.prompts:,} prompts")
+    yield Content.assemble(_name("progress"), _filled(share, bar), f" {far.judged:,} of {far.prompts:,} prompts")
     yield Content.assemble(_name("labels"), kinds)
     if far.by_annotator:
         people = ", ".join(f"{who} {count:,}" for who, count in far.by_annotator.items())
@@ -86,19 +86,19 @@ def _titled(title: str) -> Iterator[Content]:
     yield Content.styled(title, "$text-muted")
 
 
-def _agreement(one: Agreement) -> Content:
+def _agreement(one: Agreement, bar: int) -> Content:
     tau = f"  τ {one.tau[0]:+.2f} ({one.tau[1]:+.2f} to {one.tau[2]:+.2f})" if one.tau else ""
     prompts = f"  over {one.prompts:,} prompt{'s' if one.prompts > 1 else ''}"
-    return Content.assemble(_name(one.who), _bar(one.pairs), content(tau + prompts))
+    return Content.assemble(_name(one.who), _bar(one.pairs, bar), content(tau + prompts))
 
 
-def _bar(share: Share) -> Content:
-    return Content.assemble(_filled(share.value or 0.0), f" {share}")
+def _bar(share: Share, cells: int) -> Content:
+    return Content.assemble(_filled(share.value or 0.0, cells), f" {share}")
 
 
-def _filled(share: float) -> Content:
-    filled = round(share * BAR)
-    return Content.assemble(("█" * filled, "$primary"), ("░" * (BAR - filled), "$text-muted"))
+def _filled(share: float, cells: int) -> Content:
+    filled = round(share * cells)
+    return Content.assemble(("█" * filled, "$primary"), ("░" * (cells - filled), "$text-muted"))
 
 
 def _name(text: str) -> Content:

@@ -193,6 +193,17 @@ async def test_a_better_answer_is_the_best_of_its_ranking(labels: Labels, make_a
         assert labels.completions([ranking.shown[0]])[0].author == "ada"
 
 
+async def test_an_answer_that_a_candidate_gives_already_is_not_stored_as_a_better_one(
+    labels: Labels, make_app: MakeApp
+) -> None:
+    fill(labels, prompts=1)
+    async with make_app().run_test(size=(80, 24)) as pilot:
+        screen = await judging(pilot)
+        await press(pilot, "e", "enter")
+        await wait_for(pilot, lambda: "It is what 1 says" in screen_text(pilot.app))
+        assert stored(labels) == [] and screen.session is not None and screen.session.shown is not None
+
+
 async def test_ratings_are_kept_as_scores_and_as_ranks(labels: Labels, make_app: MakeApp) -> None:
     fill(labels, "rate")
     async with make_app().run_test(size=(120, 40)) as pilot:
@@ -397,6 +408,8 @@ async def test_the_sheet_shows_progress_and_agreement_with_intervals(
         await pilot.press("K")
         await wait_for(pilot, lambda: "to settle" in screen_text(pilot.app))
         await snapshot(pilot, "rank-sheet-120x40")
+        await pilot.resize_terminal(80, 24)
+        await snapshot(pilot, "rank-sheet-80x24")
 
 
 async def test_the_name_of_a_new_set_follows_the_dataset_until_one_types_another(

@@ -388,9 +388,14 @@ class JudgeScreen(PlaceScreen):
         start, self._unsaved = self._unsaved or start, ""
 
         def answered(text: str | None) -> None:
-            if text is not None and text.strip():
-                self.query_one("#answer", Prompt).text = ""
-                self._write(text)
+            if text is None or not text.strip():
+                return
+            same = next((one.number + 1 for one in candidates if one.completion.text == text), None)
+            if same is not None:
+                self.notify(f"It is what {same} says; to have that as the best, rank it first.")
+                return
+            self.query_one("#answer", Prompt).text = ""
+            self._write(text)
 
         self.app.push_screen(Writing("A better answer" if candidates else "The answer", start), answered)
 

@@ -24,7 +24,7 @@ from stages.store.labels.figures import Figures, Progress, figures, progress
 from stages.store.labels.judged import Choice, Judged, judged
 from workbench.display import line, looks_same
 from workbench.keys import SCROLL_KEYS, bind
-from workbench.label_sheet import sheet_of
+from workbench.label_sheet import BAR, SHORT, sheet_of
 from workbench.labelling import annotator_name
 from workbench.screens.base import PlaceScreen
 from workbench.taking_in import take_in_finished
@@ -37,6 +37,9 @@ prompts are answered.
 s has checkpoints write completions to judge; their label set appears here when they are done.
 
 The starter examples are a way to begin: in Data, build starter:rankings; then come back and press n."""
+
+NARROW = 100
+"""Columns of the window below which bars are short."""
 
 TAKING_IN = 1.0
 """Seconds between looks for sampling runs that have finished."""
@@ -68,6 +71,8 @@ class RankScreen(PlaceScreen):
         super().__init__()
         self._sets: dict[str, LabelSet] = {}
         self._shown = Content()
+        self._figures: tuple[Progress, Figures] | None = None
+        """What is shown of the set under the cursor."""
         self._wanted: str | None = None
         self._taken: set[str] = set()
         """Runs that need no further look for completions."""
@@ -76,7 +81,7 @@ class RankScreen(PlaceScreen):
     def compose_body(self) -> ComposeResult:
         with Horizontal():
             sets = SetList(id="sets", empty="none yet: n makes one")
-            sets.border_title = "Label sets"
+            sets.border_title = "Label sets, by you"
             sets.add_class("pane")
             yield sets
             with Sheet(classes="pane", id="sheet") as sheet:
@@ -152,7 +157,14 @@ class RankScreen(PlaceScreen):
 
     def _show_figures(self, name: str, far: Progress, found: Figures) -> None:
         if self.query_one("#sets", PickList).chosen == name:
-            self._show(Content("\n").join(sheet_of(self._sets[name], far, found)))
+            self._figures = far, found
+            bar = SHORT if self.app.size.width < NARROW else BAR
+            self._show(Content("\n").join(sheet_of(self._sets[name], far, found, bar)))
+
+    def on_resize(self) -> None:
+        chosen = self.query_one("#sets", PickList).chosen
+        if chosen in self._sets and self._figures is not None and self._figures[0].set_name == chosen:
+            self._show_figures(chosen, *self._figures)
 
     def _show(self, shown: Content) -> None:
         if not looks_same(shown, self._shown):

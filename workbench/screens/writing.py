@@ -29,9 +29,7 @@ class Writing(Dialog[str]):
         with Vertical(classes="question"):
             yield Static(content(self._title), classes="heading")
             yield Prompt("Write the answer")
-            yield Static(
-                content("enter saves it     ctrl+o new line     f4 $EDITOR     esc leaves it"), classes="muted"
-            )
+            yield Static(content("enter saves   ctrl+o new line   f4 $EDITOR   esc leaves it"), classes="muted")
 
     def on_mount(self) -> None:
         prompt = self.query_one(Prompt)
