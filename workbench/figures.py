@@ -1,6 +1,8 @@
-"""The newest value of every metric of a run, from the end of its file."""
+"""What the end of a run's metrics tells: the newest value of every metric, and how fast it went."""
 
 from __future__ import annotations
+
+import statistics
 
 import msgspec
 
@@ -12,8 +14,20 @@ TAIL = 65_536
 
 def last_figures(run: RunDir) -> dict[str, float]:
     """The newest value of every metric, as far as the end of the file tells."""
+    found = {key: value for row in last_rows(run) for key, value in row.items()}
+    return {key: value for key, value in found.items() if key not in ("step", "time")}
+
+
+def usual(run: RunDir, metric: str) -> float | None:
+    """The median of a metric over the last rows that have it; None where none has."""
+    values = [row[metric] for row in last_rows(run) if metric in row]
+    return statistics.median(values) if values else None
+
+
+def last_rows(run: RunDir) -> list[dict[str, float]]:
+    """The last rows of metrics.jsonl that count: those that a resumed worker took back are left out."""
     if not run.metrics.exists():
-        return {}
+        return []
     with run.metrics.open("rb") as file:
         file.seek(max(0, run.metrics.stat().st_size - TAIL))
         lines = file.read().split(b"\n")
@@ -27,5 +41,4 @@ def last_figures(run: RunDir) -> dict[str, float]:
             rows = [kept for kept in rows if kept.get("step", 0) <= row["rewind_to"]]
         else:
             rows.append(row)
-    found = {key: value for row in rows for key, value in row.items()}
-    return {key: value for key, value in found.items() if key not in ("step", "time")}
+    return rows

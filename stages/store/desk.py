@@ -22,6 +22,7 @@ VERBS: dict[str, str] = {
     "inside.attention": "stages.inside:attention",
     "inside.score": "stages.inside:score",
     "mask.of": "stages.data.masks:of",
+    "rate.of": "stages.rate:of",
     "reward.score": "stages.rating:of",
     "scaling.fit": "stages.scaling:of",
     "source.look": "stages.data.look:look",
