@@ -11,6 +11,7 @@ from stages.store.errors import UserError
 from workbench import __version__
 from workbench.cli_best_of import best_of
 from workbench.cli_chat import chat
+from workbench.cli_classify import classified, classify
 from workbench.cli_compare import compare
 from workbench.cli_data import data
 from workbench.cli_demo import demo
@@ -71,6 +72,8 @@ for command in (
     score,
     chat,
     fill,
+    classify,
+    classified,
     inside,
     models,
     demo,

@@ -125,6 +125,8 @@ def say_trained(run: RunDir) -> None:
     metrics = ", ".join(f"{key} {value:.4f}" for key, value in (figures.metrics if figures else {}).items())
     say(f"{name} {state.status} at step {state.step:,}{': ' + metrics if metrics else ''}.")
     if found:
-        scores = run.spec().stage == "reward"
-        onward = f"`workbench reward report {name}` judges it" if scores else f"`workbench chat {name}` talks to it"
+        onward = {
+            "reward": f"`workbench reward report {name}` judges it",
+            "classify": f"`workbench classified {name}` tells how well it labels",
+        }.get(run.spec().stage, f"`workbench chat {name}` talks to it")
         say(f"Checkpoint {found[-1].path}. {onward}.")

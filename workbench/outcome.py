@@ -26,6 +26,8 @@ def _made(stage: str, result: dict[str, Any]) -> str:
             return f"trained a tokenizer of {_count(size)} tokens{long}"
         case "importing", {"model": str(name), "parameters": parameters}:
             return f"imported the model {name}: {_count(parameters)} parameters"
+        case "assess", {"records": records, "accuracy": right} if _is_count(right):
+            return f"labelled {_count(records)} records, {100 * right:.1f} % rightly"
         case "sample", {"prompts": prompts, "completions": completions}:
             return f"wrote {_count(completions)} completions to {_count(prompts)} prompts"
         case "label", {"prompts": prompts, "label_set": str(name)}:

@@ -21,6 +21,10 @@ def view_of(run: RunDir) -> type[RunScreen]:
         from workbench.screens.reward import RewardScreen
 
         return RewardScreen
+    if stage in ("classify", "assess"):
+        from workbench.screens.classified import ClassifiedScreen
+
+        return ClassifiedScreen
     if stage in ("ppo", "grpo"):
         from workbench.screens.cockpit import CockpitScreen
 
