@@ -26,6 +26,7 @@ from workbench.cli_reward import reward, score
 from workbench.cli_runs import runs
 from workbench.cli_sample import sample
 from workbench.cli_scale import scale
+from workbench.cli_serve import serve
 from workbench.cli_sweep import sweep, sweeps
 from workbench.cli_tokenizer import tokenizer
 from workbench.cli_train import train
@@ -75,6 +76,7 @@ for command in (
     classify,
     classified,
     inside,
+    serve,
     models,
     demo,
     doctor,

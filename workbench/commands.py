@@ -60,6 +60,9 @@ class Commands(Provider):
         if not seen & {"runs.sample", "run.sample", "rank.sample"}:
             about = "Have checkpoints write completions to judge."
             yield Command("checkpoints: sample", about, partial(start_run, "sample"))
+        if not seen & {"runs.inside", "run.inside"}:
+            about = "Token probabilities and attention of a checkpoint."
+            yield Command("checkpoints: look inside", about, partial(_inside, app))
         if "chat.duel" not in seen:
             yield Command("checkpoints: duel", "Two checkpoints side by side, blind.", partial(_duel, app))
         for stage in TRAINING:
@@ -70,6 +73,12 @@ def _duel(app: App[Any]) -> None:
     from workbench.screens.duel import DuelScreen
 
     app.push_screen(DuelScreen())
+
+
+def _inside(app: App[Any]) -> None:
+    from workbench.screens.inside import InsideScreen
+
+    app.push_screen(InsideScreen())
 
 
 def _title(id_: str, description: str) -> str:

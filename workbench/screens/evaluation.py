@@ -26,7 +26,9 @@ from workbench.widgets.measure_table import MeasureTable
 from workbench.widgets.picklist import PickList
 from workbench.widgets.run_facts import RunFacts
 
-NOT_HERE = frozenset(("pause", "checkpoint", "learning_rate", "chat", "smoothing", "range", "whole", "zoom", "pan"))
+NOT_HERE = frozenset(
+    ("pause", "checkpoint", "learning_rate", "chat", "inside", "smoothing", "range", "whole", "zoom", "pan")
+)
 """What can be done with a training run and its curves, and not with an evaluation."""
 
 MARKS = {True: ("✓", "$text-success"), False: ("✗", "$text-error"), None: ("·", "$text-muted")}

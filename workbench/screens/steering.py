@@ -40,7 +40,7 @@ class Steering(Base):
     def offers(self, action: str) -> bool:
         """Name only what the run in view can do as it stands."""
         entry = self.run_in_view()
-        if action not in ("pause", "resume", "stop", "delete", "chat", "evaluate", "sample", "log_axis"):
+        if action not in ("pause", "resume", "stop", "delete", "chat", "evaluate", "sample", "inside", "log_axis"):
             return True
         if entry is None:
             return False
@@ -48,7 +48,7 @@ class Steering(Base):
             return entry.status in ("queued", "running") or (action == "stop" and entry.live)
         if action == "resume":
             return entry.status in RESUMABLE
-        return entry.state.last_checkpoint is not None if action in ("chat", "evaluate", "sample") else True
+        return entry.state.last_checkpoint is not None if action in ("chat", "evaluate", "sample", "inside") else True
 
     def action_pause(self) -> None:
         """Pause a run at work; start one that is paused again."""
@@ -119,16 +119,26 @@ class Steering(Base):
         self.app.push_screen(question, self._if_yes(entry, self._delete, "Deleted"))
 
     def action_chat(self) -> None:
-        """Chat with the run's last checkpoint; of an encoder, fill blanks with it."""
+        """Chat with the run's last checkpoint; of BERT and T5, fill blanks with it."""
         if entry := self.run_in_view():
             if entry.state.last_checkpoint is None:
                 self.notify(f"{entry.spec.name} has no checkpoint to chat with yet.")
-            elif entry.spec.stage == "bert":
+            elif entry.spec.stage in ("bert", "t5"):
                 from workbench.screens.fill import FillScreen
 
                 self.app.push_screen(FillScreen(entry.run.id, entry.spec.name))
             else:
                 self.workbench.open_chat(entry.run.id)
+
+    def action_inside(self) -> None:
+        """Look inside the run's last checkpoint: token probabilities and attention."""
+        if entry := self.run_in_view():
+            if entry.state.last_checkpoint is None:
+                self.notify(f"{entry.spec.name} has no checkpoint to look into yet.")
+            else:
+                from workbench.screens.inside import InsideScreen
+
+                self.app.push_screen(InsideScreen(entry.run.id, entry.spec.name))
 
     def action_evaluate(self) -> None:
         """Open the form that measures checkpoints, with those of the run."""

@@ -1,0 +1,153 @@
+"""Looking inside a checkpoint in the app: a mark over coloured tokens, candidates, attention; hostile text is tame."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+
+from stages.store.errors import UserError
+from stages.store.workspace import Workspace
+from tests.workbench.conftest import CREATED, SIZES, add_checkpoint, add_run, screen_text, settled, wait_for
+from workbench.app import WorkbenchApp
+from workbench.desk_client import DeskClient
+from workbench.screens.inside import InsideScreen
+from workbench.screens.run import RunScreen
+from workbench.widgets.attention_map import AttentionMap
+from workbench.widgets.scored_strip import ScoredStrip
+from workbench.widgets.text_field import TextField
+
+MakeApp = Callable[..., WorkbenchApp]
+Snapshot = Callable[[Pilot[None], str], Awaitable[None]]
+HOSTILE = "\x1b[31mred\u202e"
+
+
+def scored(text: str) -> dict[str, Any]:
+    """What the desk says of a text whose words are its tokens: each word less likely than the one before."""
+    words = [word if number == 0 else f" {word}" for number, word in enumerate(text.split())]
+    top = [{"text": word, "probability": share} for word, share in ((" cold", 0.7), (HOSTILE, 0.2), ("\n", 0.01))]
+    tokens = [
+        {"text": word, "id": number, "logprob": math.log(0.95 / (1 + 3 * number)), "rank": 1 + number, "entropy": 1.5}
+        | {"top": top}
+        for number, word in enumerate(words)
+    ]
+    return {"layers": 2, "heads": 4, "hides": False, "tokens": tokens, "next": top, "left_out": 3}
+
+
+def attended(text: str, layer: int, head: int) -> dict[str, Any]:
+    """Each token looks at itself, the more so the higher the head."""
+    tokens = ["<|endoftext|>", *text.split()]
+    T, own = len(tokens), 0.2 * (head + 1)
+    rows = [[own if a == b else (1 - own) / row if b < a else 0.0 for b in range(T)] for row, a in enumerate(range(T))]
+    return {"tokens": tokens, "first": 1, "weights": rows, "left_out": 0}
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What the desk is asked; it answers what a model might."""
+    questions: list[dict[str, Any]] = []
+
+    async def ask(self: DeskClient, verb: str, **args: Any) -> Any:
+        questions.append({"verb": verb, **args})
+        if "refuse" in args["text"]:
+            raise UserError("The text is refused.")
+        if verb == "inside.score":
+            return scored(args["text"])
+        return attended(args["text"], args["layer"], args["head"])
+
+    monkeypatch.setattr(DeskClient, "ask", ask)
+    return questions
+
+
+async def open_inside(pilot: Pilot[None], app: WorkbenchApp) -> InsideScreen:
+    """A trained model in Runs, then I."""
+    run = add_run(app.workspace, "pretrain", "looked", created=CREATED + 90, last_checkpoint="step-2000")
+    add_checkpoint(run, 2_000)
+    app.open_run(run)
+    await wait_for(pilot, lambda: isinstance(app.screen, RunScreen) and app.screen.run_in_view())
+    await pilot.press("I")
+    await wait_for(pilot, lambda: isinstance(app.screen, InsideScreen))
+    await wait_for(pilot, lambda: "looks at" in screen_text(app) or "what comes next" in screen_text(app))
+    await settled(pilot)
+    assert isinstance(app.screen, InsideScreen)
+    return app.screen
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_it_looks_like_this(
+    populated: Workspace, make_app: MakeApp, snapshot: Snapshot, asked: list[dict[str, Any]], size: tuple[int, int]
+) -> None:
+    async with (app := make_app()).run_test(size=size) as pilot:
+        await open_inside(pilot, app)
+        await pilot.press("escape", "h", "h")
+        await snapshot(pilot, f"inside-{size[0]}x{size[1]}")
+        if size[0] < 100:
+            await pilot.press("v")
+            await snapshot(pilot, f"inside-map-{size[0]}x{size[1]}")
+
+
+async def test_the_mark_layers_and_heads_are_moved_by_keys(
+    populated: Workspace, make_app: MakeApp, asked: list[dict[str, Any]]
+) -> None:
+    async with (app := make_app()).run_test(size=(120, 40)) as pilot:
+        screen = await open_inside(pilot, app)
+        await pilot.press("escape")
+        assert screen.at == 6, "at the end of the text at first: what comes next"
+        await pilot.press("h", "left", "g", "l")
+        assert screen.at == 1
+        await wait_for(pilot, lambda: "expected for ' opposite'" in screen_text(app))
+        assert "2 opposite looks at: " in screen_text(app)
+        await pilot.press("j", "j", "n", "p", "p")
+        await wait_for(pilot, lambda: "layer 2 of 2 · head 4 of 4" in screen_text(app))
+        assert asked[-1]["layer"] == 1 and asked[-1]["head"] == 3
+        await pilot.press("k")
+        await wait_for(pilot, lambda: "layer 1 of 2" in screen_text(app))
+        await pilot.press("escape")
+        await wait_for(pilot, lambda: not isinstance(app.screen, InsideScreen))
+
+
+async def test_what_the_desk_refuses_stands_in_place_of_the_tokens(
+    populated: Workspace, make_app: MakeApp, asked: list[dict[str, Any]]
+) -> None:
+    async with (app := make_app()).run_test(size=(120, 40)) as pilot:
+        screen = await open_inside(pilot, app)
+        screen.query_one(TextField).text = "refuse this"
+        await wait_for(pilot, lambda: "The text is refused." in screen_text(app))
+        await pilot.press("escape", "h", "j", "n")
+        assert isinstance(app.screen, InsideScreen)
+
+
+async def test_hostile_text_is_shown_as_text(
+    populated: Workspace, make_app: MakeApp, asked: list[dict[str, Any]]
+) -> None:
+    async with (app := make_app()).run_test(size=(120, 40)) as pilot:
+        screen = await open_inside(pilot, app)
+        screen.query_one(TextField).text = f"[b]one {HOSTILE} 日本語 \x9b2J last"
+        await wait_for(pilot, lambda: "日本語" in screen.query_one(ScoredStrip).plain)
+        await settled(pilot)
+        await pilot.press("escape", "g", "l")
+        await settled(pilot)
+        text = screen_text(app)
+        assert "␛[31mred" in text
+        assert not {char for char in text if char in "\x1b\x9b\u202e"}
+
+
+@pytest.mark.parametrize("count", [1, 30, 200])
+async def test_a_matrix_of_any_size_is_drawn_around_the_marked_row(
+    populated: Workspace, make_app: MakeApp, asked: list[dict[str, Any]], count: int
+) -> None:
+    async with (app := make_app()).run_test(size=(120, 40)) as pilot:
+        screen = await open_inside(pilot, app)
+        screen.query_one(TextField).text = " ".join(f"w{number}" for number in range(count))
+        await wait_for(pilot, lambda: f"{count} tokens" in screen_text(app))
+        await settled(pilot)
+        await pilot.press("escape", "G", "h")
+        await settled(pilot)
+        drawn = screen.query_one(AttentionMap)
+        lines = ["".join(part.text for part in drawn._line(y)) for y in range(drawn.size.height)]
+        assert all(len(line) == drawn.size.width for line in lines)
+        assert any(f"w{count - 1}" in line for line in lines), "the marked row is in view"
+        assert "▼" in lines[0]
