@@ -197,7 +197,7 @@ async def test_an_answer_that_a_candidate_gives_already_is_not_stored_as_a_bette
     labels: Labels, make_app: MakeApp
 ) -> None:
     fill(labels, prompts=1)
-    async with make_app().run_test(size=(80, 24)) as pilot:
+    async with make_app().run_test(size=(80, 24), notifications=True) as pilot:
         screen = await judging(pilot)
         await press(pilot, "e", "enter")
         await wait_for(pilot, lambda: "It is what 1 says" in screen_text(pilot.app))
