@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from stages.loop import honour
 from stages.models.encoder import Encoder, load_encoder, new_encoder, save_encoder
 from stages.models.loss import IGNORED
 from stages.run import Run
+from stages.store.architecture import ModelConfig
 from stages.store.specs.bert import Bert
 
 SAMPLES = 3
@@ -55,7 +56,11 @@ class Job(pretrain.Job):
 
     settings: Bert
     model: Encoder  # type: ignore[assignment]  # the loop asks a model for a loss, and this one has it
-    ADDED: ClassVar[int] = 2
+
+    @classmethod
+    def text_tokens(cls, settings: Bert, config: ModelConfig) -> int:
+        """All but the tokens that begin and end a text."""
+        return config.context - 2
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -112,7 +117,7 @@ class Job(pretrain.Job):
         save_encoder(self.model, folder, pad_id=self.tokenizer.pad_id)
         copy_tokenizer(self.tokenizer, folder)
 
-    def _batch(self, blocks: Any) -> tuple[Tensor, Tensor]:
+    def _batch(self, blocks: Any) -> tuple[Tensor, ...]:
         """What the model sees and what it is asked, (B, T), of blocks (B, T − 1)."""
         tokens_BT = self.blanks.framed(torch.from_numpy(blocks)[:, :-1])
         seen_BT, targets_BT = masked(

@@ -1,48 +1,40 @@
-"""Filling blanks: a text with [MASK] in it, and what an encoder would put there."""
+"""Filling blanks: a text with ___ in it, and what BERT would put there, a token each; T5: `stages.spans`."""
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from stages.data.masking import Blanks
 from stages.data.tokenizer import TextTokenizer
 from stages.desk import Job
+from stages.filled import BLANK, Candidate, Filled
 from stages.models.encoder import Encoder, load_encoder
+from stages.models.hf_config import read_any_config
+from stages.models.t5 import T5, load_t5
+from stages.spans import fill_spans
 from stages.store.checkpoints import resolve_checkpoint
 from stages.store.errors import UserError
 
-BLANK = re.compile(r"\[MASK\]|<mask>|_{3,}")
-"""How people write a blank: the mask itself, or three underscores."""
-
-
-class Candidate(NamedTuple):
-    """A token that could stand in a blank, with its probability."""
-
-    text: str
-    probability: float
-
-
-class Filled(NamedTuple):
-    """A text with its blanks filled by the likeliest tokens, and the candidates of each blank, the likeliest first."""
-
-    text: str
-    blanks: list[list[Candidate]]
-
 
 class Filler:
-    """An encoder checkpoint, ready to fill blanks."""
+    """A checkpoint of BERT or T5, ready to fill blanks."""
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
-        self.model = load_encoder(folder, torch.float32, device)
+        self.model: Encoder | T5
+        if read_any_config(folder).kind == "encoder-decoder":
+            self.model = load_t5(folder, torch.float32, device)
+        else:
+            self.model = load_encoder(folder, torch.float32, device)
         self.tokenizer = TextTokenizer.load(folder)
 
     def fill(self, text: str, count: int = 5) -> Filled:
-        """As `fill_text`, the whole answer."""
+        """As `fill_text` or `fill_spans`, the whole answer."""
+        if isinstance(self.model, T5):
+            return fill_spans(self.model, self.tokenizer, text, count)
         return fill_text(self.model, self.tokenizer, text, count)
 
 

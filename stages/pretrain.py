@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import psutil
 import torch
@@ -94,7 +94,7 @@ def assemble(
         progress = Progress(lr=peak_lr(settings, config), precision=precision.name)
     precision = choose_precision(progress.precision, device)
     refuse_what_does_not_fit(config, settings, progress.precision, device)
-    tokens, train, validation = open_blocks(run, config.context - job.ADDED, settings.seed)
+    tokens, train, validation = open_blocks(run, job.text_tokens(settings, config), settings.seed)
 
     model = (
         load(checkpoint.path, device=device, config=config) if checkpoint else new(config, settings.seed, device=device)
@@ -158,8 +158,11 @@ class Job:
     validation: Blocks
     progress: Progress
     metrics: dict[str, float]
-    ADDED: ClassVar[int] = 0
-    """Tokens that the model sees with each block and that are not of the text."""
+
+    @classmethod
+    def text_tokens(cls, settings: Any, config: ModelConfig) -> int:
+        """Tokens of text in a block: as many as the model sees at once."""
+        return config.context
 
     def __post_init__(self) -> None:
         self.device = self.model.tokens.device
@@ -182,9 +185,8 @@ class Job:
         position = step * settings.batch_size
         for start in range(0, settings.batch_size, self.micro_batch):
             count = min(self.micro_batch, settings.batch_size - start)
-            inputs_BT, targets_BT = self._batch(self.train.batch(position + start, count))
             share = count / settings.batch_size
-            micro_loss = self.model(inputs_BT, targets_BT) * share
+            micro_loss = self._loss(self.train.batch(position + start, count)) * share
             micro_loss.backward()
             self.optimizer.gather(first=start == 0)
             loss += micro_loss.item()
@@ -226,8 +228,7 @@ class Job:
         total, together = 0.0, max(self.micro_batch, EVALUATION_TOKENS // self.model.config.context)
         for start in range(0, count, together):
             blocks = self.validation.in_order(start, min(together, count - start))
-            inputs_BT, targets_BT = self._batch(blocks)
-            total += self.model(inputs_BT, targets_BT).item() * len(blocks)
+            total += self._loss(blocks).item() * len(blocks)
         nats = total / count
         self.divergence.watch_validation(self.progress.step, nats)
         tokens_per_byte = len(self.tokens.val) / self.tokens.val_bytes
@@ -272,7 +273,12 @@ class Job:
         save_weights(self.model, folder, eos_id=self.tokenizer.eos_id, pad_id=self.tokenizer.pad_id)
         copy_tokenizer(self.tokenizer, folder)
 
-    def _batch(self, blocks: Any) -> tuple[Tensor, Tensor]:
+    def _loss(self, blocks: Any) -> Tensor:
+        """The model's loss in nats on blocks of text."""
+        loss: Tensor = self.model(*self._batch(blocks))
+        return loss
+
+    def _batch(self, blocks: Any) -> tuple[Tensor, ...]:
         """Inputs and targets (B, T) of blocks (B, T + 1)."""
         tokens = torch.from_numpy(blocks).to(self.device, non_blocking=True)
         return tokens[:, :-1], tokens[:, 1:]

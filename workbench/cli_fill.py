@@ -1,4 +1,4 @@
-"""`workbench fill`: what an encoder would put in a blank."""
+"""`workbench fill`: what BERT or T5 would put in a blank."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from workbench.display import displayable
 @json_option
 @pass_house
 def fill(house: House, checkpoint: str, text: str, count: int, as_json: bool) -> None:
-    """Fill the blanks of TEXT, written ___ or [MASK], by an encoder such as BERT.
+    """Fill the blanks of TEXT, written ___, by BERT or T5.
 
-    Each blank is answered by itself; candidates come with their probabilities.
+    BERT answers each blank by itself, a token each; T5 one after the other, at any length. Candidates come with their
+    probabilities.
     """
     found = ask_once(house.workspace, "fill.of", checkpoint=checkpoint, text=text, count=count)
     if as_json:

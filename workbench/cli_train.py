@@ -50,7 +50,7 @@ def _train(
     settings = stage_settings(house, stage, pairs, preset=preset)
     find_dataset(house.workspace, dataset)
     found = estimate(house.workspace, settings, dataset, tokenizer, stage)
-    chosen = name or unique_name(run_names(house.workspace), f"{dataset[:40]}-{settings.get('preset', 'tiny')}")
+    chosen = name or unique_name(run_names(house.workspace), f"{dataset[:40]}-{found.preset}")
     epochs = f", {found.epochs:,.1f} epochs" if found.epochs else ""
     memory = f"about {found.memory / 1e6:,.0f} MB of memory"
     say(f"{chosen}: {found.parameters:,} parameters, {found.tokens:,} tokens to see{epochs}, {memory}.")

@@ -27,6 +27,7 @@ Language Models (arXiv 2305.16264), section 6."""
 class Estimate(NamedTuple):
     """A run by its figures."""
 
+    preset: str
     model: ModelConfig
     parameters: int
     memory: int
@@ -65,6 +66,7 @@ def estimate(
         size = find_dataset(workspace, dataset).info.bytes.get("train", 0)
         available = size / entry.info.bytes_per_token
     return Estimate(
+        preset=settings.preset,
         model=model,
         parameters=parameter_count(model).total,
         memory=memory.total,

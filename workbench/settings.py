@@ -83,6 +83,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     tokenizer: dict[str, Any] = {}
     pretrain: dict[str, Any] = {}
     bert: dict[str, Any] = {}
+    t5: dict[str, Any] = {}
     sft: dict[str, Any] = {}
     distill: dict[str, Any] = {}
     classify: dict[str, Any] = {}

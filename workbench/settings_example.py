@@ -104,6 +104,13 @@ SAMPLES = {
     "bert.context": 64,
     "bert.micro_batch": 4,
     "bert.threads": 2,
+    "t5.lr": 0.003,
+    "t5.layers": 4,
+    "t5.heads": 4,
+    "t5.width": 128,
+    "t5.context": 64,
+    "t5.micro_batch": 4,
+    "t5.threads": 2,
 }
 """What stands in the comment of a key that has no default."""
 

@@ -1,4 +1,4 @@
-"""Filling blanks with an encoder: a text with ___ in it, and for each blank the candidates with their probabilities.
+"""Filling blanks with BERT or T5: a text with ___ in it, and for each blank the candidates with their probabilities.
 
 ╭─ Text ──────────────────────────────────────────────────────────╮
 │ The capital of France is ___.                                    │

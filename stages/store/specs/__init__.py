@@ -23,6 +23,7 @@ from stages.store.specs.report import Report
 from stages.store.specs.reward import Reward
 from stages.store.specs.sample import Sample
 from stages.store.specs.sft import SFT
+from stages.store.specs.t5 import SpanCorruption
 from stages.store.specs.tokenizer import Tokenizer
 
 STAGES: dict[str, type[msgspec.Struct]] = {
@@ -31,6 +32,7 @@ STAGES: dict[str, type[msgspec.Struct]] = {
     "tokenizer": Tokenizer,
     "pretrain": Pretrain,
     "bert": Bert,
+    "t5": SpanCorruption,
     "sft": SFT,
     "distill": Distill,
     "classify": Classify,
@@ -47,7 +49,7 @@ STAGES: dict[str, type[msgspec.Struct]] = {
 }
 """By stage: the name of the file in `stages/`, of the spec's file here, and of the table in workbench.toml."""
 
-TRAINING = ("pretrain", "bert", "sft", "distill", "classify", "reward", "dpo", "grpo", "ppo")
+TRAINING = ("pretrain", "bert", "t5", "sft", "distill", "classify", "reward", "dpo", "grpo", "ppo")
 """Stages that train a model: `workbench train STAGE`. They take a place in the device queue."""
 
 ON_DEVICE = (*TRAINING, "evaluate", "sample", "best_of", "report", "assess", "label")
