@@ -52,12 +52,14 @@ def pretrain(workspace: Workspace, name: str, **settings: Any) -> RunDir:
     return runs.launch(workspace, "pretrain", name, TINY | settings, dataset="rhymes", tokenizer="bytes")
 
 
-def wait_until(fact: Callable[[], bool], *, seconds: float = 120.0, what: str = "the fact") -> None:
+def wait_until(
+    fact: Callable[[], bool], *, seconds: float = 120.0, what: str = "the fact", every: float = 0.02
+) -> None:
     """Return once `fact()` holds; fail after a deadline."""
     deadline = time.monotonic() + seconds
     while not fact():
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.02)
+        time.sleep(every)
 
 
 def ended(run: RunDir) -> bool:

@@ -1,10 +1,14 @@
 """Which prompt a person is given: the next that needs them and that nobody else is at, or one to be asked again.
 
-Functions within a transaction of the store. A lease holds a prompt for whoever looks at it, for LEASE seconds.
+Functions within a transaction of the store. A lease holds a prompt for whoever looks at it, for LEASE seconds, or until
+their process is gone: who was cut off is given the same prompt when they are back.
 """
 
 from __future__ import annotations
 
+import os
+import secrets
+import socket
 import sqlite3
 import time
 
@@ -17,6 +21,11 @@ REPEAT_AFTER, REPEAT_WITHIN = 20, 500
 """Labels that lie between a person's judgement and the same prompt asked again: at least, and at most beyond that."""
 
 
+def new_holder() -> str:
+    """A name for a connection: the machine, the process, and what tells it from others of the process."""
+    return f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(8)}"
+
+
 def lease(db: sqlite3.Connection, set_id: int, place: int, annotator: str, holder: str) -> None:
     """Hold a prompt for the connection `holder`."""
     row = (set_id, place, annotator, holder, time.time() + LEASE)
@@ -24,8 +33,25 @@ def lease(db: sqlite3.Connection, set_id: int, place: int, annotator: str, holde
 
 
 def end_leases(db: sqlite3.Connection, holder: str) -> None:
-    """Give back what this connection held, and what others have held too long."""
+    """Give back what this connection held, what others have held too long, and what is held by nobody any more."""
     db.execute("DELETE FROM leases WHERE until < ? OR holder = ?", (time.time(), holder))
+    held = [one for (one,) in db.execute("SELECT DISTINCT holder FROM leases")]
+    db.executemany("DELETE FROM leases WHERE holder = ?", [(one,) for one in held if _is_gone(one)])
+
+
+def _is_gone(holder: str) -> bool:
+    """Whether a connection's process has ended. Of one on another machine that cannot be told: False."""
+    host, _, rest = holder.partition("/")
+    pid = rest.partition("/")[0]
+    if host != socket.gethostname() or not pid.isdigit():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False  # it is there, and somebody else's
+    return False
 
 
 def free_place(db: sqlite3.Connection, set_id: int, annotator: str, after: int) -> int | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import random
-import secrets
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -55,7 +54,7 @@ class Labels:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
         self._db = connection
-        self._holder = secrets.token_hex(8)
+        self._holder = giving.new_holder()
 
     def __enter__(self) -> Labels:
         return self

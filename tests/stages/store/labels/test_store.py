@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from stages.store.errors import UserError, WorkFailed
 from stages.store.labels import Candidate, Labels, Shown, open_labels
+from stages.store.workspace import installation_root
 from tests.stages.store.labels.conftest import tasks
 
 
@@ -69,6 +73,24 @@ def test_a_prompt_that_was_shown_and_not_judged_is_free_when_its_reader_leaves(l
     with open_labels(labels.path) as other:
         give(other, chosen.id, "ben")
         assert labels.next(chosen.id, "ada") is None
+    assert give(labels, chosen.id, "ada").place == 0
+
+
+def test_who_was_cut_off_is_given_the_same_prompt_again(labels: Labels) -> None:
+    chosen = labels.add_set("mine", "rank", tasks(2))
+    program = (
+        "import os, sys; from pathlib import Path; from stages.store.labels import open_labels; "
+        "labels = open_labels(Path(sys.argv[1])); print(labels.next(int(sys.argv[2]), 'ada').place, flush=True); "
+        "os.kill(os.getpid(), 9)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-P", "-c", program, str(labels.path), str(chosen.id)],
+        env={**os.environ, "PYTHONPATH": str(installation_root())},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.stdout.strip(), ended.returncode) == ("0", -9)
     assert give(labels, chosen.id, "ada").place == 0
 
 
