@@ -78,12 +78,14 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     build: dict[str, Any] = {}
     importing: dict[str, Any] = {}
     evaluate: dict[str, Any] = {}
+    in_context: dict[str, Any] = {}
     sample: dict[str, Any] = {}
     best_of: dict[str, Any] = {}
     tokenizer: dict[str, Any] = {}
     pretrain: dict[str, Any] = {}
     bert: dict[str, Any] = {}
     t5: dict[str, Any] = {}
+    seq2seq: dict[str, Any] = {}
     sft: dict[str, Any] = {}
     distill: dict[str, Any] = {}
     classify: dict[str, Any] = {}

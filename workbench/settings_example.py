@@ -111,6 +111,12 @@ SAMPLES = {
     "t5.context": 64,
     "t5.micro_batch": 4,
     "t5.threads": 2,
+    "seq2seq.prefix": "translate: ",
+    "seq2seq.context": 256,
+    "seq2seq.steps": 1_000,
+    "seq2seq.micro_batch": 4,
+    "seq2seq.lr": 0.001,
+    "seq2seq.threads": 2,
 }
 """What stands in the comment of a key that has no default."""
 

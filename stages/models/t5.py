@@ -13,17 +13,20 @@ Shapes: B batch, S tokens read, T tokens written, C width, H heads, D width of a
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from kernels import attention, linear_cross_entropy
 from stages.models.decoder import ACTIVATIONS, Linear
 from stages.models.hf import DTYPES, fill, save_published
-from stages.models.hf_config import Ids, config_json, generation_json, read_any_config, write_json
+from stages.models.hf_config import Ids, config_json, generation_json, read_any_config, read_json, write_json
 from stages.models.loss import IGNORED
 from stages.models.weights import contents
 from stages.store.architecture import ModelConfig
@@ -116,7 +119,8 @@ class Layer(nn.Module):
 class T5(nn.Module):
     """Token ids read to logits over the tokens written.
 
-    Parameters are uninitialised until `new_t5` or a loader fills them.
+    Parameters are uninitialised until `new_t5` or a loader fills them. With `checkpointing` a training step keeps only
+    the input of each block.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -156,7 +160,7 @@ class T5(nn.Module):
         h_BSC = self._embed(read_BS)
         bias = self._bias(self.encoder_bias, S, S, both_ways=True)
         for layer in self.encoder_blocks:
-            h_BSC, _ = layer(h_BSC, bias, lengths_B)
+            h_BSC, _ = self._through(layer, h_BSC, bias, lengths_B)
         return functional.dropout(self.encoder_norm(h_BSC), self.config.dropout, self.training)
 
     def write(
@@ -176,7 +180,7 @@ class T5(nn.Module):
         bias = self._bias(self.decoder_bias, T, keys, both_ways=False)
         kept = []
         for number, layer in enumerate(self.decoder_blocks):
-            h_BTC, own = layer(h_BTC, bias, lengths_B, reads[number], before[number] if before else None)
+            h_BTC, own = self._through(layer, h_BTC, bias, lengths_B, reads[number], before[number] if before else None)
             kept.append(own)
         return functional.dropout(self.decoder_norm(h_BTC), self.config.dropout, self.training), kept
 
@@ -192,6 +196,14 @@ class T5(nn.Module):
     def head_weight(self) -> Tensor:
         """(V, C): the output layer, which is the token embedding when tied."""
         return self.tokens if self.head is None else self.head
+
+    def _through(self, layer: nn.Module, *args: Any) -> tuple[Tensor, KeysValues]:
+        """A block's output; with `checkpointing` it is computed again in the backward pass."""
+        if self.checkpointing and self.training and torch.is_grad_enabled():
+            again: tuple[Tensor, KeysValues] = checkpoint(layer, *args, use_reentrant=False)
+            return again
+        made: tuple[Tensor, KeysValues] = layer(*args)
+        return made
 
     def _embed(self, tokens: Tensor) -> Tensor:
         return functional.dropout(functional.embedding(tokens, self.tokens), self.config.dropout, self.training)
@@ -253,18 +265,28 @@ def new_t5(config: ModelConfig, seed: int, device: torch.device | str = "cpu") -
     return model
 
 
-def save_t5(model: T5, folder: Path, *, pad_id: int, eos_id: int) -> None:
+def save_t5(model: T5, folder: Path, *, pad_id: int, eos_id: int, prefixes: Mapping[str, str] | None = None) -> None:
     """Write config.json, generation_config.json and the weights into a folder, as T5ForConditionalGeneration opens it.
 
-    As in T5, what is written begins with the token of padding.
+    As in T5, what is written begins with the token of padding. prefixes: by task, what stands before its texts.
     """
     ids: Ids = {"pad": pad_id, "eos": eos_id}
     start = {"decoder_start_token_id": pad_id}
     said = config_json(model.config, DTYPES[model.tokens.dtype], ids)
     del said["bos_token_id"]
+    if prefixes:
+        said["task_specific_params"] = {task: {"prefix": prefix} for task, prefix in prefixes.items()}
     write_json(folder / "config.json", said | start)
     write_json(folder / "generation_config.json", generation_json(model.config, ids) | start)
     save_published(model, model.config, folder)
+
+
+def prefixes_in(folder: Path) -> dict[str, str]:
+    """By task, what stands before its texts, as a folder's config.json says."""
+    said = read_json(folder / "config.json").get("task_specific_params")
+    tasks = said.items() if isinstance(said, dict) else ()
+    found = {str(task): params.get("prefix") for task, params in tasks if isinstance(params, dict)}
+    return {task: prefix for task, prefix in found.items() if isinstance(prefix, str)}
 
 
 def load_t5(

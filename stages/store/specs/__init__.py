@@ -16,12 +16,14 @@ from stages.store.specs.dpo import DPO
 from stages.store.specs.evaluate import Evaluate
 from stages.store.specs.grpo import GRPO
 from stages.store.specs.importing import Importing
+from stages.store.specs.in_context import InContext
 from stages.store.specs.label import Label
 from stages.store.specs.ppo import PPO
 from stages.store.specs.pretrain import Pretrain
 from stages.store.specs.report import Report
 from stages.store.specs.reward import Reward
 from stages.store.specs.sample import Sample
+from stages.store.specs.seq2seq import Seq2Seq
 from stages.store.specs.sft import SFT
 from stages.store.specs.t5 import SpanCorruption
 from stages.store.specs.tokenizer import Tokenizer
@@ -33,6 +35,7 @@ STAGES: dict[str, type[msgspec.Struct]] = {
     "pretrain": Pretrain,
     "bert": Bert,
     "t5": SpanCorruption,
+    "seq2seq": Seq2Seq,
     "sft": SFT,
     "distill": Distill,
     "classify": Classify,
@@ -41,6 +44,7 @@ STAGES: dict[str, type[msgspec.Struct]] = {
     "grpo": GRPO,
     "ppo": PPO,
     "evaluate": Evaluate,
+    "in_context": InContext,
     "sample": Sample,
     "best_of": BestOf,
     "report": Report,
@@ -49,13 +53,13 @@ STAGES: dict[str, type[msgspec.Struct]] = {
 }
 """By stage: the name of the file in `stages/`, of the spec's file here, and of the table in workbench.toml."""
 
-TRAINING = ("pretrain", "bert", "t5", "sft", "distill", "classify", "reward", "dpo", "grpo", "ppo")
+TRAINING = ("pretrain", "bert", "t5", "seq2seq", "sft", "distill", "classify", "reward", "dpo", "grpo", "ppo")
 """Stages that train a model: `workbench train STAGE`. They take a place in the device queue."""
 
-ON_DEVICE = (*TRAINING, "evaluate", "sample", "best_of", "report", "assess", "label")
+ON_DEVICE = (*TRAINING, "evaluate", "in_context", "sample", "best_of", "report", "assess", "label")
 """Stages that run a model, and so wait for their device."""
 
-FROM_CHECKPOINT = ("sft", "distill", "classify", "reward", "dpo", "grpo", "ppo")
+FROM_CHECKPOINT = ("seq2seq", "sft", "distill", "classify", "reward", "dpo", "grpo", "ppo")
 """Those of them that go on from a checkpoint, with its tokenizer. The others make a new model."""
 
 

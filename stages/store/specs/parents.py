@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 KINDS: dict[str, tuple[str, ...]] = {
     "pretrain": ("text",),
+    "seq2seq": ("labelled", "chat", "prompts"),
     "sft": ("chat",),
     "distill": ("chat", "text"),
     "classify": ("labelled",),
@@ -23,7 +24,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 LANGUAGE_MODELS = frozenset(("pretrain", "sft", "distill", "dpo", "grpo", "ppo"))
 """Stages whose checkpoints go on with a text: what others go on from, and what is measured or sampled."""
 
-BASES: dict[str, frozenset[str]] = {"classify": LANGUAGE_MODELS | {"bert"}}
+BASES: dict[str, frozenset[str]] = {"classify": LANGUAGE_MODELS | {"bert"}, "seq2seq": frozenset(("t5", "seq2seq"))}
 """By stage: whose checkpoints it goes on from, where others than language models will do."""
 
 

@@ -1,0 +1,286 @@
+"""Text-to-text fine-tuning: a T5 learns to write the answer to a text, whatever the task.
+
+    L(θ) = − 1/M Σ_{(x, y) ∈ B} Σ_t log p_θ(y_t | y_{<t}, x),    M = Σ_{(x, y) ∈ B} |y|
+
+over the pairs of a step's batch B, made of labelled records, conversations or prompts with answers
+(`stages.data.pairs`). Validation asks for the answers as well, each token the likeliest: exact match is the share that
+is right to the letter. Source: Raffel et al., T5 (arXiv 1910.10683), sections 2.4 and 3.1.2.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stages.data.pairs import KINDS, Batch, Pairs, prefix_of, read_pairs
+from stages.data.tokenizer import TextTokenizer, copy_tokenizer
+from stages.generate import Sampling
+from stages.loop import (
+    Pace,
+    Progress,
+    any_algorithms,
+    find_resume,
+    honour,
+    load_resume,
+    log_interval,
+    read_progress,
+    save_checkpoint,
+    set_up_torch,
+    worth_saving,
+)
+from stages.models.t5 import T5, load_t5, moved_right, save_t5, t5_config
+from stages.optim import AdamW
+from stages.precision import choose_precision
+from stages.run import Run
+from stages.store.checkpoints import best_checkpoint
+from stages.store.errors import UserError
+from stages.store.sizes import flops_per_token, parameter_count
+from stages.store.specs.seq2seq import Seq2Seq
+from stages.text_to_text import write
+from stages.tuning import MicroBatches, Updates, room_for
+
+LR_TIMES_WIDTH = 0.128
+"""Peak rate times width: a third of what pre-training uses, as for instruction tuning."""
+SAMPLES = 5
+"""Texts of validation that are answered when none are given."""
+
+
+def run(run: Run) -> dict[str, Any]:
+    """Train until the last step; what was reached."""
+    job = prepare(run)
+    while job.progress.step < job.steps:
+        honour(run, job.save, job.progress)
+        job.log(*job.step())
+        if job.due(job.settings.checkpoint_every):
+            job.save()
+    job.save(whole=True)
+    return job.result()
+
+
+def prepare(run: Run) -> Job:
+    """Read the pairs, load the model or resume it, try its memory, and restore the random numbers last."""
+    settings = run.settings(Seq2Seq)
+    device = set_up_torch(run, deterministic=settings.deterministic)
+    base = run.checkpoint()
+    config = msgspec.structs.replace(t5_config(base), dropout=settings.dropout)
+    train, val = read_data(run, base, settings, room_for(settings.context, config.context))
+    checkpoint = find_resume(run)
+    if checkpoint:
+        progress: Progress = read_progress(checkpoint)
+    else:
+        lr = settings.lr or LR_TIMES_WIDTH / config.width
+        progress = Progress(lr=lr, precision=choose_precision(settings.precision, device).name)
+    precision = choose_precision(progress.precision, device)
+    model = load_t5(checkpoint.path if checkpoint else base, torch.float32, device, config)
+    model.checkpointing = settings.activation_checkpointing
+    optimizer = AdamW(
+        model,
+        betas=(settings.beta1, settings.beta2),
+        weight_decay=settings.weight_decay,
+        compute_dtype=precision.dtype,
+    )
+    parameters = parameter_count(config).total
+    run.event("model", parameters=parameters, device=device.type, precision=precision.name, why=precision.why)
+    lineage = checkpoint.lineage() if checkpoint else None
+    job = Job(run, settings, model, optimizer, base, train, val, progress, dict(lineage.metrics) if lineage else {})
+    if progress.micro_batch is None:
+        job.choose_micro_batch()
+    torch.manual_seed(settings.seed)
+    if checkpoint:
+        load_resume(checkpoint, optimizer)
+    return job
+
+
+def read_data(run: Run, base: Path, settings: Seq2Seq, room: int) -> tuple[Pairs, Pairs]:
+    """The pairs to train on and to validate with. What was cut or left out is told; UserError when none is left."""
+    dataset = run.dataset()
+    if dataset.info.kind not in KINDS:
+        raise UserError(
+            f"The dataset {dataset.name!r} holds records of kind {dataset.info.kind}, which have no answers.",
+            "Choose labelled data, conversations, or prompts with answers.",
+        )
+    prefix, tokenizer = prefix_of(dataset, settings.prefix), TextTokenizer.load(base)
+    total, done = sum(dataset.info.records.values()), 0
+
+    def tokenizing(count: int) -> None:
+        nonlocal done
+        done += count
+        run.progress(min(done, total), total, unit="records", phase="tokenizing")
+
+    longest = settings.answer_tokens
+    train, val = (
+        Pairs(read_pairs(dataset, split, prefix), tokenizer, room=room, longest=longest, progress=tokenizing)
+        for split in ("train", "val")
+    )
+    if not len(train):
+        raise UserError(f"No record of {dataset.name!r} can be learnt from: none has an answer that is short enough.")
+    every = len(train) + len(val)
+    if cut := train.cut + val.cut:
+        run.warn(f"{cut:,} of {every:,} texts exceed {room:,} tokens and are cut at their end.")
+    if refused := train.refused + val.refused:
+        run.warn(f"{refused:,} records are left out: their answers are empty or exceed {longest:,} tokens.")
+    if not len(val):
+        run.warn(f"{dataset.name!r} has no validation part, so nothing tells how well new texts are answered.")
+    return train, val
+
+
+@dataclass
+class Job:
+    """A run at work. `metrics` is the latest validation, of the checkpoint when it resumes."""
+
+    run: Run
+    settings: Seq2Seq
+    model: T5
+    optimizer: AdamW
+    base: Path
+    train: Pairs
+    val: Pairs
+    progress: Progress
+    metrics: dict[str, float]
+
+    def __post_init__(self) -> None:
+        self.device = self.model.tokens.device
+        self.tokenizer = TextTokenizer.load(self.base)
+        self.prefix = prefix_of(self.run.dataset(), self.settings.prefix)
+        per_epoch = len(self.train) / self.settings.batch_size
+        self.steps = self.settings.steps or max(1, math.ceil(self.settings.epochs * per_epoch))
+        self.updates = Updates(self.optimizer, self.progress, self.settings, self.steps)
+        self.divergence = self.updates.divergence
+        self.log_every = log_interval(self.settings.log_every, self.steps)
+        self.eval_every = log_interval(self.settings.eval_every, self.steps)
+        self.pace = Pace(self.device, self.progress.precision, flops_per_token(self.model.config))
+        self.memory = MicroBatches(self.run, self.progress, self.settings.batch_size, self.settings.micro_batch)
+        self._last_evaluation = -1
+
+    def choose_micro_batch(self) -> None:
+        """Try the costliest pairs, and tell what a step takes in memory."""
+
+        def loss_of(count: int) -> Tensor:
+            return self.loss(self.train.batch(self.train.costliest(count)))
+
+        self.run.report(self.progress.step, self.steps, phase="trying the memory")
+        self.memory.choose(self.model, self.optimizer, loss_of, len(self.train))
+
+    def step(self) -> tuple[float, float, float]:
+        """One update: loss in nats before it, the gradient's norm, and the learning rate. Halves what does not fit."""
+        return self.memory.until_it_fits(self.model, self._step)
+
+    def _step(self) -> tuple[float, float, float]:
+        settings = self.settings
+        numbers = self.train.order(self.progress.step * settings.batch_size, settings.batch_size, settings.seed)
+        wanted, tokens = self.train.targets(numbers), int(self.train.sizes[numbers].sum())
+        with self.pace.step(tokens):
+            self.model.train()
+            made = self.updates.make(
+                self.loss(self.train.batch(part)) * (self.train.targets(part) / wanted)
+                for part in self.memory.parts(numbers)
+            )
+        self.progress.tokens_seen += tokens
+        return made
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean −log p over the answers' tokens of a batch, in nats."""
+        read_BS, lengths_B, targets_BT = (torch.from_numpy(part).to(self.device) for part in batch)
+        loss: Tensor = self.model(read_BS, moved_right(targets_BT, self.tokenizer.pad_id), targets_BT, lengths_B)
+        return loss
+
+    def log(self, loss: float, norm: float, lr: float) -> None:
+        """Report the step, evaluate and sample when it is time, and append a row of metrics."""
+        step, settings = self.progress.step, self.settings
+        self.run.report(step, self.steps)
+        row = {"train/loss": loss, "grad_norm": norm, "lr": lr, "tokens": float(self.progress.tokens_seen)}
+        evaluated = self.due(self.eval_every)
+        if evaluated:
+            row |= self.evaluate(whole=step == self.steps)
+        if evaluated or self.due(self.log_every):
+            epoch = step * settings.batch_size / len(self.train)
+            self.run.log_metrics(step, row | self.pace.row() | {"epoch": epoch})
+        if settings.sample_every and self.due(settings.sample_every):
+            self.sample()
+
+    def due(self, every: int) -> bool:
+        """Whether something done every so many steps, and at the end, is to be done now."""
+        return self.progress.step % every == 0 or self.progress.step == self.steps
+
+    @torch.no_grad()
+    def evaluate(self, *, whole: bool) -> dict[str, float]:
+        """Loss in nats a token, and the share of answers that are right to the letter; over eval_records or all."""
+        self._last_evaluation = self.progress.step
+        count = len(self.val) if whole else min(len(self.val), self.settings.eval_records)
+        if not count:
+            return {}
+        self.model.eval()
+        numbers = np.arange(count)
+        nats = sum(
+            self.loss(self.val.batch(part)).item() * self.val.targets(part) for part in self.memory.parts(numbers)
+        )
+        loss = nats / self.val.targets(numbers)
+        self.divergence.watch_validation(self.progress.step, loss)
+        self.metrics = {"val/loss": loss, "val/exact_match": self._right(numbers) / count}
+        return self.metrics
+
+    def sample(self) -> None:
+        """Answer the fixed texts, each token the likeliest, so that answers can be compared over time."""
+        asked = [self.prefix + text for text in self.settings.sample_prompts]
+        ids = [[*self.tokenizer.encode(text), self.tokenizer.eos_id] for text in asked]
+        if not asked:
+            ids = [self.val.read(number) for number in range(min(SAMPLES, len(self.val)))]
+            asked = [self.tokenizer.decode(each) for each in ids]
+        if not ids:
+            return
+        for prompt, answer in zip(asked, self._written(ids, self.settings.answer_tokens), strict=True):
+            text = self.tokenizer.decode(answer)
+            self.run.sample(self.progress.step, prompt=f"{prompt}\n", text=text, tokens=len(answer))
+
+    def save(self, *, whole: bool = False) -> None:
+        """Write a checkpoint of this step, evaluated, unless there is one or the loss is on its way up."""
+        if not worth_saving(self.run, self.progress, self.divergence):
+            return
+        if self._last_evaluation != self.progress.step and (found := self.evaluate(whole=whole)):
+            self.run.log_metrics(self.progress.step, found)
+        save_checkpoint(self.run, self.progress, self.optimizer, self._write_model, self.metrics)
+
+    def result(self) -> dict[str, Any]:
+        """The closing figures."""
+        best = best_checkpoint(self.run.dir)
+        return {
+            "checkpoint": self.run.state.last_checkpoint,
+            "best": best.name if best else None,
+            "parameters": parameter_count(self.model.config).total,
+            "tokens_seen": self.progress.tokens_seen,
+            "pairs": len(self.train),
+            "prefix": self.prefix,
+            "micro_batch": self.memory.rows,
+            "precision": self.progress.precision,
+            **self.metrics,
+        }
+
+    def _right(self, numbers: NDArray[np.int64]) -> int:
+        """How many of these pairs' answers the model writes to the letter."""
+        longest = max(len(self.val.written(int(number))) for number in numbers) + 1
+        answers = self._written([self.val.read(int(number)) for number in numbers], longest)
+        return sum(answer == self.val.written(int(number)) for number, answer in zip(numbers, answers, strict=True))
+
+    def _written(self, ids: list[list[int]], longest: int) -> list[list[int]]:
+        self.model.eval()
+        with any_algorithms():
+            sampling = Sampling(temperature=0.0, max_new_tokens=longest)
+            return write(self.model, ids, sampling, start=self.tokenizer.pad_id, ends=[self.tokenizer.eos_id])
+
+    def _write_model(self, folder: Path) -> None:
+        save_t5(
+            self.model,
+            folder,
+            pad_id=self.tokenizer.pad_id,
+            eos_id=self.tokenizer.eos_id,
+            prefixes={self.run.dataset().name: self.prefix} if self.prefix else {},
+        )
+        copy_tokenizer(self.tokenizer, folder)
