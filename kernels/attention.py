@@ -21,11 +21,13 @@ import torch
 from torch import Tensor
 
 from kernels import plain, reference, sdpa
-from kernels.choice import INTERPRETED, NO_GPU, Served, failure, guarded, record, say_once
+from kernels.choice import INTERPRETED, NO_GPU, PASSED, Served, by_environment, failure, guarded, not_triton, record
 
 BACKENDS: dict[str, ModuleType] = {"reference": reference, "plain": plain, "sdpa": sdpa}
 """Modules with `attention` and, some, `attention_packed` and `attention_decode`. `triton` joins them when first used:
 importing it costs a process that has no GPU for nothing."""
+
+VARIABLE = "WORKBENCH_ATTENTION"
 
 PLAIN_KEYS = 512
 """On a CPU, up to this many keys the plain path beats SDPA (bf16 1.1-5 x, fp32 1.1-2 x, forward and backward, D 32
@@ -161,17 +163,8 @@ def _backend(kind: Kind) -> ModuleType:
 def _choose(kind: Kind) -> ModuleType:
     call, device, dtype, few_keys, lean, obstacle = kind
     name, why = _measured(call, device, few_keys, lean, obstacle)
-    asked = os.environ.get("WORKBENCH_ATTENTION", "")
-    if obstacle and device.type == "cuda":
-        why = f"{why}; not triton: {obstacle}"
-        if asked in ("", "triton"):
-            say_once(f"Attention goes through PyTorch rather than Triton: {obstacle}.")
-    if asked and asked != name:
-        reason = _unfit(asked, call, lean, obstacle)
-        if reason:
-            say_once(f"WORKBENCH_ATTENTION={asked} is passed over: {reason}.")
-        else:
-            name, why = asked, "named by WORKBENCH_ATTENTION"
+    why = not_triton("Attention", VARIABLE, device, why, obstacle)
+    name, why = by_environment(VARIABLE, name, why, lambda asked: _unfit(asked, call, lean, obstacle))
     detail = f"{call}, {'up to' if few_keys else 'over'} {PLAIN_KEYS} keys" if call == "attention" else call
     record(detail, device, dtype, name, why)
     return _chosen.setdefault(kind, _module(name))
@@ -180,7 +173,7 @@ def _choose(kind: Kind) -> ModuleType:
 def _measured(call: str, device: torch.device, few_keys: bool, lean: bool, obstacle: str) -> tuple[str, str]:
     """The backend that measurements favour, and why."""
     if device.type == "cuda" and not obstacle:
-        return "triton", "fused kernels that passed their self-test on this card"
+        return "triton", PASSED
     if call == "attention_decode":
         return "plain", "one product over the cache, read in place"
     if call == "attention_packed":
@@ -236,8 +229,8 @@ def _obstacle_on(device: torch.device, dtype: torch.dtype, width: int) -> str:
     reason = backend.refusal(device, dtype, width)
     if reason or device.type != "cuda":
         return reason
-    if os.environ.get("WORKBENCH_ATTENTION", "triton") not in ("", "triton"):
-        return "WORKBENCH_ATTENTION names another"  # which spares a card on which the self-test itself is the trouble
+    if os.environ.get(VARIABLE, "triton") not in ("", "triton"):
+        return f"{VARIABLE} names another"  # which spares a card on which the self-test itself is the trouble
     return import_module("kernels.selftest").verdict(device, dtype, width)
 
 

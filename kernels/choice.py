@@ -18,6 +18,7 @@ log = logging.getLogger("kernels")
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 """Whether Triton's kernels run on the CPU, step by step, as their tests have it."""
+PASSED = "fused kernels that passed their self-test on this card"
 NO_GPU = "its kernels are for GPUs, and the call is not on one"
 
 
@@ -56,6 +57,33 @@ def record(call: str, device: torch.device, dtype: torch.dtype, backend: str, wh
     """Put a decision into the report."""
     name = str(dtype).removeprefix("torch.")
     rows[call, str(device), name, backend] = BackendRow(call, str(device), name, backend, why)
+
+
+def by_environment(variable: str, name: str, why: str, unfit: Callable[[str], str]) -> tuple[str, str]:
+    """The backend that an environment variable names in place of `name`, and why; `unfit` says why it cannot serve."""
+    asked = os.environ.get(variable, "")
+    if not asked or asked == name:
+        return name, why
+    if reason := unfit(asked):
+        say_once(f"{variable}={asked} is passed over: {reason}.")
+        return name, why
+    return asked, f"named by {variable}"
+
+
+def unfit(asked: str, backends: tuple[str, ...], obstacle: str) -> str:
+    """Why a backend cannot be had by name: there is none, or an obstacle for Triton; empty when it can."""
+    if asked not in backends:
+        return f"there is none of that name (there are {', '.join(backends)})"
+    return obstacle if asked == "triton" else ""
+
+
+def not_triton(what: str, variable: str, device: torch.device, why: str, obstacle: str) -> str:
+    """`why` with what keeps Triton from a call on a GPU, which one line says unless another backend was asked for."""
+    if not obstacle or device.type != "cuda":
+        return why
+    if os.environ.get(variable, "triton") in ("", "triton"):
+        say_once(f"{what} goes through PyTorch rather than Triton: {obstacle}.")
+    return f"{why}; not triton: {obstacle}"
 
 
 def failure(served: Served) -> str:

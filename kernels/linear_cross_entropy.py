@@ -29,9 +29,21 @@ from torch import Tensor
 from torch.nn import functional
 
 from kernels import chunked_cross_entropy
-from kernels.choice import INTERPRETED, NO_GPU, Served, failure, guarded, record, say_once
+from kernels.choice import (
+    INTERPRETED,
+    NO_GPU,
+    PASSED,
+    Served,
+    by_environment,
+    failure,
+    guarded,
+    not_triton,
+    record,
+    unfit,
+)
 
 NAME = "linear_cross_entropy"
+VARIABLE = "WORKBENCH_CROSS_ENTROPY"
 BACKENDS = ("whole", "chunked", "triton")
 FEW = 2**18
 """Up to this many logits are held whole on a CPU. Beyond it chunks are as fast or faster: forward and backward of
@@ -130,18 +142,8 @@ def _backend(kind: Kind) -> str:
 def _choose(kind: Kind) -> str:
     device, dtype, few, obstacle = kind
     name, why = _measured(device, few, obstacle)
-    asked = os.environ.get("WORKBENCH_CROSS_ENTROPY", "")
-    if obstacle and device.type == "cuda":
-        why = f"{why}; not triton: {obstacle}"
-        if asked in ("", "triton"):
-            say_once(f"The loss goes through PyTorch rather than Triton: {obstacle}.")
-    if asked and asked != name:
-        unknown = f"there is none of that name (there are {', '.join(BACKENDS)})" if asked not in BACKENDS else ""
-        reason = unknown or (obstacle if asked == "triton" else "")
-        if reason:
-            say_once(f"WORKBENCH_CROSS_ENTROPY={asked} is passed over: {reason}.")
-        else:
-            name, why = asked, "named by WORKBENCH_CROSS_ENTROPY"
+    why = not_triton("The loss", VARIABLE, device, why, obstacle)
+    name, why = by_environment(VARIABLE, name, why, lambda asked: unfit(asked, BACKENDS, obstacle))
     record(f"{NAME}, {'up to' if few else 'over'} {FEW:,} logits", device, dtype, name, why)
     return _chosen.setdefault(kind, name)
 
@@ -149,7 +151,7 @@ def _choose(kind: Kind) -> str:
 def _measured(device: torch.device, few: bool, obstacle: str) -> tuple[str, str]:
     """The backend that measurements favour, and why."""
     if device.type == "cuda" and not obstacle:
-        return "triton", "fused kernels that passed their self-test on this card"
+        return "triton", PASSED
     if few:
         return "whole", "all logits at once are few enough"
     return "chunked", "never holds all logits, and takes gradients while they are at hand"
@@ -174,6 +176,6 @@ def _obstacle_on(device: torch.device, dtype: torch.dtype) -> str:
     reason = backend.refusal(device, dtype)
     if reason or device.type != "cuda":
         return reason
-    if os.environ.get("WORKBENCH_CROSS_ENTROPY", "triton") not in ("", "triton"):
-        return "WORKBENCH_CROSS_ENTROPY names another"
+    if os.environ.get(VARIABLE, "triton") not in ("", "triton"):
+        return f"{VARIABLE} names another"
     return import_module("kernels.selftest").verdict(device, dtype, 0, NAME)

@@ -94,3 +94,16 @@ def linear_cross_entropy(
     lse_N = logits_NV.logsumexp(-1)
     picked_N = logits_NV.gather(1, targets_N.where(kept_N, 0)[:, None])[:, 0]
     return (lse_N - picked_N + z_loss * lse_N**2).where(kept_N, 0.0)
+
+
+def swiglu(x_NF: Tensor) -> Tensor:
+    """silu(gate) ⊙ up for gate and up side by side, (N, 2F) -> (N, F) (Shazeer 2020, arXiv 2002.05202)."""
+    gate_NF, up_NF = x_NF.chunk(2, -1)
+    return gate_NF * torch.sigmoid(gate_NF) * up_NF
+
+
+def rotary(x_BTHD: Tensor, cos: Tensor, signed_sin: Tensor) -> Tensor:
+    """Heads (B, T, H, D) turned by the angles of `cos` and `signed_sin`. See the door, `kernels.rotary`."""
+    first, second = x_BTHD.chunk(2, -1)
+    c, s = (table.chunk(2, -1)[1] for table in (cos, signed_sin))
+    return torch.cat((first * c - second * s, second * c + first * s), -1)

@@ -7,6 +7,7 @@ import torch
 from kernels import choice
 from kernels.attention import decide_usual_calls as decide_attention
 from kernels.choice import BackendRow
+from kernels.elementwise import decide_usual_calls as decide_elementwise
 from kernels.linear_cross_entropy import decide_usual_calls as decide_loss
 
 
@@ -18,4 +19,5 @@ def backend_report(device: torch.device | str | None = None) -> list[BackendRow]
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     decide_attention(where)
     decide_loss(where)
+    decide_elementwise(where)
     return list(choice.rows.values())

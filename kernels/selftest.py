@@ -1,7 +1,7 @@
 """Do the Triton kernels work on this card? Asked once for each dtype and head width on each machine, and remembered.
 
     python -m kernels.selftest [bfloat16 64]           try them now, print errors and speed-ups
-    python -m kernels.selftest bfloat16 --kernel linear_cross_entropy
+    python -m kernels.selftest bfloat16 --kernel linear_cross_entropy      (also: swiglu, rotary)
 
 Random shapes, forward and backward, are held against the reference in float64. The trial runs in a process of its own,
 because a kernel that reads where it must not spoils its process for good. One that fails is not used: the door says so
@@ -41,6 +41,8 @@ USUAL = (
     ("float16", 64, "attention"),
     ("float32", 64, "attention"),
     ("bfloat16", 0, "linear_cross_entropy"),
+    ("bfloat16", 0, "swiglu"),
+    ("bfloat16", 0, "rotary"),
 )
 """What the doctor tries: dtype, head width and kernel."""
 
@@ -57,7 +59,7 @@ class Trial(NamedTuple):
     fault: str
     """What broke, in one line; empty when nothing did."""
     kernel: str = "attention"
-    """Or linear_cross_entropy, which has no width: 0."""
+    """Or one of OTHERS, which have no width: 0."""
 
     @property
     def passed(self) -> bool:
@@ -136,7 +138,7 @@ def try_now(device: torch.device, dtype: str, width: int, kernel: str = "attenti
     torch.manual_seed(0)
     error = 0.0
     try:
-        for found in _loss_errors(device, dtype) if kernel == "linear_cross_entropy" else _errors(device, dtype, width):
+        for found in _errors(device, dtype, width) if kernel == "attention" else OTHERS[kernel](device, dtype):
             error = max(error, found)
             if error > LIMITS[dtype]:
                 return Trial(dtype, width, error, None, "", kernel)
@@ -168,12 +170,49 @@ def _loss_errors(device: torch.device, dtype: str) -> Iterator[float]:
         tensors[0] *= 2 / C**0.5
         targets = torch.arange(N, device=device) * 7 % V
         targets[5:30] = -100
-        truth = _results(
-            reference.linear_cross_entropy, [x.double() for x in tensors], {"targets_N": targets, "z_loss": z_loss}
-        )
-        options = {"targets_N": targets, "ignored": -100, "z_loss": z_loss}
-        ours = _results(triton_cross_entropy.losses, tensors, options)
-        yield max(_error(a, b) for a, b in zip(ours, truth, strict=True))
+        truth = {"targets_N": targets, "z_loss": z_loss}
+        yield _compared(reference.linear_cross_entropy, triton_cross_entropy.losses, tensors, truth, {"ignored": -100})
+
+
+def _swiglu_errors(device: torch.device, dtype: str) -> Iterator[float]:
+    """Of SwiGLU: even and ragged widths, and gates large enough to saturate."""
+    from kernels import triton_elementwise
+
+    for N, F in ((256, 2048), (33, 700)):
+        tensors = [4 * torch.randn(N, 2 * F, device=device).to(getattr(torch, dtype))]
+        yield _compared(reference.swiglu, triton_elementwise.swiglu, tensors)
+
+
+def _rotary_errors(device: torch.device, dtype: str) -> Iterator[float]:
+    """Of rotary positions: even and ragged widths, angles by token and by row of the batch."""
+    from kernels import triton_elementwise
+
+    for B, T, H, D, by_row in ((2, 128, 8, 64, False), (3, 7, 5, 80, True)):
+        angles = torch.randn(B if by_row else T, 1, D // 2, device=device)
+        angles = angles[:, None] if by_row else angles
+        cos, sin = angles.cos().to(getattr(torch, dtype)), angles.sin().to(getattr(torch, dtype))
+        tables = {"cos": torch.cat((cos, cos), -1), "signed_sin": torch.cat((-sin, sin), -1)}
+        tensors = [torch.randn(B, T, H, D, device=device).to(getattr(torch, dtype))]
+        yield _compared(reference.rotary, triton_elementwise.rotary, tensors, tables)
+
+
+OTHERS = {"linear_cross_entropy": _loss_errors, "swiglu": _swiglu_errors, "rotary": _rotary_errors}
+"""What is tried beside attention."""
+
+
+def _compared(
+    right: Callable[..., Tensor],
+    ours: Callable[..., Tensor],
+    tensors: list[Tensor],
+    options: dict[str, Any] | None = None,
+    more: dict[str, Any] | None = None,
+) -> float:
+    """The largest error of results and gradients. `more`: options that the reference has by default."""
+    options = options or {}
+    exact = {key: x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for key, x in options.items()}
+    truth = _results(right, [x.double() for x in tensors], exact)
+    found = _results(ours, tensors, options | (more or {}))
+    return max(_error(a, b) for a, b in zip(found, truth, strict=True))
 
 
 def shapes(width: int) -> list[tuple[Sequence[tuple[int, ...]], dict[str, Any]]]:
@@ -253,7 +292,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m kernels.selftest", description="Try the Triton kernels.")
     parser.add_argument("dtype", nargs="?", choices=LIMITS, help="default: the usual dtypes and widths")
     parser.add_argument("width", nargs="?", type=int, default=64, help="columns of a head (default: %(default)s)")
-    parser.add_argument("--kernel", choices=("attention", "linear_cross_entropy"), default="attention")
+    parser.add_argument("--kernel", choices=("attention", *OTHERS), default="attention")
     parser.add_argument("--device", default="cuda", help="default: %(default)s")
     parser.add_argument("--json", action="store_true", help="one line: dtype, width, error, speed-up, fault, kernel")
     asked = parser.parse_args()

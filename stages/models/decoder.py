@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from kernels import attention, attention_decode, attention_packed, linear_cross_entropy
+from kernels import attention, attention_decode, attention_packed, linear_cross_entropy, swiglu
 from stages.models.cache import KVCache
 from stages.models.lora_layer import Lora
 from stages.models.loss import IGNORED
@@ -103,7 +103,9 @@ class Block(nn.Module):
 
     def _mlp(self, x_NC: Tensor) -> Tensor:
         inner = self.mlp_in(x_NC)
-        if self.gated:
+        if self.gated and self.activation is functional.silu:
+            inner = swiglu(inner)
+        elif self.gated:
             gate, up = inner.chunk(2, -1)
             inner = self.activation(gate) * up
         else:

@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor
 
+from kernels import rotary
 from stages.store.architecture import Rope
 
 Turn = tuple[Tensor, Tensor]
@@ -20,8 +21,7 @@ Turn = tuple[Tensor, Tensor]
 
 def rotate(x_BTHD: Tensor, turn: Turn) -> Tensor:
     """Turn the heads of queries or keys to their positions."""
-    cos, signed_sin = turn
-    return torch.addcmul(x_BTHD * cos, x_BTHD.roll(x_BTHD.shape[-1] // 2, -1), signed_sin)
+    return rotary(x_BTHD, *turn)
 
 
 class Rotary:

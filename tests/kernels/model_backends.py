@@ -15,31 +15,39 @@ from kernels.choice import rows
 from stages.models.decoder import Decoder, new_decoder
 from stages.store.architecture import ModelConfig
 
-door = importlib.import_module("kernels.attention")
+DOORS = [importlib.import_module(f"kernels.{name}") for name in ("attention", "linear_cross_entropy", "elementwise")]
 assert interpreter.os.environ["TRITON_INTERPRET"] == "1"
 
 BACKENDS = ("reference", "sdpa", "triton")
 SHAPE = ModelConfig(layers=2, heads=4, width=64, context=48, vocab_size=31)
+LLAMA = ModelConfig(
+    family="llama", layers=2, heads=4, kv_heads=2, width=64, ff_width=112, context=48, vocab_size=31, norm_kind="rms",
+    positions="rotary", activation="silu", gated=True, bias=False,
+)  # fmt: skip
 
 
 def use(backend: str) -> None:
-    """Have every further call served by this backend."""
+    """Have every further call served by this backend, and by PyTorch where it is none of that call's."""
     os.environ["WORKBENCH_ATTENTION"] = backend
-    door._chosen.clear()
+    os.environ["WORKBENCH_CROSS_ENTROPY"] = "triton" if backend == "triton" else "whole"
+    os.environ["WORKBENCH_ELEMENTWISE"] = "triton" if backend == "triton" else "torch"
+    for door in DOORS:
+        door._chosen.clear()
     rows.clear()
 
 
 def served() -> list[str]:
-    return sorted({row.backend for row in rows.values()})
+    """Who served attention; by Triton, who served anything."""
+    return sorted({row.backend for row in rows.values() if row.backend not in ("whole", "torch")})
 
 
-def loss_and_gradients(dtype: torch.dtype) -> dict[str, object]:
+def loss_and_gradients(shape: ModelConfig, dtype: torch.dtype) -> dict[str, object]:
     """Of one training step: the loss, and each backend's distance from the reference over all gradients."""
     found: dict[str, object] = {}
     truth: list[Tensor] = []
     for backend in BACKENDS:
         use(backend)
-        model = new_decoder(SHAPE, 0, dtype)
+        model = new_decoder(shape, 0, dtype)
         tokens = torch.randint(0, 31, (2, 41), generator=torch.Generator().manual_seed(1))
         loss = model(tokens[:, :-1], tokens[:, 1:])
         loss.backward()
@@ -73,7 +81,10 @@ def decoded_against_whole(model: Decoder) -> float:
 
 
 def main() -> None:
-    found: dict[str, object] = {str(dtype): loss_and_gradients(dtype) for dtype in (torch.float32, torch.bfloat16)}
+    found: dict[str, object] = {
+        f"{shape.family} {str(dtype).removeprefix('torch.')}": loss_and_gradients(shape, dtype)
+        for shape, dtype in ((SHAPE, torch.float32), (SHAPE, torch.bfloat16), (LLAMA, torch.float32))
+    }
     use("triton")
     model = new_decoder(SHAPE, 0).eval()
     with torch.no_grad():

@@ -16,7 +16,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from kernels import configs, triton_attention, triton_cross_entropy, triton_decode
+from kernels import configs, triton_attention, triton_cross_entropy, triton_decode, triton_elementwise
 
 SHARED = {"sm_80": 163, "sm_86": 99, "sm_89": 99, "sm_90": 227, "sm_100": 227, "sm_120": 99, "gfx942": 64}
 """KiB of shared memory that one program may use."""
@@ -33,7 +33,13 @@ KERNELS = {
     "backward_queries": triton_attention.backward_queries,
     "decode": triton_decode.decode,
 }
-HELPERS = {"backward_delta": triton_attention.backward_delta, "combine": triton_decode.combine}
+HELPERS = {
+    "backward_delta": triton_attention.backward_delta,
+    "combine": triton_decode.combine,
+    "swiglu_forward": triton_elementwise.swiglu_forward,
+    "swiglu_backward": triton_elementwise.swiglu_backward,
+    "turn": triton_elementwise.turn,
+}
 """Kernels that have one configuration for all."""
 TYPES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
 SINGLE = {"LSE", "DELTA", "PARTS", "PICKED", "SOFT", "HARD"}
@@ -68,6 +74,7 @@ def compile_kernel(
         "COLUMNS": 1 << (width - 1).bit_length(), "SPLITS": 16,
         "GROUP": 1, "ROWS": 16, "D": width, "FIRST": first, "REST": rest, "BLOCK_M": config.block_m,
         "BLOCK_N": config.block_n, "CAUSAL": causal, "WINDOWED": False, "BIASED": False, "PACKED": False,
+        "BLOCK": triton_elementwise.BLOCK, "HALF": width // 2, "HEADS": 16, "BACK": True,
         "EVEN_T": True, "EVEN_S": True, "BIAS": None, "KEY_LENGTHS": None, "TILES": None,
     } | changes  # fmt: skip
     for pointer, flag in (("BIAS", "BIASED"), ("TILES", "PACKED")):
@@ -84,10 +91,10 @@ def compile_loss(name: str, arch: str, dtype: torch.dtype, cut: configs.Linear, 
 
 
 def _compile(function: Any, arch: str, dtype: torch.dtype, constants: dict[str, Any], warps: int, stages: int) -> Facts:
-    """`constants` may name more than the function takes. Pointers, strides and T and S are multiples of 16."""
+    """`constants` may name more than the function takes. Pointers, strides, T, S, C and F are multiples of 16."""
     constants = {key: value for key, value in constants.items() if key in function.arg_names}
     signature = {key: "constexpr" if key in constants else _type(key, dtype) for key in function.arg_names}
-    sixteen = [key for key, kind in signature.items() if kind[0] == "*" or re.search(r"_[bhtnv]$|^[TSC]$", key)]
+    sixteen = [key for key, kind in signature.items() if kind[0] == "*" or re.search(r"_[bhtnv]$|^[TSCF]$", key)]
     source = ASTSource(
         fn=function,
         signature=signature,
@@ -103,7 +110,7 @@ def _type(name: str, dtype: torch.dtype) -> str:
         return "*fp32"
     if name in INTEGERS:
         return INTEGERS[name]
-    if (name.isupper() and len(name) > 1) or name in "QKV":
+    if (name.isupper() and len(name) > 1) or name in "QKVXG":
         return f"*{TYPES[dtype]}"
     return "fp32" if name.startswith("scale") else "i32"
 

@@ -179,7 +179,7 @@ def test_a_mask_kept_from_inference_serves_training() -> None:
 
 def test_the_report_says_which_backend_serves_and_why() -> None:
     rows = backend_report("cpu")
-    calls = {"attention", "attention_packed", "attention_decode", "linear_cross_entropy"}
+    calls = {"attention", "attention_packed", "attention_decode", "linear_cross_entropy", "swiglu", "rotary"}
     assert {row.call.split(",")[0] for row in rows} == calls
     assert all(row.why and row.dtype in {"float32", "bfloat16", "float64"} for row in rows)
     short = [row for row in rows if row.call == "attention, up to 512 keys" and row.dtype == "bfloat16"]

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from kernels import choice, chunked_cross_entropy, linear_cross_entropy, reference
+from tests.kernels.outcome import complaints
 from tests.kernels.test_attention import draw, with_gradients
-from tests.kernels.test_triton_attention import ROOT, complaints, measure
+from tests.kernels.test_triton_attention import ROOT, measure
 
 door = importlib.import_module("kernels.linear_cross_entropy")
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)

@@ -22,9 +22,11 @@ def found() -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("torch.float32", 1e-5), ("torch.bfloat16", 4e-2)])
-def test_loss_and_gradients_agree_under_every_backend(found: dict[str, Any], dtype: str, tolerance: float) -> None:
-    outcomes = found[dtype]
+@pytest.mark.parametrize(
+    ("model", "tolerance"), [("gpt2 float32", 1e-5), ("gpt2 bfloat16", 4e-2), ("llama float32", 1e-5)]
+)
+def test_loss_and_gradients_agree_under_every_backend(found: dict[str, Any], model: str, tolerance: float) -> None:
+    outcomes = found[model]
     for backend, outcome in outcomes.items():
         assert outcome["served"] == [backend]
         assert outcome["loss"] == pytest.approx(outcomes["reference"]["loss"], abs=tolerance / 4)
