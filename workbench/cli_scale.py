@@ -8,7 +8,7 @@ import msgspec
 from stages.store import strict
 from stages.store.errors import UserError
 from stages.store.groups import find_group, group_names
-from stages.store.scaling import Fit, Interval
+from stages.store.scaling import Fit
 from workbench.cli_common import (
     House,
     SpecCommand,
@@ -24,11 +24,10 @@ from workbench.cli_common import (
 from workbench.cli_sweep import attend, begin
 from workbench.desk_client import ask_once
 from workbench.ladder import STAGE, Ladder, plan_ladder, size_and_tokens, told_sizes
-from workbench.picture import figure
 from workbench.progress import standing
 from workbench.runs import unique_name
-from workbench.series import tick_label
 from workbench.study import VERB, Point, Study, launch_next, misses, read_study
+from workbench.study_lines import check_line, law_lines, short, told
 
 
 @click.group()
@@ -78,7 +77,7 @@ def next_(house: House, name: str, detach: bool) -> None:
     fit = _fit(house, study)
     size, tokens = study.ahead
     say(f"{study.upcoming.name}: {size:,} parameters, {tokens:,} tokens.")
-    say(f"forecast: {_told(fit.forecasts[-1].loss)}")
+    say(f"forecast: {told(fit.forecasts[-1].loss)}")
     grown = launch_next(house.workspace, group, cpu_width=house.settings.queue.cpu_width)
     if detach:
         say(f"`workbench scale show {name}` tells how it did.")
@@ -111,28 +110,13 @@ def _say_study(house: House, name: str, *, as_json: bool) -> None:
         return
     for line in law_lines(fit):
         say(line)
-    for point, forecast, miss in misses(study, fit):
-        measured = "not measured yet" if miss is None else f"measured {point.loss:.4f}, {100 * miss:+.2f} %"
-        say(f"check {point.row.member.name}: forecast {_told(forecast.loss)}, {measured}")
+    for check in misses(study, fit):
+        say(check_line(*check))
     if not study.checks:
         size, tokens = study.ahead
-        say(f"next size: {size:,} parameters, {tick_label(tokens)} tokens: forecast {_told(fit.forecasts[-1].loss)}")
+        forecast = told(fit.forecasts[-1].loss)
+        say(f"next size: {size:,} parameters, {short(tokens)} tokens: forecast {forecast}")
         say(f"`workbench scale next {name}` trains it.")
-
-
-def law_lines(fit: Fit) -> list[str]:
-    """The law with its constants and what follows for compute, a line each."""
-    law, of = fit.law, fit.intervals
-    return [
-        f"L(N, D) = {law.E:.3f} + {figure(law.A)} / N^{law.alpha:.3f} + {figure(law.B)} / D^{law.beta:.3f}"
-        f"   fitted to {fit.points} runs, {100 * fit.error:.2f} % off",
-        f"E {_told(of['E'])}   alpha {_told(of['alpha'])}   beta {_told(of['beta'])}   (95 % by bootstrap)",
-        f"compute-optimal: N grows as C^{_told(of['share'])}, D as C^{1 - law.shares[0]:.3f}",
-    ]
-
-
-def _told(interval: Interval) -> str:
-    return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
 
 
 def _row(point: Point, fit: Fit | None) -> dict[str, object]:

@@ -65,7 +65,11 @@ class Commands(Provider):
             yield Command("checkpoints: look inside", about, partial(_inside, app))
         if "chat.duel" not in seen:
             yield Command("checkpoints: duel", "Two checkpoints side by side, blind.", partial(_duel, app))
+        yield Command("models: sizes", "What models cost: parameters, memory, compute, time.", partial(_models, app))
+        yield Command("sweeps: all", "Sweeps and scaling studies, with their tables.", partial(_sweeps, app))
+        yield Command("scale: new study", "Sizes × budgets, and the law by which the loss falls.", partial(_scale, app))
         for stage in TRAINING:
+            yield Command(f"sweep: {stage}", "Every combination of some settings.", partial(_sweep, app, stage))
             yield Command(f"train: {stage}", (spec_of(stage).__doc__ or "").strip(), partial(start_run, stage))
 
 
@@ -79,6 +83,30 @@ def _inside(app: App[Any]) -> None:
     from workbench.screens.inside import InsideScreen
 
     app.push_screen(InsideScreen())
+
+
+def _models(app: App[Any]) -> None:
+    from workbench.screens.models import ModelsScreen
+
+    app.push_screen(ModelsScreen())
+
+
+def _sweeps(app: App[Any]) -> None:
+    from workbench.screens.sweeps import SweepsScreen
+
+    app.push_screen(SweepsScreen())
+
+
+def _sweep(app: App[Any], stage: str) -> None:
+    from workbench.screens.sweeping import sweep_form
+
+    app.push_screen(sweep_form(stage))
+
+
+def _scale(app: App[Any]) -> None:
+    from workbench.screens.sweeping import ScaleScreen
+
+    app.push_screen(ScaleScreen())
 
 
 def _title(id_: str, description: str) -> str:

@@ -37,6 +37,8 @@ class HomeScreen(PlaceScreen):
         bind("home.starter", "s", "starter", "Starter life", "Build the starter world and train a tiny model on it."),
         bind("home.new", "n", "new", "New", "Open the form of this step, to make another."),
         bind("home.again", "t", "again", "Try again", "Start the step's failed, stopped or lost run again."),
+        bind("home.models", "m", "models", "Models", "What models cost: parameters, memory, compute, time here."),
+        bind("home.sweeps", "w", "sweeps", "Sweeps", "Sweeps and scaling studies: runs started together."),
         bind("home.older", "right_square_bracket", "turn(1)", "Older", "The lineage before.", show=False),
         bind("home.newer", "left_square_bracket", "turn(-1)", "Newer", "The lineage after.", show=False),
     ]
@@ -202,6 +204,16 @@ class HomeScreen(PlaceScreen):
             self.workbench.begin_starter(life.step("data").name)
         else:
             self.workbench.begin_starter()
+
+    def action_models(self) -> None:
+        from workbench.screens.models import ModelsScreen
+
+        self.app.push_screen(ModelsScreen())
+
+    def action_sweeps(self) -> None:
+        from workbench.screens.sweeps import SweepsScreen
+
+        self.app.push_screen(SweepsScreen())
 
     @work(thread=True, group="again")
     def action_again(self) -> None:

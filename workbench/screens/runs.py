@@ -54,6 +54,7 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
         bind("runs.inside", "I", "inside", "Inside", "Token probabilities and attention.", show=False),
         bind("runs.mark", "space", "mark", "Mark", "Mark the run, or take its mark away: marked runs share the plot."),
         bind("runs.unmark", "u", "unmark", "Unmark", "Take all marks away.", show=False),
+        bind("runs.sweeps", "w", "sweeps", "Sweeps", "Sweeps and scaling studies: runs started together.", show=False),
         bind("runs.filter", "slash", "filter", "Filter", "Show only runs whose name, stage, status or dataset match."),
         bind("runs.unfilter", "escape", "unfilter", "All runs", "Show all runs again.", show=False),
         *PLOT_KEYS,
@@ -117,6 +118,12 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
     def action_new(self) -> None:
         """Open the start form, filled with what the newest data and tokenizer are."""
         self.workbench.start_run("pretrain")
+
+    def action_sweeps(self) -> None:
+        """Show the groups of runs."""
+        from workbench.screens.sweeps import SweepsScreen
+
+        self.app.push_screen(SweepsScreen())
 
     def action_mark(self) -> None:
         """Draw the run together with the others that are marked, or no longer."""

@@ -1,0 +1,104 @@
+"""A table of rows to choose from, with hjkl: the row under the cursor keeps it while rows change and move."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.style import Style
+from rich.text import Text
+from textual import on
+from textual.coordinate import Coordinate
+from textual.message import Message
+from textual.widgets import DataTable
+
+from workbench.display import displayable_line
+from workbench.keys import bind
+
+WIDEST = 44
+"""Cells of a column at most."""
+
+
+class RowTable(DataTable[Text]):
+    """`show` fills it; numbers stand at the right. All text may be foreign."""
+
+    HELP_TITLE = "The table"
+    BINDINGS = [
+        bind("list.down", "j,down", "cursor_down", "Down", "The next row.", show=False),
+        bind("list.up", "k,up", "cursor_up", "Up", "The row before.", show=False),
+        bind("list.left", "h,left", "scroll_left", "Left", "Scroll to the left.", show=False),
+        bind("list.right", "l,right", "scroll_right", "Right", "Scroll to the right.", show=False),
+        bind("list.first", "g,home", "scroll_top", "First", "To the first row.", show=False),
+        bind("list.last", "G,end", "scroll_bottom", "Last", "To the last row.", show=False),
+        bind("list.open", "enter", "select_cursor", "Open", "Open the row."),
+    ]
+
+    @dataclass
+    class Opened(Message):
+        """Enter was pressed on a row, or it was clicked twice."""
+
+        key: str
+
+    @dataclass
+    class Moved(Message):
+        """The cursor stands on another row."""
+
+        key: str
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002  (the name that Textual gives it)
+        super().__init__(id=id, cell_padding=1, cursor_type="row")
+        self._shown: tuple[list[str], list[tuple[str, list[str]]]] = ([], [])
+
+    @property
+    def chosen(self) -> str | None:
+        """The key of the row under the cursor."""
+        keys = [key for key, _ in self._shown[1]]
+        at = self.cursor_coordinate.row
+        return keys[at] if 0 <= at < len(keys) else None
+
+    def show(self, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], *, first: int = 0) -> None:
+        """Show rows (key, cells). Nothing is redrawn when nothing changed; row number `first` is bold."""
+        wanted = (list(columns), [(key, list(cells)) for key, cells in rows])
+        if wanted == self._shown:
+            return
+        chosen, same = self.chosen, wanted[0] == self._shown[0]
+        left = self.scroll_x
+        self._shown = wanted
+        self.clear(columns=not same)
+        right = [_numbers([cells[place] for _, cells in wanted[1]]) for place in range(len(columns))]
+        if not same:
+            for name in columns:
+                self.add_column(Text(displayable_line(name), no_wrap=True))
+        for number, (_, cells) in enumerate(wanted[1]):
+            style = Style(bold=True) if number < first else Style()
+            self.add_row(
+                *(
+                    Text(_cut(cell), style, justify="right" if is_right else "left", no_wrap=True)
+                    for cell, is_right in zip(cells, right, strict=True)
+                )
+            )
+        keys = [key for key, _ in wanted[1]]
+        if keys:
+            self.cursor_coordinate = Coordinate(keys.index(chosen) if chosen in keys else 0, 0)
+            self.scroll_x = left
+
+    @on(DataTable.RowSelected)
+    def _selected(self, event: DataTable.RowSelected) -> None:
+        event.stop()
+        if self.chosen is not None:
+            self.post_message(self.Opened(self.chosen))
+
+    @on(DataTable.RowHighlighted)
+    def _highlighted(self, event: DataTable.RowHighlighted) -> None:
+        event.stop()
+        if self.chosen is not None:
+            self.post_message(self.Moved(self.chosen))
+
+
+def _cut(text: str) -> str:
+    shown = displayable_line(text)
+    return shown if len(shown) <= WIDEST else shown[: WIDEST - 1] + "…"
+
+
+def _numbers(cells: Sequence[str]) -> bool:
+    return all(not cell or cell[0].isdigit() or cell[0] in "-−" for cell in cells)
