@@ -10,9 +10,13 @@ import msgspec
 from stages.store import datasets
 from stages.store.errors import UserError
 from stages.store.labels import Candidate, Label, Labels, LabelSet, Prompt, Shown
+from stages.store.labels.judged import OF_LABEL
 from stages.store.labels.records import Mode
 from stages.store.labels.store import part_for
 from stages.store.records import KINDS, ChatRecord, PreferenceRecord, PromptRecord, Record
+
+SAID = ("note", "verdict", "origin")
+"""What the meta of a ranking may say of it."""
 
 MOST = 9
 """Candidates of one prompt that can be judged."""
@@ -47,7 +51,8 @@ def tasks_of(records: Iterable[Record], origin: str, first: int = 0) -> Iterator
             raise UserError("Only prompts, conversations and preferences can be judged.", "Choose such a dataset.")
         answer = record.answer if isinstance(record, PromptRecord) else None
         part = part_for(messages, record.meta)
-        yield Prompt(messages=messages, part=part, answer=answer, source=record.source, meta=record.meta), candidates
+        meta = {key: value for key, value in record.meta.items() if key not in OF_LABEL}
+        yield Prompt(messages=messages, part=part, answer=answer, source=record.source, meta=meta), candidates
 
 
 def mode_for(kind: datasets.Kind, mode: Mode | None) -> Mode:
@@ -80,13 +85,25 @@ def take_in_labels(labels: Labels, chosen: LabelSet, records: Iterable[Record], 
 
 
 def _as_label(record: PreferenceRecord, shown: Shown, annotator: str, mode: Mode, origin: str) -> Label:
-    """The ranking of a record, its completions in the order in which it names them."""
+    """The ranking of a record, its completions in the order in which it names them.
+
+    A note and a verdict that came with it are kept, and that a model gave it.
+    """
     at = {text: k for k, text in reversed(list(enumerate(record.completions)))}
     ordered = sorted(shown.completions, key=lambda one: at[one.text])
     ranks = [record.ranks[at[one.text]] for one in ordered]
     scores = None if record.scores is None else [record.scores[at[one.text]] for one in ordered]
     stood = msgspec.structs.replace(shown, completions=ordered)
-    return stood.label("pair" if mode == "pair" else "rank", annotator, ranks=ranks, scores=scores, origin=origin)
+    note, verdict, given = (said if isinstance(said := record.meta.get(key), str) else "" for key in SAID)
+    return stood.label(
+        "pair" if mode == "pair" else "rank",
+        annotator,
+        ranks=ranks,
+        scores=scores,
+        note=note,
+        verdict=verdict,
+        origin=given if given.startswith("model:") else origin,
+    )
 
 
 def _writer(record: PreferenceRecord, k: int) -> str:

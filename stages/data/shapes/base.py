@@ -30,6 +30,8 @@ class Fields:
     def __init__(self, row: Row) -> None:
         self.row = row
         self._taken: set[str] = set()
+        self._null: set[str] = set()
+        """Fields that were asked for and are null: they say nothing, in the meta neither."""
 
     def take(self, *names: str) -> Any:
         """The value of the first of these fields that is there and not null; None when none is."""
@@ -37,6 +39,7 @@ class Fields:
             if self.row.get(name) is not None:
                 self._taken.add(name)
                 return self.row[name]
+            self._null.add(name)
         return None
 
     def text(self, *names: str) -> str:
@@ -61,7 +64,8 @@ class Fields:
 
     def rest(self) -> Row:
         """What was not taken."""
-        return {name: value for name, value in self.row.items() if name not in self._taken}
+        left = {name: value for name, value in self.row.items() if name not in self._taken}
+        return {name: value for name, value in left.items() if value is not None or name not in self._null}
 
 
 class Shape(NamedTuple):

@@ -16,6 +16,10 @@ BATCH = 500
 """Labels for which prompts and completions are read at once."""
 
 
+OF_LABEL = ("set", "label", "checkpoints", "origin", "note", "verdict")
+"""What the meta of an exported ranking says of the label; the rest, and `part`, are the prompt's."""
+
+
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
     """Which labels are meant. Empty collections mean all."""
 
