@@ -14,12 +14,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
+from torch import nn
 
 from stages.data.tokenizer import TextTokenizer
 from stages.data.tokenizer_import import import_tokenizer
+from stages.models.decoder import Decoder
+from stages.models.encoder import Encoder
 from stages.models.hf import match
-from stages.models.hf_config import FORMATS, read_config, read_json
+from stages.models.hf_config import FORMATS, read_any_config, read_json
 from stages.models.peft_folder import CONFIG as ADAPTER_CONFIG
+from stages.models.t5 import T5
 from stages.models.weights import INDEX, WEIGHTS
 from stages.run import Run
 from stages.store.architecture import ModelConfig
@@ -38,6 +42,14 @@ BESIDE = ("config.json", "generation_config.json", TEMPLATE)
 """What is copied beside the weights, where it is there."""
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 GPT2_TOKENIZER = ("vocab.json", "merges.txt")
+MORE = {"BertForMaskedLM": "BertForPreTraining"}
+"""Classes with further parts than the one we use."""
+MODELS: dict[str, Callable[[ModelConfig], nn.Module]] = {
+    "decoder": Decoder,
+    "encoder": Encoder,
+    "encoder-decoder": T5,
+}
+"""What such weights fill."""
 PIECE = 16 * 2**20
 """Bytes copied at once."""
 
@@ -77,9 +89,9 @@ def inspect(folder: Path) -> Found:
     """Check a folder by its configuration and the headers of its weights. UserError for what is wrong."""
     if (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file():
         raise UserError(f"{folder} is an adapter, not a model.", "Import the model that it was trained on.")
-    config = read_config(folder)
+    config = read_any_config(folder)
     _check_architecture(read_json(folder / "config.json"), folder)
-    stored = [place for _, place in match(folder, config).values()]
+    stored = [place for _, place in match(folder, config, MODELS[config.kind]).values()]
     kinds = {place.dtype for place in stored}
     if not kinds <= DTYPES.keys():
         raise UserError(f"{folder} holds weights in {min(kinds - DTYPES.keys())}.", "Known are fp32, fp16 and bf16.")
@@ -148,7 +160,7 @@ def _check_architecture(raw: dict[str, Any], folder: Path) -> None:
     """A classifier or another head has the model's type too, and weights that a language model has no place for."""
     wanted = FORMATS[raw["model_type"]].architecture
     named = raw.get("architectures") or [wanted]
-    if not isinstance(named, list) or wanted not in named:
+    if not isinstance(named, list) or not {wanted, MORE.get(wanted)} & set(named):
         shown = str(named[0] if isinstance(named, list) else named)[:60]
         raise UserError(f"{folder} holds a {shown}, and only {wanted} can be imported of that type.")
 

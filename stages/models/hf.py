@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from stages.models.decoder import Decoder
 from stages.models.hf_config import Ids, config_json, generation_json, read_config, refuse_reward_model, write_json
-from stages.models.names import FAMILIES, Piece, is_weight, pieces
+from stages.models.names import Piece, is_weight, pieces, spellings
 from stages.models.weights import INDEX, STORED, WEIGHTS, Stored, contents, read_rows
 from stages.store.architecture import ModelConfig
 from stages.store.errors import UserError
@@ -98,24 +98,25 @@ def fill(
     return model.eval()
 
 
-def match(folder: Path, config: ModelConfig) -> dict[str, tuple[str, Stored]]:
+def match(
+    folder: Path, config: ModelConfig, build: Callable[[ModelConfig], nn.Module] = Decoder
+) -> dict[str, tuple[str, Stored]]:
     """Each published name that the model needs, with its name in the files (which may lack the prefix) and place.
 
     Reads no weights. Raises UserError when a tensor is missing, unknown, of another shape or of no known float type.
     """
     refuse_reward_model(folder)
     with torch.device("meta"):
-        return _match(folder, config, Decoder(config))
+        return _match(folder, config, build(config))
 
 
 def _match(folder: Path, config: ModelConfig, model: nn.Module) -> dict[str, tuple[str, Stored]]:
     stored = contents(folder)
-    prefix = FAMILIES[config.family].prefix
     places = _places(model, config)
     found: dict[str, tuple[str, Stored]] = {}
     missing = []
     for name, place in places.items():
-        own = next((n for n in (name, name.removeprefix(prefix)) if n in stored), None)
+        own = next((n for n in spellings(config, name) if n in stored), None)
         if own is None:
             missing.append(name)
             continue

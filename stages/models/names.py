@@ -215,6 +215,18 @@ def part_widths(config: ModelConfig, part: str) -> tuple[int, ...]:
     }.get(part, (config.width,))
 
 
+def spellings(config: ModelConfig, name: str) -> list[str]:
+    """How files may write a published name: also without the prefix, and BERT's norms as they were first called."""
+    plain = [name, name.removeprefix(FAMILIES[config.family].prefix)]
+    if config.family != "bert":
+        return plain
+    old = [
+        each.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+        for each in plain
+    ]
+    return [*plain, *old]
+
+
 def is_weight(config: ModelConfig, name: str) -> bool:
     """Whether a tensor that our decoder has no place for means that the file is of another model.
 

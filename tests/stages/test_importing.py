@@ -14,13 +14,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, BertForMaskedLM, BertForPreTraining
 
 from stages.completion import Completion, open_text_model
 from stages.data.tokenizer import save_tokenizer, train_tokenizer
+from stages.fill import Filler
 from stages.generate import Engine
 from stages.importing import Progress, import_model, inspect
 from stages.models.decoder import Decoder
+from stages.models.encoder import Encoder
 from stages.models.hf import load_model, save_weights
 from stages.models.lora import LoraConfig, add_lora, lora_parameters, save_adapter
 from stages.models.opening import open_decoder
@@ -99,6 +101,36 @@ def test_a_copy_is_the_model_tokenizer_and_template(
     assert info.parameters == sum(parameter.numel() for parameter in theirs.parameters())
     assert info.chat_template and info.source == str(source)
     verify(copy)
+
+
+@pytest.mark.parametrize("kind", [BertForMaskedLM, BertForPreTraining])
+def test_bert_is_taken_in_with_its_word_pieces(
+    kind: type[BertForMaskedLM | BertForPreTraining], tmp_path: Path, workspace: Workspace
+) -> None:
+    """As published: lower-cased WordPiece, the pooler, and norms by their first names."""
+    source = tmp_path / "source"
+    source.mkdir()
+    words = train_tokenizer(["the cat is red . the dog is green ."] * 4, "wordpiece", 200, split_digits=False)
+    save_tokenizer(words, source)
+    shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 40}
+    theirs = kind(BertConfig(vocab_size=200, max_position_embeddings=24, **shape)).eval()
+    theirs.save_pretrained(source)
+    stored = load_file(source / "model.safetensors")
+    old = {name.replace("LayerNorm.weight", "LayerNorm.gamma"): tensor for name, tensor in stored.items()}
+    assert old.keys() != stored.keys()
+    save_file(old, source / "model.safetensors", {"format": "pt"})
+    filler = Filler(take_in(workspace, source))
+    assert isinstance(filler.model, Encoder)
+    ids = torch.tensor([filler.tokenizer.encode("the cat is red .")])
+    ours = filler.model.logits(filler.model.hidden_states(ids))
+    wanted = theirs(ids)
+    with torch.no_grad():
+        assert (ours - (wanted.logits if kind is BertForMaskedLM else wanted.prediction_logits)[0]).abs().max() < 1e-4
+    assert find_model(workspace, "m").info.family == "bert"
+    assert filler.fill("the ___ is red .").blanks
+    edit(source, architectures=["BertModel"])
+    with pytest.raises(UserError, match="holds a BertModel, and only BertForMaskedLM can be imported"):
+        inspect(source)
 
 
 def test_an_imported_model_is_a_checkpoint(source: Path, workspace: Workspace) -> None:
