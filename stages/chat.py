@@ -16,14 +16,14 @@ import time
 import traceback
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 import psutil
 import pynvml
 
 from stages.devices import CPU, Device, confine_to, visible_gpus
-from stages.models.bases import checkpoint_config
+from stages.models.bases import writer_config
 from stages.store import strict
 from stages.store.chat import MAX_LINE, Done, Facts, Reply, Request, Trouble, encode
 from stages.store.checkpoints import MANIFEST, Checkpoint, verify
@@ -32,9 +32,7 @@ from stages.store.sizes import inference_memory
 from stages.store.specs.chat import Chat
 
 if TYPE_CHECKING:
-    from stages.completion import Completion, TextModel
-    from stages.dialogue import Dialogue
-    from stages.generate import Engine
+    from stages.speaking import Answering, Speaker
 
 FLUSH = 0.03
 """Seconds of text that go into one line."""
@@ -92,9 +90,7 @@ class Server:
         self._waiting: deque[Request] = deque()
         self._running: int | None = None
         self._cancelled = False
-        self._model: TextModel
-        self._engine: Engine
-        self._dialogue: Dialogue | None = None
+        self._speaker: Speaker
 
     def load(self, folder: Path, device_setting: str, threads: int | None) -> None:
         """Verify and load the checkpoint, and say that it is ready."""
@@ -103,14 +99,10 @@ class Server:
         verify(folder)
         device, precision, note = choose_place(folder, device_setting)
         confine_to(device)
-        from stages.completion import open_text_model  # torch: only now that it is known which device it may see
-        from stages.dialogue import Dialogue
-        from stages.generate import Engine
+        from stages.speaking import open_speaker  # torch: only now that it is known which device it may see
 
-        self._model = open_text_model(folder, device.kind, precision=precision, threads=threads)
-        self._engine = Engine(self._model.decoder, max_slots=1)
-        self._dialogue = Dialogue.of(folder)
-        self.say(Reply(ready=_facts(folder, self._model, "chat" if self._dialogue else "base", device, note)))
+        self._speaker = open_speaker(folder, device.kind, precision=precision, threads=threads)
+        self.say(Reply(ready=_facts(folder, self._speaker, device, note)))
 
     def serve(self) -> None:
         """Answer until nobody has asked for anything for `idle` seconds."""
@@ -144,23 +136,15 @@ class Server:
             self._refuse(request.id, UserError(f"The model could not go on: {kind}: {str(error)[:300]}."))
         finally:
             self._running = None
-            for slot in self._engine.active:
-                self._engine.cancel(slot)
+            self._speaker.stop()
 
-    def _start(self, request: Request) -> Completion:
-        from stages.completion import Completion, room_for_prompt
-
+    def _start(self, request: Request) -> Answering:
         settings = strict.parse(Chat, request.sampling, "sampling")
         if request.messages is None and request.prompt is None:
             raise UserError("The request has no prompt.")
-        if request.messages is None:
-            return Completion(self._model, self._engine, request.prompt or "", settings)
-        if self._dialogue is None:
-            raise UserError("This is a base model: it has no chat template.", "Send a prompt: the model continues it.")
-        room = room_for_prompt(self._model.context, settings)
-        return Completion(self._model, self._engine, self._dialogue.prompt(request.messages, room), settings)
+        return self._speaker.start(request, settings)
 
-    def _complete(self, completion: Completion) -> None:
+    def _complete(self, completion: Answering) -> None:
         text, sent = "", 0.0
         while completion.done is None:
             self._hear()
@@ -219,7 +203,7 @@ def choose_place(folder: Path, setting: str) -> tuple[Device, str, str]:
     A GPU is used when it has room in bf16 or fp32; otherwise the CPU, in fp32, or in bf16 when memory is short.
     Raises UserError when no place has room, or the one that was asked for has not.
     """
-    config = checkpoint_config(folder)
+    config = writer_config(folder)
     need = {name: inference_memory(config, context=CACHED, dtype=name).total for name in ("fp32", "bf16")}
     gpus = [] if setting == "cpu" else [(free_gpu_bytes(gpu), gpu) for gpu in visible_gpus()]
     if setting == "cuda" and not gpus:
@@ -250,20 +234,20 @@ def free_gpu_bytes(gpu: Device) -> int:
         return 0
 
 
-def _facts(folder: Path, model: TextModel, kind: Literal["base", "chat"], device: Device, note: str) -> Facts:
+def _facts(folder: Path, speaker: Speaker, device: Device, note: str) -> Facts:
     checkpoint = Checkpoint(folder, 0)
     lineage = checkpoint.lineage()
     return Facts(
-        kind=kind,
-        parameters=model.parameters,
-        context=model.context,
-        vocab_size=model.decoder.config.vocab_size,
+        kind=speaker.kind,
+        parameters=speaker.parameters,
+        context=speaker.config.context,
+        vocab_size=speaker.config.vocab_size,
         device=device.name,
-        precision=model.precision,
+        precision=speaker.precision,
         name=lineage.name if lineage else folder.name,
         step=lineage.step if lineage else 0,
         digest=checkpoint.digest() if (folder / MANIFEST).is_file() else "",
-        note=note,
+        note=" ".join(sentence for sentence in (note, speaker.note) if sentence),
     )
 
 

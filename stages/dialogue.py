@@ -45,7 +45,7 @@ class Dialogue:
 
         Turns are left out from the start, up to the next question. Raises UserError when not even the last fits.
         """
-        messages = [_message(turn) for turn in turns]
+        messages = [message_of(turn) for turn in turns]
         if not messages or messages[-1].role != "user":
             raise UserError("A conversation must end with the user's turn.")
         system = messages[:1] if messages[0].role == "system" else []
@@ -61,7 +61,8 @@ class Dialogue:
         )
 
 
-def _message(turn: Turn) -> Message:
+def message_of(turn: Turn) -> Message:
+    """A turn as records have it. Raises UserError for a role that there is not."""
     try:
         return msgspec.convert({"role": turn.role, "content": turn.content}, Message)
     except msgspec.ValidationError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stages.models.hf_config import read_config
+from stages.models.hf_config import read_any_config, read_config
 from stages.models.peft_folder import CONFIG, read_adapter_config
 from stages.store.architecture import ModelConfig
 from stages.store.checkpoints import MANIFEST, Checkpoint
@@ -15,6 +15,13 @@ from stages.store.hub import cached_model
 def checkpoint_config(folder: Path) -> ModelConfig:
     """The shape of a checkpoint's model, that of its base for an adapter."""
     return read_config(base_folder(folder))
+
+
+def writer_config(folder: Path) -> ModelConfig:
+    """The same of a model that writes: a decoder or a T5."""
+    base = base_folder(folder)
+    config = read_any_config(base)
+    return config if config.kind == "encoder-decoder" else read_config(base)
 
 
 def base_folder(folder: Path) -> Path:

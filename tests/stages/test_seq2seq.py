@@ -19,17 +19,21 @@ from stages.models.loss import IGNORED
 from stages.models.t5 import new_t5, prefixes_in, save_t5
 from stages.run import Run
 from stages.seq2seq import Job, prepare
+from stages.speaking import open_speaker
 from stages.store.architecture import ModelConfig
+from stages.store.chat import Done, Request, Turn
 from stages.store.checkpoints import list_checkpoints, resolve_checkpoint, write_checkpoint
 from stages.store.datasets import find_dataset
 from stages.store.errors import UserError
 from stages.store.records import ChatRecord, LabelledRecord, Message, PromptRecord, TextRecord
 from stages.store.rundir import Parent, RunDir, RunSpec, create_run
+from stages.store.specs.chat import Chat
 from stages.store.workspace import Workspace
 from tests.stages.data.chats import chat_dataset
 from tests.stages.data.labels import labelled_dataset
 from tests.stages.helpers import finish, wait_until
 from workbench import runs
+from workbench.cli import run as command
 
 TINY_T5 = ModelConfig(
     family="t5",
@@ -151,8 +155,13 @@ def test_the_loss_of_a_step_is_the_mean_over_its_tokens_however_it_is_cut(worksp
     assert again[:2] == pytest.approx(first[:2], rel=1e-4)
 
 
-def test_it_learns_to_write_the_label(workspace: Workspace) -> None:
-    run = finish(tune(workspace, "learnt", steps=150, eval_every=75, checkpoint_every=150, sample_every=150))
+@pytest.fixture(scope="module")
+def learnt(workspace: Workspace) -> RunDir:
+    return finish(tune(workspace, "learnt", steps=150, eval_every=75, checkpoint_every=150, sample_every=150))
+
+
+def test_it_learns_to_write_the_label(learnt: RunDir) -> None:
+    run = learnt
     rows = [json.loads(line) for line in run.metrics.read_bytes().splitlines()]
     assert [row["val/exact_match"] for row in rows if "val/exact_match" in row][-1] == 1.0
     folder = list_checkpoints(run)[-1].path
@@ -164,6 +173,35 @@ def test_it_learns_to_write_the_label(workspace: Workspace) -> None:
     asked = torch.tensor([[*tokenizer.encode("colours: snow"), tokenizer.eos_id]])
     written = theirs.generate(asked, max_new_tokens=16, do_sample=False)[0].tolist()
     assert tokenizer.decode(written) == "white"
+
+
+def test_chat_by_command_puts_the_prefix_before_the_text(
+    workspace: Workspace, learnt: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORKBENCH_HOME", str(workspace.root))
+    assert command(["chat", "learnt", "--once", "so so sky", "--set", "temperature=0"]) == 0
+    assert capsys.readouterr().out.strip() == "blue"
+
+
+def test_a_t5_speaks_by_chance_but_by_its_seed(learnt: RunDir) -> None:
+    speaker = open_speaker(list_checkpoints(learnt)[-1].path, "cpu")
+    assert (speaker.kind, speaker.note) == ("chat", "Texts are given the prefix 'colours: '.")
+    turns = [Turn("user", "nonsense"), Turn("assistant", "?"), Turn("user", "coal")]
+
+    def said(**settings: Any) -> tuple[str, Done]:
+        answer = speaker.start(Request(id=1, messages=turns), Chat(**settings))
+        text = ""
+        while answer.done is None:
+            text += answer.step()
+        return text, answer.done
+
+    assert said(temperature=0)[0] == "black"
+    wild = {"temperature": 50.0, "max_new_tokens": 12}
+    assert said(seed=1, **wild)[0] == said(seed=1, **wild)[0] != said(seed=2, **wild)[0]
+    text, done = said(temperature=0, stop=["ac"])
+    assert (text, done.reason) == ("bl", "stop")
+    with pytest.raises(UserError, match="user's turn"):
+        speaker.start(Request(id=1, messages=turns[:2]), Chat())
 
 
 def test_killed_and_resumed_it_ends_with_the_bits_of_a_run_in_one_go(workspace: Workspace) -> None:
