@@ -19,9 +19,9 @@ def law_lines(fit: Fit) -> list[str]:
 
 
 def check_line(point: Point, forecast: Forecast, miss: float | None) -> str:
-    """What was forecast of a run, and what came out."""
+    """What was forecast of the next size, and what came out."""
     measured = "not measured yet" if miss is None else f"measured {point.loss:.4f}, {100 * miss:+.2f} %"
-    return f"check {point.row.member.name}: forecast {told(forecast.loss)}, {measured}"
+    return f"next size: forecast {told(forecast.loss)}, {measured}"
 
 
 def told(interval: Interval) -> str:
@@ -38,4 +38,4 @@ def short(count: float) -> str:
 
 
 def _ends(interval: Interval) -> str:
-    return f"{interval.low:.2f} to {interval.high:.2f}"
+    return f"{interval.low:.2f}–{interval.high:.2f}"
