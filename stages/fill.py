@@ -57,6 +57,7 @@ def fill_text(model: Encoder, tokenizer: TextTokenizer, text: str, count: int = 
     tokens_1T = torch.tensor([ids], device=model.tokens.device)
     places_M = torch.nonzero(tokens_1T[0] == blanks.mask)[:, 0]
     logits_MV = model.logits(model.hidden_states(tokens_1T)[places_M]).float()
+    logits_MV = logits_MV[:, : len(blanks.special)]  # a model may have rows that no token stands for
     logits_MV[:, blanks.special.to(logits_MV.device)] = -torch.inf
     found = logits_MV.softmax(-1).topk(min(count, len(blanks.ordinary)))
     candidates = [
