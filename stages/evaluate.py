@@ -71,7 +71,7 @@ def run(run: Run) -> dict[str, Any]:
         records=len(records),
     )
     device = set_up_torch(run, deterministic=False).type
-    roles = sorted((role for role in run.spec.parents if role.startswith("checkpoint")), key=_number)
+    roles = checkpoint_roles(run.spec.parents)
     reference = run.checkpoint("reference") if "reference" in run.spec.parents else None
     if reference is not None and dataset.info.kind != "prompts":
         raise UserError("KL is measured on answers to prompts.", "Choose a dataset of prompts, or no reference.")
@@ -117,9 +117,7 @@ def evaluate(
 ) -> Row:
     """One checkpoint on these records, all of one kind; with a reference, how far its answers are from it."""
     model = open_text_model(folder, device, precision=settings.precision)
-    lineage = Checkpoint(folder, 0).lineage()
-    name = f"{lineage.name}@{lineage.step}" if lineage and lineage.step else folder.name
-    row = Row(checkpoint=name, step=lineage.step if lineage else 0)
+    row = row_of(folder)
     base = base_folder(folder)
     own = template_in(folder) or template_in(base)
     template = (
@@ -410,6 +408,18 @@ def _chunks(values: Sequence[T], size: int) -> Iterator[tuple[int, Sequence[T]]]
     for start in range(0, len(values), size):
         some = values[start : start + size]
         yield start + len(some), some
+
+
+def checkpoint_roles(roles: Iterable[str]) -> list[str]:
+    """The roles of the checkpoints that a run looks at, in order: checkpoint, checkpoint-2 and so on."""
+    return sorted((role for role in roles if role.startswith("checkpoint")), key=_number)
+
+
+def row_of(folder: Path) -> Row:
+    """What a checkpoint is called, with nothing measured yet."""
+    lineage = Checkpoint(folder, 0).lineage()
+    name = f"{lineage.name}@{lineage.step}" if lineage and lineage.step else folder.name
+    return Row(checkpoint=name, step=lineage.step if lineage else 0)
 
 
 def _number(role: str) -> int:
