@@ -9,10 +9,15 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from kernels.masks import additive_mask
+
+NUMPY_KEYS = 512
+"""Up to this many keys of a cache, numpy's product of many small fp32 matrices beats torch's: 32 sequences of 90 keys
+with 4 heads of width 32 take 33 against 83 us, with 4 pairs of heads of width 64 58 against 136 (Zen 4, one thread)."""
 
 
 def serves(T: int, S: int, causal: bool, window: int | None, has_bias: bool, has_lengths: bool, dropout: bool) -> bool:
@@ -61,16 +66,19 @@ def attention_decode(
     if S == 0:
         return torch.zeros_like(q)
     k3, v3 = k_cache.flatten(0, 1)[:, :S], v_cache.flatten(0, 1)[:, :S]
-    q3, alpha = q.reshape(B * G, H // G, D).transpose(1, 2), 1 / math.sqrt(D) if scale is None else scale
+    q3 = (q * (1 / math.sqrt(D) if scale is None else scale)).reshape(B * G, H // G, D)
     mask = decode_mask(ends, window, G, q.dtype, q.device)
-    # Keys stand on the left, because oneDNN would copy a transposed cache at every step.
-    if mask is None:
-        # An empty sum in place of the mask: beta = 0 ignores it.
-        scores = torch.baddbmm(q3.new_empty(1), k3, q3, beta=0, alpha=alpha)
-    else:
-        scores = torch.baddbmm(mask.transpose(1, 2), k3, q3, alpha=alpha)
-    y = torch.bmm(scores.transpose(1, 2).contiguous().softmax(-1), v3).view(B, H, D)
+    by_numpy = S <= NUMPY_KEYS and q.dtype == torch.float32 and q.device.type == "cpu" and not torch.is_grad_enabled()
+    product = _numpy_product if by_numpy else torch.bmm
+    scores = product(q3, k3.transpose(1, 2))
+    if mask is not None:
+        scores += mask
+    y = product(scores.softmax(-1), v3).view(B, H, D)
     return y if min(ends) else y.masked_fill((lengths == 0)[:, None, None], 0.0)
+
+
+def _numpy_product(a: Tensor, b: Tensor) -> Tensor:
+    return torch.from_numpy(np.matmul(a.numpy(), b.numpy()))
 
 
 @lru_cache(maxsize=4)

@@ -105,7 +105,7 @@ class Engine:
         self._decoder = InferenceDecoder(model)
         self.max_slots = max_slots
         self.max_length = min(max_length or model.config.context, model.config.context)
-        self._cache = model.new_cache(max_slots, min(self.START, self.max_length))
+        self._cache = self._decoder.new_cache(max_slots, min(self.START, self.max_length))
         self._slots: list[_Slot] = []  # the slot at index i has row i of the cache
         self._next_id = 0
 
@@ -213,7 +213,9 @@ class Engine:
         slot.length += 1
         slot.generated.append(token)
         sampling = slot.sampling
-        if token in sampling.stop_ids or any(_ends_with(slot.generated, stop) for stop in sampling.stop_sequences):
+        if token in sampling.stop_ids:
+            return "stop"
+        if sampling.stop_sequences and any(_ends_with(slot.generated, stop) for stop in sampling.stop_sequences):
             return "stop"
         return "length" if len(slot.generated) >= sampling.max_new_tokens or slot.length >= self.max_length else None
 

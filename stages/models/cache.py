@@ -5,20 +5,26 @@ Shapes: L layers, B sequences, G heads of keys and values, T tokens, D width of 
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
+
+ALIGN = 64
+"""Bytes: a vector that torch loads at once."""
 
 
 class KVCache:
     """Keys and values of the tokens seen so far. Row b holds lengths[b] tokens of one sequence.
 
     Keys and values of a layer lie in one block, so that one copy writes both. What lies beyond a row's length is
-    whatever was there before.
+    whatever was there before. The dtype is that of `like`; what is written is cast to it.
     """
 
     def __init__(self, layers: int, rows: int, heads: int, room: int, width: int, like: Tensor) -> None:
         self.lengths = torch.zeros(rows, dtype=torch.int64, device=like.device)  # (rows,)
-        self._hold(like.new_zeros(layers, 2, rows, heads, room, width))
+        self._hold(_zeros((layers, 2, rows, heads, room, width), like))
 
     def _hold(self, kv: Tensor) -> None:
         self._kv = kv
@@ -48,17 +54,18 @@ class KVCache:
 
     def append(self, layer: int, places: Tensor, kv_BGD: Tensor) -> None:
         """Write one token a row: its G keys, then its G values (B, 2 G, D)."""
-        self._layers[layer][2].index_copy_(0, places, kv_BGD.reshape(len(places), -1))
+        held = self._layers[layer][2]
+        held.index_copy_(0, places, kv_BGD.reshape(len(places), -1).to(held.dtype))
 
     def write(self, layer: int, rows: Tensor, k_BGTD: Tensor, v_BGTD: Tensor) -> None:
         """Write the first T tokens of several rows."""
         for held, new in zip(self.layer(layer), (k_BGTD, v_BGTD), strict=True):
-            held[:, :, : new.shape[2]].index_copy_(0, rows, new)
+            held[:, :, : new.shape[2]].index_copy_(0, rows, new.to(held.dtype))
 
     def grow(self, room: int) -> None:
         """Make room for longer sequences; what is there stays."""
         old = self._kv
-        new = old.new_zeros((*old.shape[:4], room, old.shape[5]))
+        new = _zeros((*old.shape[:4], room, old.shape[5]), old)
         new[:, :, :, :, : self.room] = old
         self._hold(new)
 
@@ -67,3 +74,12 @@ class KVCache:
         n = int(self.lengths[source])
         self._kv[:, :, target, :, :n] = self._kv[:, :, source, :, :n]
         self.lengths[target] = n
+
+
+def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Zeros of the dtype and on the device of `like`; on a CPU, memory is taken page by page where it is first used."""
+    if like.device.type != "cpu":
+        return like.new_zeros(shape)
+    held = np.zeros(math.prod(shape) * like.element_size() + ALIGN, np.uint8)
+    start = -held.ctypes.data % ALIGN
+    return torch.from_numpy(held[start : len(held) - ALIGN + start]).view(like.dtype).view(shape)

@@ -71,7 +71,9 @@ def test_a_model_too_large_is_not_copied(monkeypatch: pytest.MonkeyPatch) -> Non
     model = loud({}, torch.bfloat16)
     monkeypatch.setattr(inference, "MOST_COPIED", 1_000)
     assert not inference.copies(model)
-    assert torch.equal(logits_by(InferenceDecoder(model), 2), logits_by(model, 2))
+    laid_out = InferenceDecoder(model)
+    assert laid_out.blocks[0].mlp_in.packed is None
+    assert torch.allclose(logits_by(laid_out, 2), logits_by(model, 2), atol=0.06)
 
 
 @pytest.mark.parametrize("shape", [(5, 24), (2, 3, 4, 24)])
