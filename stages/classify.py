@@ -215,7 +215,7 @@ class Job:
         self.pace = Pace(self.device, self.progress.precision, flops_per_token(self.model.config))
         self.memory = MicroBatches(self.run, self.progress, self.settings.batch_size, self.settings.micro_batch)
         self.language = self.settings.lm_weight if self.model.decodes else 0.0
-        self._last_evaluation, self._right, self._nats = -1, 0, 0.0
+        self._last_evaluation, self._right, self._targets, self._nats = -1, 0, 0, 0.0
 
     def choose_micro_batch(self) -> None:
         """Try the costliest records, and tell what a step takes in memory."""
@@ -264,8 +264,8 @@ class Job:
         self.run.report(step, self.steps)
         row = {"train/loss": loss, "grad_norm": norm, "lr": lr, "tokens": float(self.progress.tokens_seen)}
         row["train/accuracy"] = self._right / max(1, self._targets)
-        if self.language:
-            row["train/lm_loss"] = self._nats
+        if self.language:  # the loss of the labels alone is what validation's can be compared with
+            row |= {"train/loss": loss - self.language * self._nats, "train/lm_loss": self._nats}
         evaluated = self.due(self.eval_every)
         if evaluated:
             row |= self.evaluate(whole=step == self.steps)

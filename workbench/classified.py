@@ -20,7 +20,7 @@ class Confusion(NamedTuple):
     times: int
 
     def __str__(self) -> str:
-        return f"{self.label} for {self.taken_for} ×{self.times:,}"
+        return f"{self.label} → {self.taken_for} ×{self.times:,}"
 
 
 def facts(found: Classified) -> dict[str, str]:
@@ -34,7 +34,7 @@ def facts(found: Classified) -> dict[str, str]:
         "macro-F1": f"{100 * found.macro_f1:.1f} % over {len(found.classes):,} classes",
         "entity F1": "" if found.entity_f1 is None else _of_entities(found),
         "loss": f"{found.loss:.4f} nats",
-        "mistaken": ", ".join(map(str, confusions(found)[:NAMED])),
+        "right → said": ", ".join(map(str, confusions(found)[:NAMED])),
     }
     return {name: value for name, value in told.items() if value}
 
@@ -57,14 +57,12 @@ def asked(example: Example) -> str:
 
 
 def answered(example: Example) -> str:
-    """What was said of an example and what is right: of words, the first that is mistaken and how many more."""
+    """What is right of an example and what was said: of words, the first that is mistaken and how many more."""
     if example.right:
-        return (
-            f"{_named(example.wanted[0])}, {100 * example.probability:.0f} % sure" if len(example.wanted) == 1 else ""
-        )
+        return _named(example.wanted[0]) if len(example.wanted) == 1 else "every word is right"
     wrong = [place for place, label in enumerate(example.wanted) if label != example.found[place]]
     first = wrong[0]
-    told = f"{_named(example.found[first])} for {_named(example.wanted[first])}"
+    told = f"{_named(example.wanted[first])} → {_named(example.found[first])}"
     if len(example.wanted) == 1:
         return told
     return f"{example.texts[first]}: {told}" + (f", and {len(wrong) - 1:,} more" if len(wrong) > 1 else "")
