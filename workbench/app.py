@@ -151,6 +151,10 @@ class WorkbenchApp(App[None], inherit_bindings=False):
             from workbench.screens.evaluate import EvaluateScreen
 
             self.push_screen(EvaluateScreen(filled))
+        elif stage == "in_context":
+            from workbench.screens.in_context import InContextScreen
+
+            self.push_screen(InContextScreen(filled))
         elif stage == "sample":
             from workbench.screens.sample import SampleScreen
 

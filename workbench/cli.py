@@ -19,6 +19,7 @@ from workbench.cli_doctor import doctor
 from workbench.cli_evaluate import evaluate
 from workbench.cli_fill import fill
 from workbench.cli_import import import_
+from workbench.cli_in_context import in_context
 from workbench.cli_inside import inside
 from workbench.cli_labels import labels
 from workbench.cli_models import models
@@ -66,6 +67,7 @@ for command in (
     runs,
     compare,
     evaluate,
+    in_context,
     sample,
     best_of,
     labels,

@@ -57,6 +57,8 @@ class Commands(Provider):
         start_run = cast("WorkbenchApp", app).start_run
         if "runs.evaluate" not in seen and "run.evaluate" not in seen:
             yield Command("checkpoints: evaluate", "Measure checkpoints on a dataset.", partial(start_run, "evaluate"))
+        about = "The share that is right with 0, 1 or more solved examples in the prompt."
+        yield Command("checkpoints: evaluate by examples in the prompt", about, partial(start_run, "in_context"))
         if not seen & {"runs.sample", "run.sample", "rank.sample"}:
             about = "Have checkpoints write completions to judge."
             yield Command("checkpoints: sample", about, partial(start_run, "sample"))

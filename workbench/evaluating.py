@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 
 from stages.store.checkpoints import list_checkpoints, resolve_checkpoint
 from stages.store.datasets import list_datasets
@@ -18,6 +19,9 @@ MEASURED = {
     "labelled": "right choices among several",
 }
 """What is measured on each kind of dataset."""
+
+TASKS = {"prompts": "right if the answer that is written is exact", "labelled": "right if its likeliest option is"}
+"""What in-context evaluation says of each kind of dataset."""
 
 LOWER = ("loss", "perplexity", "bits_per_byte")
 """Measures of which less is better."""
@@ -50,9 +54,9 @@ def name_for(checkpoint: str, dataset: str) -> str:
     return f"{stem[:40].rstrip('-._') or 'model'}-on-{dataset[:20]}".rstrip("-")
 
 
-def measurable(workspace: Workspace) -> list[str]:
-    """Names of the datasets that checkpoints can be measured on, the newest first."""
-    found = [dataset for dataset in list_datasets(workspace) if dataset.info.kind in MEASURED]
+def measurable(workspace: Workspace, kinds: Container[str] = MEASURED) -> list[str]:
+    """Names of the datasets of these kinds, on which checkpoints can be measured; the newest first."""
+    found = [dataset for dataset in list_datasets(workspace) if dataset.info.kind in kinds]
     return [dataset.name for dataset in sorted(found, key=lambda dataset: -dataset.info.created)]
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from stages.store.evaluations import Evaluation, Row
 from stages.store.lineage import Stretch
+from stages.store.statistics import Share
 from workbench.evaluating import value_of
 from workbench.picture import FAINT, Key, Picture, figure
 from workbench.plot import Curve
@@ -53,6 +54,37 @@ def picture_of(
         shown.curves += [Curve(points, role), Curve(points, role, MARKERS[role], joined=False)]
         shown.keys.append(Key(MARKERS[role], role, run, figure(points[-1][1])))
     return shown
+
+
+def few_shot_picture(found: Evaluation, measure: str, *, log: bool = False) -> Picture:
+    """The share that is right against the number of examples, a line a checkpoint; a single one with its intervals.
+
+    `measure` is a share of any number of examples: its group, if it has one, is what is plotted.
+    """
+    group = measure.partition("/")[2]
+    lines = {row.checkpoint: line for row in found.rows if (line := _by_shots(row, group))}
+    shown = Picture(f"right of {group}, %" if group else "right, %", log=log, note="against examples in the prompt")
+    for role, (checkpoint, line) in enumerate(list(lines.items())[: len(MARKERS)]):
+        if len(lines) == 1:
+            shown.curves += [
+                Curve([(k, 100 * bound) for k, bound in edge], FAINT)
+                for edge in ([(k, share.low) for k, share in line], [(k, share.high) for k, share in line])
+            ]
+        points = [(k, 100 * (share.value or 0.0)) for k, share in line]
+        shown.curves += [Curve(points, role), Curve(points, role, MARKERS[role], joined=False)]
+        shown.keys.append(Key(MARKERS[role], role, checkpoint, figure(points[-1][1])))
+    return shown
+
+
+def has_shots(found: Evaluation) -> bool:
+    """Whether some checkpoint was measured with several numbers of examples."""
+    return any(len(_by_shots(row, "")) > 1 for row in found.rows)
+
+
+def _by_shots(row: Row, group: str) -> list[tuple[float, Share]]:
+    """The shares of a group, or of all, by number of examples."""
+    named = {name.partition("-shot")[0]: share for name, share in row.shares.items() if name.partition("/")[2] == group}
+    return sorted((float(k), share) for k, share in named.items() if k.isdigit() and share.value is not None)
 
 
 def has_line(found: Evaluation, ancestries: Ancestries | None = None) -> bool:

@@ -11,7 +11,8 @@ from workbench.watch import Entry
 def in_place_of_a_curve(entry: Entry) -> str:
     """What stands where the curve would: that there is none yet, or what the run made."""
     if entry.live:
-        return "no curve yet" if entry.spec.stage in (*TRAINING, "evaluate") else "no curve here; the log tells more"
+        measures = entry.spec.stage in (*TRAINING, "evaluate", "in_context")
+        return "no curve yet" if measures else "no curve here; the log tells more"
     made = _made(entry.spec.stage, entry.state.result) if entry.status == "finished" else ""
     return made or "this run logged no curve"
 

@@ -11,14 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import assets
 from stages.data.rendering import Renderer
 from stages.data.templates import MAX_TEMPLATE
 from stages.store.errors import UserError
-from stages.store.names import nearest
 from stages.store.records import LabelledRecord, PromptRecord, Record
+from stages.store.tasks import absolute_task, shipped_tasks
 
-FOLDER = Path(assets.__file__).parent / "tasks"
 HEAD = "{% set examples = messages[:-1] %}{% set item = messages[-1] %}"
 """Goes before a template, which is rendered as one of a conversation: the examples and the question are its turns."""
 MARK = "####"
@@ -105,24 +103,18 @@ def examples_for(item: Item, pool: Sequence[Item], count: int, *, alike: str, se
     return list(found.values())[::-1]
 
 
-def shipped_tasks() -> dict[str, str]:
-    """The templates that come with the app, by name."""
-    return {path.stem: path.read_text("utf-8") for path in sorted(FOLDER.glob("*.jinja"))}
-
-
 def read_task(name: str) -> str:
     """The template of this name, or in this file; UserError otherwise."""
     known = shipped_tasks()
     if name in known:
         return known[name]
-    if not ("/" in name or name.endswith(".jinja")):
-        raise UserError(f"There is no task template {name!r}.", nearest(name, ["auto", *known]))
+    path = absolute_task(name)
     try:
-        text = Path(name).expanduser().read_text("utf-8")
+        text = Path(path).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"The task template {name} cannot be read: {error}.") from error
+        raise UserError(f"The task template {path} cannot be read: {error}.") from error
     if len(text) > MAX_TEMPLATE:
-        raise UserError(f"The task template {name} has more than {MAX_TEMPLATE:,} characters.")
+        raise UserError(f"The task template {path} has more than {MAX_TEMPLATE:,} characters.")
     return text
 
 

@@ -5,6 +5,7 @@ A wrong key, type or range becomes one line: where it stands, the key, what was 
 
 from __future__ import annotations
 
+import contextlib
 import types
 import typing
 from collections.abc import Mapping
@@ -124,10 +125,13 @@ def _read(field: Field, text: str) -> Any:
             return int(value) if field.kind == "int" and float(value).is_integer() else value
         return text
     if field.kind == "list":
-        try:
-            return msgspec.json.decode(stripped)
-        except msgspec.DecodeError:
-            return [part.strip() for part in text.split(",") if part.strip()]
+        with contextlib.suppress(msgspec.DecodeError):
+            if isinstance(value := msgspec.json.decode(stripped), list):
+                return value
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        with contextlib.suppress(msgspec.ValidationError):
+            return msgspec.convert(parts, field.type, strict=False)  # numbers, where the list is of numbers
+        return parts
     return text
 
 

@@ -12,13 +12,14 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from stages.completion import TextModel, open_text_model
-from stages.data.tasks import Item, Writer, examples_for, item_of, labels_of, read_task, shipped_tasks
+from stages.data.tasks import Item, Writer, examples_for, item_of, labels_of, read_task
 from stages.in_context import answer_in, material, option_pieces, prompts_of, solve, with_results
 from stages.store.datasets import find_dataset
 from stages.store.errors import UserError
 from stages.store.evaluations import FILE, Row, read_evaluation
 from stages.store.records import LabelledRecord, Message, PromptRecord
 from stages.store.specs.in_context import InContext
+from stages.store.tasks import shipped_tasks
 from stages.store.workspace import Workspace
 from tests.stages.helpers import build_small_world, finish, pretrain
 from tests.tiny_model import write_tiny_checkpoint
@@ -194,7 +195,8 @@ def test_a_run_keeps_each_share_and_goes_on_with_those_that_are_missing(
     half = msgspec.structs.replace(found, rows=[kept])
     (run.path / FILE).write_bytes(msgspec.json.encode(half))
     run.write_state(msgspec.structs.replace(run.state(), status="stopped"))
-    again = read_evaluation(finish(runs.start(run)))
+    runs.start(run)
+    again = read_evaluation(finish(run))
     assert [row.shares["2-shot"] for row in again.rows] == [row.shares["2-shot"] for row in found.rows]
     assert "0-shot/f0" not in again.rows[0].shares, "what was there is not measured again"
     assert again.rows[1] == found.rows[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from textual import on
 from textual.app import ComposeResult
@@ -34,6 +34,10 @@ class EvaluateScreen(LaunchScreen):
     STAGE = "evaluate"
     HEADING = "Measure checkpoints on a dataset"
     CSS_PATH = ["launch.tcss", "../widgets/form.tcss", "evaluate.tcss"]
+    KINDS: ClassVar[Mapping[str, str]] = MEASURED
+    """By kind of dataset that can be measured on: what is measured."""
+    STEM: ClassVar[str] = ""
+    """Begins the name that is suggested for a run."""
 
     def __init__(self, values: Mapping[str, Any] | None = None) -> None:
         super().__init__(values)
@@ -45,7 +49,7 @@ class EvaluateScreen(LaunchScreen):
 
     def extra_fields(self) -> list[Field]:
         workspace = self.workbench.workspace
-        datasets, models = measurable(workspace), tunable(workspace)
+        datasets, models = measurable(workspace, self.KINDS), tunable(workspace)
         dataset = str(self.given.get("dataset") or (datasets[0] if datasets else ""))
         checkpoints = str(self.given.get("checkpoints") or (models[0] if models else ""))
         self.given |= {"dataset": dataset, "checkpoints": checkpoints}
@@ -91,7 +95,11 @@ class EvaluateScreen(LaunchScreen):
         if not checkpoints or not dataset:
             return "evaluation"
         first = checkpoints.partition(",")[0].strip()
-        return unique_name(names_of_runs(self.workbench.workspace), name_for(first, dataset))
+        return unique_name(names_of_runs(self.workbench.workspace), f"{self.STEM}{name_for(first, dataset)}")
+
+    def told(self, settings: Mapping[str, Any], kind: str) -> str:
+        """What will be measured on a dataset of this kind."""
+        return self.KINDS.get(kind, f"nothing: {kind} is no measure here")
 
     def _tell(self) -> None:
         """Say how many checkpoints the form names just now, and what will be measured of them."""
@@ -110,7 +118,7 @@ class EvaluateScreen(LaunchScreen):
         several = "checkpoint" if len(names) == 1 else "checkpoints"
         count = settings.get("max_records")
         some = f"up to {count:,} records" if isinstance(count, int) else "all records"
-        what = MEASURED.get(info.kind, "nothing: preferences are no measure of a language model")
+        what = self.told(settings, info.kind)
         told.update(
             Content.assemble(
                 f"{len(names)} {several}, {some} of ", line(extra["dataset"], "bold"), f" ({info.kind}): {what}"

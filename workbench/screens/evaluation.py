@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 from textual import on
 from textual.app import ComposeResult
@@ -16,6 +17,7 @@ from stages.store.rundir import RunDir, RunSpec
 from workbench.display import content, line, shortened
 from workbench.evaluation_picture import Ancestries, has_line, is_joined, picture_of
 from workbench.keys import SCROLL_KEYS, bind
+from workbench.picture import Picture
 from workbench.screens.base import Dialog
 from workbench.screens.check import Scrolling
 from workbench.screens.run import RunScreen
@@ -63,6 +65,8 @@ class EvaluationScreen(RunScreen):
     AUTO_FOCUS = "MeasureTable"
     PANES = ("answers", "log", "settings")
     WATCH = EvaluationWatch
+    STAGE: ClassVar[str] = "evaluate"
+    """Whose form `e` opens."""
     BINDINGS = [
         bind("run.evaluate", "e", "evaluate", "Evaluate again", "Open the form with these checkpoints and settings."),
     ]
@@ -132,16 +136,15 @@ class EvaluationScreen(RunScreen):
             names = [row.checkpoint for row in rows] if len(rows) == len(folders) else folders
             dataset = entry.spec.parents.get("dataset")
             given = {"dataset": dataset.name if dataset else "", "checkpoints": ", ".join(names)}
-            self.workbench.start_run("evaluate", {**entry.spec.settings, **given})
+            self.workbench.start_run(self.STAGE, {**entry.spec.settings, **given})
 
     def show_made(self, watch: Watch) -> None:
         """Fill the table anew when another checkpoint has been measured."""
         if self.found is None or self.found is self._shown:
             return
         self._shown = found = self.found
-        title = f"{found.dataset}, {found.split}: {found.records:,} records of kind {found.kind}"
-        self.query_one("#scores").border_title = line(title)
-        self.query_one("#run-plot").display = has_line(found, self.ancestries)
+        self.query_one("#scores").border_title = self.heading(found)
+        self.query_one("#run-plot").display = self.plots(found)
         self.query_one(MeasureTable).show(found)
         self._show_checkpoint()
         self.refresh_bindings()
@@ -157,14 +160,25 @@ class EvaluationScreen(RunScreen):
         if chosen is not None and row is not None and self.found is not None:
             self.app.push_screen(AnswerScreen(self.found, row, row.answers[int(chosen)]))
 
+    def heading(self, found: Evaluation) -> Content:
+        """What stands above the table."""
+        return line(f"{found.dataset}, {found.split}: {found.records:,} records of kind {found.kind}")
+
+    def plots(self, found: Evaluation) -> bool:
+        """Whether there is something to plot."""
+        return has_line(found, self.ancestries)
+
+    def picture(self, found: Evaluation, measure: str) -> Picture:
+        """The plot of a measure."""
+        return picture_of(found, measure, self.ancestries, log=self.look.log, in_order=self._in_order)
+
     def _draw(self) -> None:
         measure = self.query_one(MeasureTable).measure
         now = (self.found and len(self.found.rows), measure, self.look.log, self._in_order)
         if self.found is None or measure is None or now == self._drawn:
             return
         self._drawn = now
-        look = {"log": self.look.log, "in_order": self._in_order}
-        self.show_picture(picture_of(self.found, measure, self.ancestries, **look))
+        self.show_picture(self.picture(self.found, measure))
 
     def _show_checkpoint(self) -> None:
         """List the answers of the checkpoint under the cursor, the wrong ones first, and its note."""

@@ -17,6 +17,10 @@ def view_of(run: RunDir) -> type[RunScreen]:
         from workbench.screens.evaluation import EvaluationScreen
 
         return EvaluationScreen
+    if stage == "in_context":
+        from workbench.screens.in_context import FewShotScreen
+
+        return FewShotScreen
     if stage in ("reward", "report"):
         from workbench.screens.reward import RewardScreen
 
