@@ -27,6 +27,7 @@ from stages.models.bases import writer_config
 from stages.store import strict
 from stages.store.chat import MAX_LINE, Done, Facts, Reply, Request, Trouble, encode
 from stages.store.checkpoints import MANIFEST, Checkpoint, verify
+from stages.store.endpoints import endpoint_in
 from stages.store.errors import UserError
 from stages.store.sizes import inference_memory
 from stages.store.specs.chat import Chat
@@ -97,6 +98,12 @@ class Server:
         if not folder.is_dir():
             raise UserError(f"There is no folder {folder}.", "Choose a checkpoint that exists.")
         verify(folder)
+        if endpoint := endpoint_in(folder):
+            from stages.remote import RemoteSpeaker
+
+            self._speaker = RemoteSpeaker(endpoint)
+            self.say(Reply(ready=_facts(folder, self._speaker, CPU._replace(name=endpoint.url), "")))
+            return
         device, precision, note = choose_place(folder, device_setting)
         confine_to(device)
         from stages.speaking import open_speaker  # torch: only now that it is known which device it may see

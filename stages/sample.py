@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,18 @@ from stages.generate import Sampling, generate
 from stages.loop import set_up_torch
 from stages.models.bases import base_folder
 from stages.run import Run
+from stages.store.chat import Turn
 from stages.store.checkpoints import Checkpoint
 from stages.store.completions import FILE, Line, read_completions
 from stages.store.datasets import Dataset
+from stages.store.endpoint_http import stream
+from stages.store.endpoints import Endpoint, endpoint_in
 from stages.store.errors import UserError
 from stages.store.files import append_line, drop_torn_line
 from stages.store.labels import Prompt
 from stages.store.labels.store import part_for
 from stages.store.records import ChatRecord, Message, PreferenceRecord, PromptRecord, Record
+from stages.store.specs.chat import Chat
 from stages.store.specs.sample import Sample
 
 
@@ -108,6 +113,9 @@ def completions(
     folder: Path, prompts: Sequence[Prompt], wanted: Sequence[tuple[int, int]], settings: Sample, device: str
 ) -> Iterator[Line]:
     """The completions `wanted`, as (prompt, k), by one checkpoint, in order."""
+    if endpoint := endpoint_in(folder):
+        yield from remote_completions(folder, endpoint, prompts, wanted, settings)
+        return
     model = open_text_model(folder, device, precision=settings.precision)
     checkpoint = Checkpoint(folder, 0)
     lineage, digest = checkpoint.lineage(), checkpoint.digest()
@@ -140,24 +148,66 @@ def completions(
                     text=model.tokenizer.decode([token for token in ids if token not in stops]).strip(),
                     checkpoint=name,
                     digest=digest,
-                    sampling={
-                        "temperature": settings.temperature,
-                        "top_k": settings.top_k,
-                        "top_p": settings.top_p,
-                        "max_new_tokens": longest,
-                        "seed": sampling.seed,
-                    },
+                    sampling=_told(settings, longest, sampling.seed),
                     ended=ended,
                 )
 
 
-def _sampling(settings: Sample, stops: tuple[int, ...], longest: int, prompt: Prompt, k: int) -> Sampling:
+def remote_completions(
+    folder: Path, endpoint: Endpoint, prompts: Sequence[Prompt], wanted: Sequence[tuple[int, int]], settings: Sample
+) -> Iterator[Line]:
+    """The same from a model at an endpoint, as many at once as there are slots."""
+
+    def ask(place_k: tuple[int, int]) -> Line:
+        place, k = place_k
+        prompt, seed = prompts[place], _seed(settings, prompts[place], k)
+        turns = [Turn(message.role, message.content) for message in prompt.messages]
+        asked = turns if endpoint.kind == "chat" else "\n\n".join(turn.content for turn in turns)
+        sampling = Chat(
+            temperature=settings.temperature,
+            top_k=settings.top_k or 0,
+            top_p=settings.top_p,
+            max_new_tokens=settings.max_new_tokens,
+        )
+        parts = list(stream(endpoint, asked, sampling, seed))
+        return Line(
+            prompt=place,
+            k=k,
+            asked=prompt,
+            text="".join(part.text for part in parts).strip(),
+            checkpoint=folder.name,
+            digest=Checkpoint(folder, 0).digest(),
+            sampling=_told(settings, settings.max_new_tokens, seed),
+            ended="length" if any(part.finished == "length" for part in parts) else "end",
+        )
+
+    with ThreadPoolExecutor(settings.slots) as pool:
+        for start in range(0, len(wanted), settings.slots):  # a group at a time, so that a stop is not kept waiting
+            yield from pool.map(ask, wanted[start : start + settings.slots])
+
+
+def _told(settings: Sample, longest: int, seed: int) -> dict[str, Any]:
+    """How a completion was drawn, as it is kept with it."""
+    return {
+        "temperature": settings.temperature,
+        "top_k": settings.top_k,
+        "top_p": settings.top_p,
+        "max_new_tokens": longest,
+        "seed": seed,
+    }
+
+
+def _seed(settings: Sample, prompt: Prompt, k: int) -> int:
     key = msgspec.json.encode([settings.seed, prompt.messages, k])
+    return int.from_bytes(hashlib.sha256(key).digest()[:4], "big") >> 1
+
+
+def _sampling(settings: Sample, stops: tuple[int, ...], longest: int, prompt: Prompt, k: int) -> Sampling:
     return Sampling(
         temperature=settings.temperature,
         top_k=settings.top_k or 0,
         top_p=settings.top_p,
-        seed=int.from_bytes(hashlib.sha256(key).digest()[:4], "big") >> 1,
+        seed=_seed(settings, prompt, k),
         max_new_tokens=longest,
         stop_ids=stops,
     )

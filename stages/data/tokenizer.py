@@ -26,6 +26,7 @@ from stages.data.vocabularies import (
     train_byte_level,
     train_wordpiece,
 )
+from stages.store.endpoints import refuse_endpoint
 from stages.store.errors import UserError
 from stages.store.files import write_atomic
 
@@ -72,6 +73,7 @@ class TextTokenizer:
 
         Raises UserError when they are missing, damaged, or name no end of text.
         """
+        refuse_endpoint(folder)
         config = _read_config(folder)
         try:
             tokenizer = Tokenizer.from_file(str(folder / FILE))

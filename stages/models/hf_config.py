@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from stages.models import config_bert, config_gpt, config_modern, config_t5
+from stages.models import config_bert, config_gpt, config_modern, config_t5, config_xl
 from stages.store.architecture import ENCODERS, ModelConfig
 from stages.store.classifiers import Head, is_classifier
+from stages.store.endpoints import refuse_endpoint
 from stages.store.errors import UserError
 
 TRANSFORMERS_VERSION = "5.23.0"
@@ -40,6 +41,7 @@ FORMATS = {
     "qwen3": Format("qwen3", "Qwen3ForCausalLM"),
     "bert": Format("bert", "BertForMaskedLM"),
     "t5": Format("t5", "T5ForConditionalGeneration"),
+    "workbench-transformer-xl": Format("transformer-xl", "TransformerXL"),
 }
 """By `model_type`."""
 
@@ -68,7 +70,7 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
-MODULES = {"gpt2": config_gpt, "gpt1": config_gpt, "bert": config_bert, "t5": config_t5}
+MODULES = {"gpt2": config_gpt, "gpt1": config_gpt, "bert": config_bert, "t5": config_t5, "transformer-xl": config_xl}
 """By family, what knows its keys; config_modern for the others."""
 
 
@@ -85,12 +87,18 @@ def read_config(folder: Path) -> ModelConfig:
             f"{folder} holds an encoder-decoder (T5), and a decoder is wanted.",
             "`workbench train seq2seq` goes on from it, `workbench chat` and `workbench fill` ask it.",
         )
+    if config.kind == "recurrent decoder":
+        raise UserError(
+            f"{folder} holds a Transformer-XL, which only pre-training and chat know.",
+            "`workbench chat` has it continue a text.",
+        )
     return config
 
 
 def read_any_config(folder: Path) -> ModelConfig:
     """The shape that a model folder's config.json describes. Raises UserError for a model that cannot be built."""
     path = folder / "config.json"
+    refuse_endpoint(folder)
     raw = read_json(path)
     refuse_foreign(raw, path)
     family = FORMATS[raw["model_type"]].family

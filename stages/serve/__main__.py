@@ -82,6 +82,7 @@ def listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
+        listening.listen()  # from here on a client that knows the address waits instead of being refused
     except (OSError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise UserError(f"Cannot listen on {host}:{port}: {reason}.", "Choose another --port or --host.") from error

@@ -18,6 +18,8 @@ from stages.store.workspace import Workspace
 
 MANIFEST = "manifest.json"
 LINEAGE = "workbench.json"
+MODEL_FILES = ("config.json", "endpoint.json")
+"""What a folder below models/ holds one of: the shape of weights, or the address of somebody else's."""
 
 
 class FileEntry(msgspec.Struct, frozen=True):
@@ -145,7 +147,7 @@ def resolve_checkpoint(workspace: Workspace, text: str) -> Checkpoint:
     cached = cached_model(text)
     if cached is not None:
         return Checkpoint(cached, 0)
-    if "/" not in text and (workspace.models / text / "config.json").is_file():
+    if "/" not in text and any((workspace.models / text / each).is_file() for each in MODEL_FILES):
         return Checkpoint(workspace.models / text, 0)
     name, _, step = text.partition("@")
     run = find_run(workspace, name)

@@ -448,6 +448,8 @@ class ChatScreen(PlaceScreen):
 
 def _described(facts: Facts) -> str:
     kind = "base model: it continues your text" if facts.kind == "base" else "chat model: it answers you"
+    if not facts.parameters:
+        return f"{kind} · at {facts.device}"
     count = facts.parameters
     size = f"{count:,}" if count < 1e5 else f"{count / 1e6:.1f} M" if count < 1e9 else f"{count / 1e9:.2f} B"
     return f"{kind} · {size} parameters · context {facts.context:,} · {facts.device} {facts.precision}"
