@@ -1,13 +1,17 @@
-"""Banking77 by small models pre-trained here, against the same models from scratch: is pre-training worth it?
+"""Small models that label: is pre-training worth it on banking77, and what do the tasks of the starter world come to?
 
-    python -m benchmarks.labels [--seeds 3] [--steps 1000] [--epochs 8] [--models decoder,encoder] [--threads 2]
+    python -m benchmarks.labels [--part banking77|world] [--models decoder,encoder] [--seeds 1] [--steps 1000]
+                                [--epochs 5] [--threads 2] [--folder FOLDER]
 
-A decoder and an encoder of half a million parameters are pre-trained on the texts of banking77's training file, and
-fine-tuned on their 77 labels; the same architecture is taught the labels from random weights. Both choose their peak
-rate by a tenth of the training file that is held out (`RATES`), and both are then judged on the 3,080 questions of the
-test file: accuracy over the seeds, and the difference with a 95 % interval by bootstrap over questions, paired.
-Needs WORKBENCH_TEST_DATA, a folder with banking77/train.csv and test.csv. Source of the data: Casanueva et al.,
-Efficient Intent Detection with Dual Sentence Encoders (arXiv 2003.04807).
+banking77: a decoder and an encoder of half a million parameters are pre-trained on the texts of the training file and
+fine-tuned on its 77 labels; the same architecture is taught the labels from random weights, as long and at whichever of
+`RATES` a held-out tenth of the training file prefers. Judged on the 3,080 questions of the test file: accuracy, and the
+difference with a 95 % interval by bootstrap over questions, paired. Needs WORKBENCH_TEST_DATA, a folder with
+banking77/train.csv and test.csv (Casanueva et al., arXiv 2003.04807).
+
+world: the same shapes, pre-trained on the starter world, learn entailment, multiple choice and entities.
+
+With --folder a measurement that was cut off goes on where it was: what has finished there is not done again.
 """
 
 from __future__ import annotations
@@ -16,9 +20,8 @@ import argparse
 import csv
 import os
 import tempfile
-import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +30,9 @@ from stages.assessment import ask
 from stages.data.labelled import read_examples
 from stages.labeller import Labeller
 from stages.store.checkpoints import list_checkpoints
+from stages.store.classifiers import read_classified
 from stages.store.datasets import find_dataset
-from stages.store.rundir import RunDir
+from stages.store.rundir import RunDir, find_run, list_runs
 from stages.store.statistics import share
 from stages.store.workspace import Workspace
 from tests.stages.helpers import finish
@@ -38,58 +42,122 @@ STAGES = {"decoder": "pretrain", "encoder": "bert"}
 TOKENIZERS = {"decoder": "bpe", "encoder": "wordpiece"}
 PRESETS = {"decoder": "tiny", "encoder": "tiny-bert"}
 SHAPE = {"layers": 2, "heads": 4, "width": 128, "context": 48}
-RATES = {"pre-trained": (1e-3, 2e-3), "from scratch": (1e-3, 2e-3)}
+RATES = {"pre-trained": (1e-3,), "from scratch": (1e-3, 2e-3)}
 """Peak rates that are tried."""
+TASKS = {"pair": "entailment", "choice": "multiple choice", "tokens": "entities"}
 RESAMPLES = 10_000
 HOUR = 3_600.0
+NEVER = 1_000_000
 
 
-def workspace_in(folder: Path, data: Path) -> Workspace:
-    """The texts to pre-train on, the labelled training and test files, and both tokenizers."""
-    workspace = Workspace(folder / "ws").ensure()
-    with (data / "train.csv").open(newline="", encoding="utf-8") as file:
-        texts = [row["text"] for row in csv.DictReader(file)]
-    (folder / "texts.md").write_text("\n\n".join(texts), "utf-8")
-    settings: dict[str, Any] = {"sources": [str(folder / "texts.md")], "split": "tail:0.02", "kind": "text"}
-    finish(runs.launch(workspace, "build", "texts", settings))
-    for name, split in (("train", "documents:0.1"), ("test", "none")):
-        settings = {"sources": [str(data / f"{name}.csv")], "split": split, "kind": "labelled", "deduplicate": False}
-        finish(runs.launch(workspace, "build", name, settings))
-    for kind in TOKENIZERS.values():
-        finish(runs.launch(workspace, "tokenizer", kind, {"type": kind, "vocab_size": 1_000}, dataset="texts"))
-    return workspace
+class Given(NamedTuple):
+    """What a measurement is asked to be."""
+
+    workspace: Workspace
+    steps: int
+    epochs: float
+    seeds: int
+    threads: int
 
 
-def pretrain(workspace: Workspace, kind: str, steps: int, threads: int) -> RunDir:
-    """A model of half a million parameters, pre-trained on the texts."""
+def once(workspace: Workspace, stage: str, name: str, settings: dict[str, Any], **parents: Any) -> RunDir:
+    """A finished run of this name, which may have been made or begun before."""
+    known = [run for run in list_runs(workspace) if (run.spec().stage, run.spec().name) == (stage, name)]
+    if not known:
+        return finish(runs.launch(workspace, stage, name, settings, **parents), seconds=HOUR)
+    run = find_run(workspace, known[0].id)
+    if not run.alive() and run.status() != "finished":
+        runs.start(run)
+    return finish(run, seconds=HOUR)
+
+
+def pretrain(given: Given, kind: str, dataset: str) -> RunDir:
+    """A model of half a million parameters, pre-trained on the texts of a dataset."""
+    vocabulary = {"type": TOKENIZERS[kind], "vocab_size": 1_000}
+    once(given.workspace, "tokenizer", f"{dataset}-{kind}", vocabulary, dataset=dataset)
     settings = {
         "preset": PRESETS[kind],
         **SHAPE,
         "batch_size": 64,
-        "steps": steps,
+        "steps": given.steps,
         "dropout": 0.1,
-        "threads": threads,
-        "eval_every": steps,
-        "checkpoint_every": steps,
-        "sample_every": 0 if kind == "decoder" else steps,
+        "threads": given.threads,
+        "eval_every": given.steps,
+        "checkpoint_every": 200,
+        "sample_every": 0,
         "device": "cpu",
     }
-    run = runs.launch(workspace, STAGES[kind], kind, settings, dataset="texts", tokenizer=TOKENIZERS[kind])
-    return finish(run, seconds=HOUR)
+    parents = {"dataset": dataset, "tokenizer": f"{dataset}-{kind}"}
+    return once(given.workspace, STAGES[kind], kind, settings, **parents)
 
 
-def teach(workspace: Workspace, name: str, kind: str, how: str, **settings: Any) -> RunDir:
+def teach(given: Given, name: str, kind: str, dataset: str, **settings: Any) -> RunDir:
     """Learn the labels, from the pre-trained model or from random weights of its shape."""
     fixed = {
-        "scratch": how == "from scratch",
         "batch_size": 64,
-        "eval_every": 141,
-        "checkpoint_every": 1_000_000,
-        "log_every": 50,
+        "epochs": given.epochs,
+        "threads": given.threads,
+        "eval_every": NEVER,
+        "checkpoint_every": 200,
+        "log_every": 20,
         "device": "cpu",
     }
-    run = runs.launch(workspace, "classify", name, {**fixed, **settings}, dataset="train", checkpoint=kind)
-    return finish(run, seconds=HOUR)
+    return once(given.workspace, "classify", name, fixed | settings, dataset=dataset, checkpoint=kind)
+
+
+def seconds(run: RunDir) -> float:
+    """How long a run took."""
+    state = run.state()
+    return (state.ended or 0.0) - (state.started or 0.0)
+
+
+def banking77(given: Given, kinds: list[str], folder: Path) -> None:
+    """Print what pre-training is worth to each kind of model."""
+    data = Path(os.environ.get("WORKBENCH_TEST_DATA", "")) / "banking77"
+    if not (data / "train.csv").is_file():
+        print("WORKBENCH_TEST_DATA names no folder with banking77: nothing measured")
+        return
+    with (data / "train.csv").open(newline="", encoding="utf-8") as file:
+        (folder / "texts.md").write_text("\n\n".join(row["text"] for row in csv.DictReader(file)), "utf-8")
+    text = {"sources": [str(folder / "texts.md")], "split": "tail:0.02", "kind": "text"}
+    once(given.workspace, "build", "texts", text)
+    for name, split in (("train", "documents:0.1"), ("test", "none")):
+        built = {"sources": [str(data / f"{name}.csv")], "split": split, "kind": "labelled", "deduplicate": False}
+        once(given.workspace, "build", name, built)
+    for kind in kinds:
+        compare(given, kind)
+
+
+def compare(given: Given, kind: str) -> None:
+    """Print what a kind of model comes to, either way."""
+    print(f"{kind}: pre-trained in {seconds(pretrain(given, kind, 'texts')):,.0f} s", flush=True)
+    found: dict[str, NDArray[np.float64]] = {}
+    for how in RATES:
+        rate = best_rate(given, kind, how) if len(RATES[how]) > 1 else RATES[how][0]
+        rows = []
+        for seed in range(given.seeds):
+            run = taught(given, kind, how, rate, seed)
+            rows.append(right(given.workspace, run))
+            told = share(int(rows[-1].sum()), len(rows[-1]))
+            print(f"  {how}, lr {rate:g}, seed {seed}: {told} in {seconds(run):,.0f} s", flush=True)
+        found[how] = np.mean(rows, axis=0)
+    apart, low, high = (100 * part for part in difference(found["pre-trained"], found["from scratch"]))
+    print(f"{kind}: pre-training is worth {apart:+.1f} points ({low:+.1f} to {high:+.1f})", flush=True)
+
+
+def taught(given: Given, kind: str, how: str, rate: float, seed: int) -> RunDir:
+    """A run that learns banking77's labels."""
+    scratch = how == "from scratch"
+    name = f"{kind}-{'scratch' if scratch else 'tuned'}-{rate:g}-{seed}"
+    return teach(given, name, kind, "train", scratch=scratch, lr=rate, seed=seed)
+
+
+def best_rate(given: Given, kind: str, how: str) -> float:
+    """The rate whose first run labels most of the held-out tenth of the training file rightly."""
+    found = {rate: taught(given, kind, how, rate, 0).state().result["val/accuracy"] for rate in RATES[how]}
+    told = ", ".join(f"{100 * value:.1f} % at {rate:g}" for rate, value in found.items())
+    print(f"  {how}: {told} of the held-out tenth", flush=True)
+    return max(found, key=found.__getitem__)
 
 
 def right(workspace: Workspace, run: RunDir) -> NDArray[np.bool_]:
@@ -107,56 +175,42 @@ def difference(one: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[fl
     return float(apart.mean()), float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
 
 
+def world(given: Given, kinds: list[str]) -> None:
+    """Print what the tasks of the starter world come to, on records that training never showed."""
+    once(given.workspace, "build", "world", {"sources": ["starter:world"], "split": "documents:0.02"})
+    once(given.workspace, "build", "labels", {"sources": ["starter:world-labelled"], "split": "documents:0.15"})
+    for kind in kinds:
+        print(f"{kind}: pre-trained in {seconds(pretrain(given, kind, 'world')):,.0f} s", flush=True)
+        for task, called in TASKS.items():
+            run = teach(given, f"{kind}-{task}", kind, "labels", task=task, lr=1e-3, batch_size=32)
+            found = read_classified(run)
+            entities = "" if found.entity_f1 is None else f", entity F1 {100 * found.entity_f1:.1f} %"
+            told = f"{found.accuracy} of {found.accuracy.of:,}, macro-F1 {100 * found.macro_f1:.1f} %{entities}"
+            print(f"  {called}: {told}, in {seconds(run):,.0f} s", flush=True)
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    options.add_argument("--seeds", type=int, default=3)
-    options.add_argument("--steps", type=int, default=1_000, help="of pre-training, 3,072 tokens each")
-    options.add_argument("--epochs", type=float, default=8.0, help="of learning the labels")
+    options.add_argument("--part", choices=("banking77", "world"), help="left out: both")
     options.add_argument("--models", default="decoder,encoder")
+    options.add_argument("--seeds", type=int, default=1)
+    options.add_argument("--steps", type=int, default=1_000, help="of pre-training, 3,072 tokens each")
+    options.add_argument("--epochs", type=float, help="of learning the labels: 5 of banking77, 20 of the world")
     options.add_argument("--threads", type=int, default=2)
     options.add_argument("--folder", help="where to work; a temporary folder if left out")
     given = options.parse_args()
-    data = Path(os.environ.get("WORKBENCH_TEST_DATA", "")) / "banking77"
-    if not (data / "train.csv").is_file():
-        print("WORKBENCH_TEST_DATA names no folder with banking77: nothing measured")
-        return
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(given.folder or temporary)
-        workspace = Workspace(folder / "ws") if (folder / "ws").is_dir() else workspace_in(folder, data)
-        for kind in given.models.split(","):
-            compare(workspace, kind, given)
-
-
-def compare(workspace: Workspace, kind: str, given: argparse.Namespace) -> None:
-    """Print what a kind of model comes to, either way."""
-    began = time.monotonic()
-    pretrain(workspace, kind, given.steps, given.threads)
-    print(f"{kind}: pre-trained in {time.monotonic() - began:,.0f} s", flush=True)
-    found: dict[str, NDArray[np.float64]] = {}
-    for how in RATES:
-        began = time.monotonic()
-        rate = best_rate(workspace, kind, how, given)
-        rows = []
-        for seed in range(given.seeds):
-            name = f"{kind}-{how.replace(' ', '-')}-{seed}"
-            run = teach(workspace, name, kind, how, lr=rate, seed=seed, epochs=given.epochs, threads=given.threads)
-            rows.append(right(workspace, run))
-            print(f"  {how}, seed {seed}: {share(int(rows[-1].sum()), len(rows[-1]))}", flush=True)
-        found[how] = np.mean(rows, axis=0)
-        print(f"  {how}: {100 * found[how].mean():.1f} % at lr {rate:g}, {time.monotonic() - began:,.0f} s", flush=True)
-    apart, low, high = (100 * part for part in difference(found["pre-trained"], found["from scratch"]))
-    print(f"{kind}: pre-training is worth {apart:+.1f} points ({low:+.1f} to {high:+.1f})", flush=True)
-
-
-def best_rate(workspace: Workspace, kind: str, how: str, given: argparse.Namespace) -> float:
-    """The rate with the best accuracy on the held-out tenth of the training file."""
-    found = {}
-    for rate in RATES[how]:
-        name = f"{kind}-{how.replace(' ', '-')}-try-{rate:g}"
-        run = teach(workspace, name, kind, how, lr=rate, seed=100, epochs=given.epochs, threads=given.threads)
-        found[rate] = run.state().result["val/accuracy"]
-        print(f"  {how}, lr {rate:g}: {100 * found[rate]:.1f} % of the held-out tenth", flush=True)
-    return max(found, key=found.__getitem__)
+        for part, epochs in (("banking77", 5.0), ("world", 20.0)):
+            if given.part not in (None, part):
+                continue
+            folder = Path(given.folder or temporary) / part
+            workspace = Workspace(folder / "ws").ensure()
+            asked = Given(workspace, given.steps, given.epochs or epochs, given.seeds, given.threads)
+            print(part, flush=True)
+            if part == "banking77":
+                banking77(asked, given.models.split(","), folder)
+            else:
+                world(asked, given.models.split(","))
 
 
 if __name__ == "__main__":
