@@ -30,6 +30,7 @@ from workbench.cli_common import (
     say_table,
 )
 from workbench.cli_evaluate import say_evaluation
+from workbench.cli_tensorboard import tensorboard
 from workbench.cli_train import say_trained
 from workbench.display import displayable
 from workbench.figures import last_figures
@@ -226,6 +227,9 @@ def delete(house: House, name: str, yes: bool) -> None:
     confirm(f"Delete the run {name!r} with {len(list_checkpoints(run))} checkpoints?", yes)
     delete_run(house.workspace, name)
     say(f"Deleted the run {name}.")
+
+
+runs.add_command(tensorboard)
 
 
 def _rows(run: RunDir) -> list[dict[str, Any]]:
