@@ -3,12 +3,13 @@
     python -m kernels.bench [--minutes 30] [--json FILE]
 
 Phases, each with its share of the time: ceilings (matrix product, copy), correctness (the self-test), the grid of
-widths and lengths forward and backward, packed documents, decoding, linear + cross-entropy, training. Contenders take
-turns in one process, three rounds, because clocks drift; a cell whose rounds differ by more than 3 % is run again while
-there is time. Work is counted as 4·B·H·T²·D operations forward, half of it when causal, and 2.5 times as much backward
-(Dao 2023); as 6·N·V·C for linear + cross-entropy, whatever is computed again. Training is that of a GPT written here
-(`kernels.bench_model`), with our kernels, in plain PyTorch and compiled, on the same data, and the loss that each
-arrives at is shown.
+widths and lengths forward and backward, packed documents, decoding, linear + cross-entropy, SwiGLU and rotary
+positions, training. Contenders take turns in one process, three rounds, because clocks drift; a cell whose rounds
+differ by more than 3 % is run again while there is time. Work is counted as 4·B·H·T²·D operations forward, half of it
+when causal, and 2.5 times as much backward (Dao 2023); as 6·N·V·C for linear + cross-entropy, whatever is computed
+again; as the bytes that one kernel each way reads and writes for SwiGLU and rotary positions. Training is that of a GPT
+written here (`kernels.bench_model`), with our kernels, in plain PyTorch and compiled, on the same data, and the loss
+that each arrives at is shown.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ SPREAD = 0.03
 L2_BYTES = 60e6
 """Inputs smaller than this are used in turns of several sets, or they would be read from the cache."""
 SHARES = {
-    "ceilings": 0.03, "correctness": 0.12, "grid": 0.5, "packed": 0.05, "decode": 0.05, "loss": 0.05, "training": 0.2,
+    "ceilings": 0.03, "correctness": 0.12, "grid": 0.5, "packed": 0.05, "decode": 0.04, "loss": 0.04,
+    "elementwise": 0.02, "training": 0.2,
 }  # fmt: skip
 """Of the time, by phase."""
 
@@ -166,6 +168,29 @@ class Bench:
             for name, function in run.items() if self.device.type == "cuda" else ():
                 self.rows.append(Row("loss", f"{case}, memory", name, peak(function, self.device), "GB"))
 
+    def elementwise(self) -> None:
+        from kernels import elementwise, triton_elementwise
+
+        N, width = self.sizes.tokens, self.sizes.heads_width
+        x = self._draw(N, 2 * width).requires_grad_()
+        heads = self._draw(1, N, width // self.sizes.widths[0], self.sizes.widths[0]).requires_grad_()
+        cos, sin = (self._draw(N, 1, self.sizes.widths[0]) for _ in range(2))
+        calls: dict[str, tuple[Tensor, int, dict[str, Callable[[Tensor], Tensor]]]] = {
+            "SwiGLU": (x, 8, {"triton": triton_elementwise.swiglu, "torch": elementwise._swiglu}),
+            "rotary": (
+                heads,
+                4,
+                {
+                    "triton": lambda h: triton_elementwise.rotary(h, cos, sin),
+                    "torch": lambda h: elementwise._rotary(h, cos, sin),
+                },
+            ),
+        }
+        for case, (leaf, units, functions) in calls.items():
+            run = {name: _both_ways(function, leaf) for name, function in functions.items()}
+            work = units * N * width * x.element_size()
+            self._cell("elementwise", f"{case} N {N} width {width} both ways", run, work, "TB/s")
+
     def training(self) -> None:
         for shape, (name, contender) in product(self.sizes.models, CONTENDERS.items()):
             if time.monotonic() > self.deadline:
@@ -281,6 +306,14 @@ def _backward(attend: Attention, sets: list[list[Tensor]], causal: bool) -> Call
             turn = cycle(graphs)
         out, leaves, upstream = next(turn)
         return torch.autograd.grad(out, leaves, upstream, retain_graph=True)
+
+    return run
+
+
+def _both_ways(function: Callable[[Tensor], Tensor], leaf: Tensor) -> Callable[[], Any]:
+    def run() -> Any:
+        out = function(leaf)
+        return torch.autograd.grad(out, leaf, out.detach())  # any upstream gradient will do
 
     return run
 

@@ -211,7 +211,7 @@ TABLE: dict[tuple[str, int], dict[str, list[Config]]] = {
     ),
     ("gfx942", 2): _table(
         forward="             128x64/4/1  128x128/8/1 128x64/8/1 128x64/8/1 128x32/8/1",
-        forward_any="         128x64/4/1  128x128/8/1 128x64/8/1 128x64/8/1 128x32/8/1",
+        forward_any="         128x64/4/1  128x64/8/1  128x64/8/1 128x64/8/1 64x32/8/1",
         backward_keys="       64x64/4/1   64x64/4/1   32x64/8/1  32x64/8/1  32x32/4/1",
         backward_keys_any="   64x64/4/1   64x64/4/1   32x64/4/1  32x64/8/1  32x32/4/1",
         backward_queries="    64x64/4/1   128x64/8/1  64x64/8/1  64x32/8/1  32x32/4/1",

@@ -3,8 +3,9 @@
     python -m kernels.selftest [bfloat16 64]           try them now, print errors and speed-ups
     python -m kernels.selftest bfloat16 --kernel linear_cross_entropy      (also: swiglu, rotary)
 
-Random shapes, forward and backward, are held against the reference in float64. The trial runs in a process of its own,
-because a kernel that reads where it must not spoils its process for good. One that fails is not used: the door says so
+Chosen shapes, then a second's worth of random ones, are held against the reference in float64, forward and backward,
+and must give the same bits twice. The trial runs in a process of its own, because a kernel that reads where it must not
+spoils its process for good. One that fails is not used: the door says so
 once and goes on with PyTorch. What was found stands in the user's cache, under the card, the driver, the versions of
 torch and Triton and the text of the kernels, so that a change of any of them asks again.
 """
@@ -13,9 +14,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import platform
+import random
 import subprocess
 import sys
 import tempfile
@@ -31,8 +34,9 @@ from torch import Tensor
 
 from kernels import configs, reference, sdpa
 
-LIMITS = {"float16": 3e-3, "bfloat16": 2.5e-2, "float32": 2e-5}
+LIMITS = {"float16": 3e-3, "bfloat16": 2.5e-2, "float32": 3e-5}
 """Largest ‖ours - truth‖ / ‖truth‖ that passes: some five times what rounding alone brings."""
+Shape = tuple[Sequence[tuple[int, ...]], dict[str, Any]]
 PATIENCE = 300.0
 """Seconds that a trial may take, most of them spent compiling."""
 USUAL = (
@@ -154,11 +158,10 @@ def _errors(device: torch.device, dtype: str, width: int) -> Iterator[float]:
     """Of attention, shape by shape."""
     from kernels import triton_backend
 
-    for shape, call in shapes(width):
+    tries = itertools.chain(shapes(width), _for_a_second(width, random.Random(0)))
+    for shape, call in tries:
         tensors = [torch.randn(size, device=device).to(getattr(torch, dtype)) for size in shape]
-        truth = _results(_function(reference, call), [x.double() for x in tensors], _on(device, call))
-        ours = _results(_function(triton_backend, call), tensors, _on(device, call))
-        yield max(_error(a, b) for a, b in zip(ours, truth, strict=True))
+        yield _compared(_function(reference, call), _function(triton_backend, call), tensors, _on(device, call))
 
 
 def _loss_errors(device: torch.device, dtype: str) -> Iterator[float]:
@@ -207,23 +210,41 @@ def _compared(
     options: dict[str, Any] | None = None,
     more: dict[str, Any] | None = None,
 ) -> float:
-    """The largest error of results and gradients. `more`: options that the reference has by default."""
+    """The largest error of results and gradients. Raises AssertionError where a second time gives other bits.
+
+    more: options that the reference has by default.
+    """
     options = options or {}
     exact = {key: x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for key, x in options.items()}
     truth = _results(right, [x.double() for x in tensors], exact)
-    found = _results(ours, tensors, options | (more or {}))
+    found, again = (_results(ours, tensors, options | (more or {})) for _ in range(2))
+    if not all(map(torch.equal, found, again)):
+        raise AssertionError("it gives other bits the second time")
     return max(_error(a, b) for a, b in zip(found, truth, strict=True))
 
 
-def shapes(width: int) -> list[tuple[Sequence[tuple[int, ...]], dict[str, Any]]]:
-    """Shapes of q, k and v, and options: even and ragged, grouped, windowed, cut short, packed, decoding."""
+def shapes(width: int) -> list[Shape]:
+    """Shapes of q, k and v, and options: even and ragged, grouped, windowed, cut short, biased, packed, decoding."""
+    # Where every score is near -100 and T % 128 = 64, cuDNN's backward has given NaN (pytorch#196678).
+    low = {"key_lengths": torch.tensor([130]), "bias": torch.full((1, 1, 1, 192), -100.0)}
     return [
+        ([(1, 2, 192, width)] * 3, low),
         ([(2, 4, 128, width), (2, 4, 128, width), (2, 4, 128, width)], {"causal": True}),
         ([(1, 4, 77, width), (1, 2, 130, width), (1, 2, 130, width)], {"causal": True, "window": 50}),
         ([(2, 2, 65, width), (2, 1, 190, width), (2, 1, 190, width)], {"key_lengths": torch.tensor([190, 67])}),
         ([(150, 4, width)] + [(150, 2, width)] * 2, {"cu_seqlens": torch.tensor([0, 3, 90, 140]), "causal": True}),
         ([(3, 4, width)] + [(3, 2, 300, width)] * 2, {"lengths": torch.tensor([1, 300, 129])}),
     ]
+
+
+def _for_a_second(width: int, dice: random.Random) -> Iterator[Shape]:
+    """Random lengths, causal or not, grouped or not, until a second is over; one at least."""
+    until = time.monotonic() + 1.0
+    for number in itertools.count():
+        if number and time.monotonic() > until:
+            return
+        B, H, T, S = dice.choice((1, 2)), dice.choice((1, 2)), dice.randint(1, 200), dice.randint(1, 200)
+        yield [(B, H, T, width), *[(B, 1, S, width)] * 2], {"causal": dice.random() < 0.5}
 
 
 def _function(backend: Any, call: dict[str, Any]) -> Callable[..., Tensor]:

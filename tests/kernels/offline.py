@@ -46,6 +46,19 @@ SINGLE = {"LSE", "DELTA", "PARTS", "PICKED", "SOFT", "HARD"}
 INTEGERS = {"KEY_LENGTHS": "*i32", "LENGTHS": "*i32", "TILES": "*i32", "TARGETS": "*i64"}
 
 
+class Assembly(NamedTuple):
+    """Patterns of a listing: a label, an instruction, the label that one jumps to, the use of local memory."""
+
+    label: str
+    instruction: str
+    jump: str
+    local: str
+
+
+NVIDIA = Assembly(r"(\.L_x_\d+):", r"\s+/\*[0-9a-f]{4,}\*/\s+(.*?);", r"\bBRA\b.*(\.L_x_\d+)", r"\b(LDL|STL)\b")
+AMD = Assembly(r"(\.LBB\d+_\d+):", r"\t([a-z].*)", r"^s_c?branch\w* (\.LBB\d+_\d+)", r"^scratch_(load|store)")
+
+
 class Facts(NamedTuple):
     """What a compiled kernel needs."""
 
@@ -125,14 +138,15 @@ def _facts(compiled: Any, arch: str) -> Facts:
     matrix = pattern.replace("\\", "") if re.search(pattern, text) else "none"
     if "cubin" not in compiled.asm:
         counts = [int(re.search(rf"\.{key}:\s+(\d+)", text)[1]) for key in ("vgpr_count", "vgpr_spill_count")]
-        return Facts(counts[0], 4 * counts[1], float(counts[1] > 0), compiled.metadata.shared, matrix)
+        in_loops = _spills_in_loops(text, AMD) if counts[1] else 0.0
+        return Facts(counts[0], 4 * counts[1], in_loops, compiled.metadata.shared, matrix)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"
         path.write_bytes(compiled.asm["cubin"])
         usage = _tool("cuobjdump", "--dump-resource-usage", path)
         found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", usage)
         spills = int(found[2]) + int(found[3])
-        in_loops = _spills_in_loops(_tool("nvdisasm", "-c", path)) if spills else 0.0
+        in_loops = _spills_in_loops(_tool("nvdisasm", "-c", path), NVIDIA) if spills else 0.0
     return Facts(int(found[1]), spills, in_loops, compiled.metadata.shared, matrix)
 
 
@@ -141,7 +155,7 @@ def _tool(name: str, *arguments: object) -> str:
     return subprocess.run([tool, *arguments], capture_output=True, text=True, check=True).stdout
 
 
-def _spills_in_loops(code: str) -> float:
+def _spills_in_loops(code: str, machine: Assembly) -> float:
     """The largest share of an innermost loop's instructions that read or write local memory.
 
     A loop ends in a jump back. So does a wait that stands behind the code, but it has a loop of its own within.
@@ -150,12 +164,12 @@ def _spills_in_loops(code: str) -> float:
     labels: dict[str, int] = {}
     loops: list[tuple[int, int]] = []
     for line in code.splitlines():
-        if label := re.match(r"(\.L_x_\d+):", line):
+        if label := re.match(machine.label, line):
             labels[label[1]] = len(local)
-        elif found := re.match(r"\s+/\*[0-9a-f]{4,}\*/\s+(.*?);", line):
-            jump = re.search(r"\bBRA\b.*(\.L_x_\d+)", found[1])
+        elif found := re.match(machine.instruction, line):
+            jump = re.search(machine.jump, found[1])
             start = labels.get(jump[1], len(local)) if jump else len(local)
             if start < len(local) and not any(first >= start for first, _ in loops):
                 loops.append((start, len(local)))
-            local.append(bool(re.search(r"\b(LDL|STL)\b", found[1])))
+            local.append(bool(re.search(machine.local, found[1])))
     return max((sum(local[start:end]) / (end - start) for start, end in loops), default=0.0)
