@@ -18,7 +18,7 @@ from torch.nn import functional
 from kernels import attention, attention_packed
 from stages.models.decoder import ACTIVATIONS, Block, document_positions
 from stages.models.hf import DTYPES, fill, save_published
-from stages.models.hf_config import Ids, config_json, read_any_config, write_json
+from stages.models.hf_config import Ids, config_json, read_any_config, refuse_reward_model, write_json
 from stages.models.loss import IGNORED, cross_entropy
 from stages.store.architecture import ENCODERS, ModelConfig
 from stages.store.errors import UserError
@@ -128,6 +128,7 @@ def load_encoder(
 
     Raises UserError for a model that is no encoder, or whose files do not agree.
     """
+    refuse_reward_model(folder)
     config = config or read_any_config(folder)
     if config.family not in ENCODERS:
         raise UserError(f"{folder} holds no encoder: it cannot fill blanks.", "`workbench train bert` makes one.")

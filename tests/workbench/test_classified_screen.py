@@ -21,6 +21,7 @@ from tests.workbench.conftest import (
     DATASET_DIGEST,
     SIZES,
     add_checkpoint,
+    add_dataset,
     add_metrics,
     add_run,
     screen_text,
@@ -33,6 +34,7 @@ from workbench.cli import run as command
 from workbench.desk_client import DeskClient
 from workbench.screens.classified import ClassifiedScreen, ExampleScreen, Matrix, matrix
 from workbench.screens.classify import ClassifyScreen
+from workbench.screens.tune import TuneScreen
 from workbench.widgets.text_field import TextField
 
 MakeApp = Callable[..., WorkbenchApp]
@@ -190,6 +192,19 @@ async def test_asking_looks_like_this(
         await snapshot(pilot, f"classify-{size[0]}x{size[1]}")
         await pilot.press("escape", "escape")
         await wait_for(pilot, lambda: isinstance(pilot.app.screen, ClassifiedScreen))
+
+
+async def test_the_form_offers_labelled_data_and_encoders(populated: Workspace, make_app: MakeApp) -> None:
+    add_dataset(populated, "questions", kind="labelled", digest="d3" * 32)
+    encoder = add_run(populated, "bert", "bert", created=CREATED + 90, last_checkpoint="step-2000")
+    add_checkpoint(encoder, 2_000)
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        pilot.app.start_run("classify")  # type: ignore[attr-defined]  # a WorkbenchApp
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, TuneScreen))
+        await wait_for(pilot, lambda: "questions" in screen_text(pilot.app))
+        screen = pilot.app.screen
+        assert isinstance(screen, TuneScreen)
+        assert screen.given["dataset"] == "questions" and screen.given["checkpoint"] == "bert"
 
 
 def test_the_figures_in_words() -> None:

@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from stages.models.decoder import Decoder, new_decoder
-from stages.models.encoder import Encoder, new_encoder
+from stages.models.encoder import Encoder, load_encoder, new_encoder
 from stages.models.heads import Classifier, load_classifier, new_classifier, read_head, save_classifier, take_pooler
 from stages.models.hf import load_model
 from stages.models.value import load_value_model
@@ -226,6 +226,9 @@ def test_what_labels_does_not_write_and_what_writes_does_not_label(tmp_path: Pat
             load_model(folder)
         with pytest.raises(UserError, match="labels"):
             load_value_model(folder)
+    save_classifier(bert(CLASSES), tmp_path, pad_id=PAD)
+    with pytest.raises(UserError, match="model that labels texts and writes none"):
+        load_encoder(tmp_path)
     saved("gpt2", tmp_path / "plain")
     with pytest.raises(UserError, match="holds no model that labels"):
         read_head(tmp_path / "plain")
