@@ -23,6 +23,8 @@ VERBS: dict[str, str] = {
     "inside.score": "stages.inside:score",
     "mask.of": "stages.data.masks:of",
     "rate.of": "stages.rate:of",
+    "retrieval.find": "stages.retrieval:find",
+    "retrieval.look": "stages.retrieval:look",
     "reward.score": "stages.rating:of",
     "scaling.fit": "stages.scaling:of",
     "source.look": "stages.data.look:look",
