@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from stages.adapting import open_whole
 from stages.assessment import Tensors, ask, figures, write_classified
-from stages.data.labelled import UNKNOWN, Batch, Examples, Writer, read_examples, survey
+from stages.data.labelled import UNKNOWN, Batch, Examples, Ints, Writer, read_examples, survey
 from stages.data.tokenizer import TextTokenizer, copy_tokenizer
 from stages.loop import (
     Pace,
@@ -326,7 +326,7 @@ class Job:
             **self.metrics,
         }
 
-    def _follow(self, records: np.ndarray[Any, np.dtype[np.int64]]) -> int:
+    def _follow(self, records: Ints) -> int:
         """Tokens of these records that follow another in their sequences."""
         train = self.data.train
         sequences = int((train.groups[records + 1] - train.groups[records]).sum())
