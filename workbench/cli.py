@@ -10,6 +10,7 @@ import click
 from stages.store.errors import UserError
 from workbench import __version__
 from workbench.cli_best_of import best_of
+from workbench.cli_bin import bin_
 from workbench.cli_chat import chat
 from workbench.cli_classify import classified, classify
 from workbench.cli_compare import compare
@@ -66,6 +67,7 @@ for command in (
     scale,
     runs,
     compare,
+    bin_,
     evaluate,
     in_context,
     sample,

@@ -160,7 +160,7 @@ def delete(house: House, name: str, yes: bool) -> None:
     find_dataset(house.workspace, name)
     confirm(f"Delete the dataset {name!r}?", yes)
     delete_dataset(house.workspace, name)
-    say(f"Deleted the dataset {name}.")
+    say(f"Deleted the dataset {name}. `workbench bin restore {name}` takes it back.")
 
 
 def _check_free(house: House, name: str | None, *, replace: bool) -> None:

@@ -139,7 +139,7 @@ def delete(house: House, name: str, yes: bool) -> None:
     find_model(house.workspace, name)
     confirm(f"Delete the model {name!r}?", yes)
     delete_model(house.workspace, name)
-    say(f"Deleted the model {name}.")
+    say(f"Deleted the model {name}. `workbench bin restore {name}` takes it back.")
 
 
 def _imported_model(house: House, name: str) -> Model:

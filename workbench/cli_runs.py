@@ -7,12 +7,14 @@ import time
 from typing import Any
 
 import click
+import msgspec
 
 from stages.store import strict
 from stages.store.checkpoints import list_checkpoints
 from stages.store.errors import UserError
 from stages.store.evaluations import FILE, read_evaluation
 from stages.store.lineage import delete_run, parents_of
+from stages.store.notes import read_notes, write_notes
 from stages.store.rollback import roll_back
 from stages.store.rundir import RunDir, RunSpec, find_run, list_runs
 from stages.store.specs import STAGES, TRAINING
@@ -41,19 +43,20 @@ POLL = 0.1
 
 
 @click.group(invoke_without_command=True)
+@click.option("--all", "every", is_flag=True, help="Archived ones too.")
 @json_option
 @click.pass_context
-def runs(ctx: click.Context, as_json: bool) -> None:
+def runs(ctx: click.Context, every: bool, as_json: bool) -> None:
     """List all runs, or act on one (RUN is a run's name or id)."""
     if ctx.invoked_subcommand is not None:
         return
-    _list(ctx.ensure_object(House), as_json)
+    _list(ctx.ensure_object(House), every, as_json)
 
 
-def _list(house: House, as_json: bool) -> None:
+def _list(house: House, every: bool, as_json: bool) -> None:
     columns = ("name", "kind", "status", "step", "total", "unit", "loss", "rate", "left", "started")
     say_table(
-        [row for run in list_runs(house.workspace) for row in _rows(run)],
+        [row for run in list_runs(house.workspace) for row in _rows(run) if every or not row.get("archived")],
         {key: key for key in columns},
         as_json=as_json,
         empty="There is no run yet. `workbench --help` shows how a first life goes.",
@@ -116,11 +119,12 @@ def _next(run: RunDir, status: str) -> str:
 
 
 @runs.command("list")
+@click.option("--all", "every", is_flag=True, help="Archived ones too.")
 @json_option
 @click.pass_context
-def list_all(ctx: click.Context, as_json: bool) -> None:
+def list_all(ctx: click.Context, every: bool, as_json: bool) -> None:
     """List all runs, as `workbench runs` alone does."""
-    _list(ctx.ensure_object(House), as_json)
+    _list(ctx.ensure_object(House), every, as_json)
 
 
 @runs.command("logs")
@@ -217,16 +221,35 @@ def set_(house: House, name: str, pair: str) -> None:
     say(f"{name} goes on with a peak learning rate of {value:g}.")
 
 
+@runs.command("note")
+@click.argument("name", metavar="RUN")
+@click.argument("text", required=False)
+@click.option("--bookmark/--no-bookmark", default=None, help="Give it a star, or take it away.")
+@click.option("--archive/--no-archive", default=None, help="Put it away from lists, or back.")
+@pass_house
+def note(house: House, name: str, text: str | None, bookmark: bool | None, archive: bool | None) -> None:
+    """Say something about a run. Without TEXT and options, print what is said."""
+    run = find_run(house.workspace, name)
+    said = read_notes(run)
+    changes = {"note": text, "bookmarked": bookmark, "archived": archive}
+    given = {key: value for key, value in changes.items() if value is not None}
+    if given:
+        said = msgspec.structs.replace(said, **given)
+        write_notes(run, said)
+    marks = [mark for mark in ("bookmarked", "archived") if getattr(said, mark)]
+    say(" · ".join([*marks, said.note or "no note"]))
+
+
 @runs.command("delete")
 @click.argument("name", metavar="RUN")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @pass_house
 def delete(house: House, name: str, yes: bool) -> None:
-    """Delete a run with its checkpoints, unless it is at work or something needs it."""
+    """Throw a run with its checkpoints into the bin, unless it is at work or something needs it."""
     run = find_run(house.workspace, name)
     confirm(f"Delete the run {name!r} with {len(list_checkpoints(run))} checkpoints?", yes)
     delete_run(house.workspace, name)
-    say(f"Deleted the run {name}.")
+    say(f"Deleted the run {name}. `workbench bin restore {name}` takes it back.")
 
 
 runs.add_command(tensorboard)
@@ -243,6 +266,7 @@ def _row(run: RunDir) -> dict[str, Any]:
     spec, state = run.spec(), run.state()
     status = run.status(state)
     running = status == "running"
+    said = read_notes(run)
     return {
         "name": spec.name,
         "kind": spec.stage,
@@ -258,6 +282,9 @@ def _row(run: RunDir) -> dict[str, Any]:
         "id": run.id,
         "created": spec.created,
         "last_checkpoint": state.last_checkpoint,
+        "note": said.note,
+        "bookmarked": said.bookmarked,
+        "archived": said.archived,
         "error": str(state.error.message) if state.error else None,
     }
 

@@ -165,7 +165,7 @@ def delete(house: House, name: str, yes: bool) -> None:
     find_tokenizer(house.workspace, name)
     confirm(f"Delete the tokenizer {name!r}?", yes)
     delete_tokenizer(house.workspace, name)
-    say(f"Deleted the tokenizer {name}.")
+    say(f"Deleted the tokenizer {name}. `workbench bin restore {name}` takes it back.")
 
 
 def _facts(house: House, name: str, dataset: str) -> Any:

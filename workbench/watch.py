@@ -7,6 +7,7 @@ from collections import deque
 from typing import Any, NamedTuple
 
 from stages.store.errors import UserError
+from stages.store.notes import NOTHING, Notes, notes_path, read_notes
 from stages.store.rundir import RunDir, RunSpec, RunState, Status, list_runs
 from stages.store.workspace import Workspace
 from workbench.curves import Curves, Track
@@ -25,6 +26,7 @@ class Entry(NamedTuple):
     spec: RunSpec
     state: RunState
     status: Status
+    notes: Notes = NOTHING
 
     @property
     def live(self) -> bool:
@@ -36,11 +38,15 @@ class Entry(NamedTuple):
         return min(1.0, self.state.step / self.state.total) if self.state.total > 0 else None
 
     def matches(self, text: str) -> bool:
-        """Whether every word of `text` is in the run's name, stage, status, group or the name of its dataset."""
+        """Whether every word of `text` is in the run's name, stage, status, group, note or the name of its dataset.
+
+        Runs that are put away match only a text with the word archived.
+        """
         spec, dataset = self.spec, self.spec.parents.get("dataset")
-        places = (spec.name, spec.stage, self.status, spec.group, dataset.name if dataset else "")
-        told = "\n".join(places).casefold()
-        return all(word in told for word in text.casefold().split())
+        said = [self.notes.note, *(name for name in ("bookmarked", "archived") if getattr(self.notes, name))]
+        places = (spec.name, spec.stage, self.status, spec.group, dataset.name if dataset else "", *said)
+        told, words = "\n".join(places).casefold(), text.casefold().split()
+        return all(word in told for word in words) and (not self.notes.archived or "archived" in words)
 
 
 class Board:
@@ -50,6 +56,7 @@ class Board:
         self._workspace = workspace
         self._specs: dict[str, RunSpec] = {}
         self._states: dict[str, tuple[tuple[int, int], RunState]] = {}
+        self._notes: dict[str, tuple[tuple[int, int], Notes]] = {}
         self._lock = threading.Lock()
 
     def look(self) -> list[Entry]:
@@ -57,7 +64,7 @@ class Board:
         with self._lock:
             runs = list_runs(self._workspace)
             present = {run.id for run in runs}
-            for cache in (self._specs, self._states):
+            for cache in (self._specs, self._states, self._notes):
                 for gone in cache.keys() - present:
                     del cache[gone]
             return [entry for run in runs if (entry := self._entry(run)) is not None]
@@ -70,9 +77,23 @@ class Board:
             known = self._states.get(run.id)
             state = known[1] if known and known[0] == stamp else run.state()
             self._states[run.id] = (stamp, state)
-            return Entry(run, spec, state, run.status(state))
+            return Entry(run, spec, state, run.status(state), self._said(run))
         except (UserError, OSError):
             return None
+
+    def _said(self, run: RunDir) -> Notes:
+        """What people say about the run. A file that cannot be read hides nothing."""
+        try:
+            status = notes_path(run).stat()
+            stamp = (status.st_mtime_ns, status.st_ino)
+            known = self._notes.get(run.id)
+            notes = known[1] if known and known[0] == stamp else read_notes(run)
+        except FileNotFoundError:
+            return NOTHING
+        except UserError as error:
+            return Notes(note=str(error))
+        self._notes[run.id] = (stamp, notes)
+        return notes
 
 
 class Watch:

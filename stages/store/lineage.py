@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from stages.store.bin import throw
 from stages.store.building import name_lock
 from stages.store.checkpoints import Checkpoint, list_checkpoints, step_of
 from stages.store.datasets import find_dataset
 from stages.store.errors import UserError
-from stages.store.files import delete_folder, disk_errors
+from stages.store.files import disk_errors
 from stages.store.models import find_model
 from stages.store.rundir import Parent, RunDir, RunSpec, find_run, list_runs
 from stages.store.specs import TRAINING
@@ -142,38 +143,41 @@ def children_of_checkpoint(workspace: Workspace, run: RunDir, checkpoint: Checkp
 
 
 def delete_dataset(workspace: Workspace, name: str) -> None:
-    """Delete a dataset with its tokens. Raises UserError naming what needs it, or when it is being built."""
+    """Throw a dataset into the bin. Raises UserError naming what needs it, or when it is being built."""
     path = find_dataset(workspace, name).path
     with _not_building(path, "dataset"):
         _refuse_if_needed(f"The dataset {name!r}", children_of_dataset(workspace, name))
-        delete_folder(path)
+        throw(workspace, path)
 
 
 def delete_tokenizer(workspace: Workspace, name: str) -> None:
-    """Delete a tokenizer. Raises UserError naming the runs that need it, or when it is being built."""
+    """Throw a tokenizer into the bin. Raises UserError naming the runs that need it, or when it is being built."""
     path = find_tokenizer(workspace, name).path
     with _not_building(path, "tokenizer"):
         _refuse_if_needed(f"The tokenizer {name!r}", children_of_tokenizer(workspace, name))
-        delete_folder(path)
+        throw(workspace, path)
 
 
 def delete_model(workspace: Workspace, name: str) -> None:
-    """Delete an imported model. Raises UserError naming the runs that need it, or when it is being imported anew."""
+    """Throw a model into the bin. Raises UserError naming the runs that need it, or when it is being imported anew."""
     path = find_model(workspace, name).path
     with _not_building(path, "model"):
         _refuse_if_needed(f"The model {name!r}", children_of_model(workspace, name))
-        delete_folder(path)
+        throw(workspace, path)
 
 
 def delete_run(workspace: Workspace, name: str) -> None:
-    """Delete a run with its checkpoints, by name or id. Raises UserError while it is at work or something needs it."""
+    """Throw a run with its checkpoints into the bin, by name or id.
+
+    Raises UserError while it is at work or something needs it.
+    """
     run = find_run(workspace, name)
     _refuse_if_needed(f"The run {name!r}", children_of_run(workspace, run))
     descriptor = run.acquire()
     try:
         if descriptor is None or _at_work_elsewhere(run):
             raise UserError(f"The run {name!r} is at work.", "Stop it first.")
-        delete_folder(run.path)
+        throw(workspace, run.path)
     finally:
         if descriptor is not None:
             os.close(descriptor)

@@ -38,6 +38,10 @@ class Workspace:
         return self.root / "groups"
 
     @property
+    def bin(self) -> Path:
+        return self.root / "bin"
+
+    @property
     def labels(self) -> Path:
         return self.root / "labels.db"
 

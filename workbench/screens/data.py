@@ -324,8 +324,9 @@ class DataScreen(PlaceScreen):
         kind, name = self.kind, self._list(self.kind).chosen
         if name is None or self._run() is not None:
             return
-        detail = "Its records and tokens are gone for good; its sources stay." if kind == "dataset" else ""
-        question = Question(f"Delete the {kind} {name}?", detail or "It is gone for good.", yes="delete it")
+        question = Question(
+            f"Delete the {kind} {name}?", "It goes into the bin, and can be taken back.", yes="delete it"
+        )
 
         def answered(yes: bool | None) -> None:
             if yes:

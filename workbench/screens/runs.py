@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import msgspec
 from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
@@ -12,6 +14,8 @@ from textual.message import Message
 from textual.timer import Timer
 from textual.widgets import Static
 
+from stages.store.errors import UserError
+from stages.store.notes import read_notes, write_notes
 from stages.store.rundir import RunState
 from workbench.curves import Track
 from workbench.display import content, line
@@ -22,6 +26,7 @@ from workbench.picture import PLAIN, Picture, Shown
 from workbench.progress import summary
 from workbench.screens.base import PlaceScreen
 from workbench.screens.plotting import PLOT_KEYS, Plotting, set_subtitle
+from workbench.screens.question import Ask
 from workbench.screens.steering import RESUMABLE, RunSteered, Steering
 from workbench.themes import MARKERS, STATUS_STYLES, STATUS_SYMBOLS
 from workbench.watch import Board, Entry
@@ -54,6 +59,10 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
         bind("runs.inside", "I", "inside", "Inside", "Token probabilities and attention.", show=False),
         bind("runs.mark", "space", "mark", "Mark", "Mark the run, or take its mark away: marked runs share the plot."),
         bind("runs.unmark", "u", "unmark", "Unmark", "Take all marks away.", show=False),
+        bind("runs.note", "N", "note", "Note", "Say something about the run; / finds it.", show=False),
+        bind("runs.bookmark", "b", "bookmark", "Bookmark", "Give the run a star, or take it away.", show=False),
+        bind("runs.archive", "A", "archive", "Archive", "Put the run away, or back; /archived shows them.", show=False),
+        bind("runs.bin", "B", "bin", "Bin", "What was deleted: take it back, or delete it for good.", show=False),
         bind("runs.sweeps", "w", "sweeps", "Sweeps", "Sweeps and scaling studies: runs started together.", show=False),
         bind("runs.filter", "slash", "filter", "Filter", "Show only runs whose name, stage, status or dataset match."),
         bind("runs.unfilter", "escape", "unfilter", "All runs", "Show all runs again.", show=False),
@@ -124,6 +133,42 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
         from workbench.screens.sweeps import SweepsScreen
 
         self.app.push_screen(SweepsScreen())
+
+    def action_note(self) -> None:
+        """Ask for a note about the run."""
+        if entry := self.run_in_view():
+
+            def answered(text: str | None) -> None:
+                if text is not None:
+                    self._say(entry, note=text.strip())
+
+            ask = Ask(f"Note on {entry.spec.name}", "Words that / will find; empty for none.", entry.notes.note, str)
+            self.app.push_screen(ask, answered)
+
+    def action_bookmark(self) -> None:
+        """Give the run a star, or take it away."""
+        if entry := self.run_in_view():
+            self._say(entry, bookmarked=not entry.notes.bookmarked)
+
+    def action_archive(self) -> None:
+        """Put the run away, or back among the others."""
+        if entry := self.run_in_view():
+            away = not entry.notes.archived
+            self._say(entry, archived=away)
+            self.notify(f"{entry.spec.name} is {'put away: /archived shows it' if away else 'among the others again'}.")
+
+    def action_bin(self) -> None:
+        """Show what was deleted."""
+        from workbench.screens.bin import BinScreen
+
+        self.app.push_screen(BinScreen(self.workbench.workspace), lambda _: self._look())
+
+    def _say(self, entry: Entry, **changes: Any) -> None:
+        try:
+            write_notes(entry.run, msgspec.structs.replace(read_notes(entry.run), **changes))
+        except UserError as error:
+            self.workbench.show_error(error)
+        self._look()
 
     def action_mark(self) -> None:
         """Draw the run together with the others that are marked, or no longer."""
@@ -216,7 +261,9 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
         self.query_one("#runs-detail").display = bool(self._entries)
         live = sum(entry.live for entry in self._entries)
         some = f"{len(entries)} of {len(self._entries)}" if len(entries) < len(self._entries) else ""
-        subtitle = " · ".join(filter(None, (some, f"{live} at work" if live else "")))
+        away = sum(entry.notes.archived for entry in self._entries)
+        parts = (some, f"{live} at work" if live else "", f"{away} archived" if away else "")
+        subtitle = " · ".join(filter(None, parts))
         set_subtitle(self.query_one("#runs-list"), subtitle)
 
     @on(CurvesRead)
@@ -334,6 +381,8 @@ def state_of(entry: Entry) -> Content:
         parts += ["\n", Content.styled("Its worker ended without a word. ", "$text-error"), *_offer()]
     elif entry.status in RESUMABLE:
         parts += ["  ", *_offer()]
+    if entry.notes.note:
+        parts += ["\n", line(entry.notes.note, "$text-muted italic")]
     return Content.assemble(*parts)
 
 

@@ -113,7 +113,7 @@ class Steering(Base):
             return
         question = Question(
             f"Delete the run {entry.spec.name}?",
-            "Its metrics, samples, log and checkpoints are gone for good. What it built stays.",
+            "It goes into the bin with its checkpoints, and can be taken back. What it built stays.",
             yes="delete it",
         )
         self.app.push_screen(question, self._if_yes(entry, self._delete, "Deleted"))

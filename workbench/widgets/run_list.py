@@ -186,7 +186,7 @@ def _row(entry: Entry, place: int | None, marking: bool) -> Row:
     return [
         (f" {mark}" if marking else "", "" if place is None else str(place)),
         (f" {STATUS_SYMBOLS[entry.status]} ", entry.status),
-        (displayable_line(entry.spec.name), ""),
+        ("★ " * entry.notes.bookmarked + displayable_line(entry.spec.name), "muted" if entry.notes.archived else ""),
         (displayable_line(entry.spec.stage), "muted"),
         (f"{_standing(entry):>{STANDING}}", entry.status if loud else "muted"),
     ]

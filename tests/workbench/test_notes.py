@@ -1,0 +1,88 @@
+"""Notes, bookmarks, the archive and the bin, in the app and by command."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from stages.store.errors import UserError
+from stages.store.notes import Notes, read_notes
+from stages.store.rundir import list_runs
+from stages.store.workspace import Workspace
+from tests.workbench.conftest import add_run, screen_text, wait_for
+from tests.workbench.test_runs_screens import open_runs
+from workbench.app import WorkbenchApp
+from workbench.cli import run as command
+from workbench.screens.bin import BinScreen
+from workbench.screens.question import Ask
+from workbench.widgets.run_list import RunList
+
+MakeApp = Callable[..., WorkbenchApp]
+
+
+@pytest.fixture
+def workspace(workspace: Workspace) -> Workspace:
+    add_run(workspace, "pretrain", "first")
+    add_run(workspace, "pretrain", "second", created=1_795_000_000.0)
+    return workspace
+
+
+async def test_a_run_is_noted_starred_put_away_and_found_again(workspace: Workspace, make_app: MakeApp) -> None:
+    run = next(run for run in list_runs(workspace) if run.spec().name == "first")
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        screen = await open_runs(pilot)
+        screen.query_one(RunList).select(run.id)
+        await pilot.press("N")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, Ask))
+        await pilot.press(*"the odd one", "enter")
+        await wait_for(pilot, lambda: "the odd one" in screen_text(pilot.app))
+        await pilot.press("b")
+        await wait_for(pilot, lambda: "★ first" in screen_text(pilot.app))
+        await pilot.press("slash", *"odd bookmarked", "enter")
+        await wait_for(pilot, lambda: "second" not in screen_text(pilot.app))
+        await pilot.press("escape")
+        screen.query_one(RunList).select(run.id)
+        await pilot.press("A")
+        await wait_for(pilot, lambda: "1 archived" in screen_text(pilot.app))
+        await wait_for(pilot, lambda: [entry.spec.name for entry in screen.query_one(RunList)._entries] == ["second"])
+        assert read_notes(run) == Notes(note="the odd one", bookmarked=True, archived=True)
+        await pilot.press("slash", *"archived", "enter")
+        await wait_for(pilot, lambda: [entry.spec.name for entry in screen.query_one(RunList)._entries] == ["first"])
+
+
+async def test_what_is_deleted_is_taken_back_from_the_bin(workspace: Workspace, make_app: MakeApp) -> None:
+    run = next(run for run in list_runs(workspace) if run.spec().name == "first")
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        screen = await open_runs(pilot)
+        screen.query_one(RunList).select(run.id)
+        await pilot.press("d")
+        await pilot.pause()
+        await pilot.press("y")
+        await wait_for(pilot, lambda: not run.path.exists())
+        await pilot.press("B")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, BinScreen) and "first" in screen_text(pilot.app))
+        await pilot.press("enter")
+        await wait_for(pilot, run.path.exists)
+        await wait_for(pilot, lambda: "The bin is empty" in screen_text(pilot.app))
+
+
+def test_the_same_by_command(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["runs", "note", "first", "the odd one", "--archive"]) == 0
+    assert capsys.readouterr().out == "archived · the odd one\n"
+    command(["runs", "--json"])
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)] == ["second"]
+    command(["runs", "list", "--all", "--json"])
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["name"]: row["note"] for row in rows} == {"first": "the odd one", "second": ""}
+    assert command(["runs", "delete", "first", "--yes"]) == 0
+    capsys.readouterr()
+    command(["bin", "--json"])
+    assert [(row["name"], row["kind"]) for row in json.loads(capsys.readouterr().out)] == [("first", "runs")]
+    assert command(["bin", "restore", "first"]) == 0
+    assert {run.spec().name for run in list_runs(workspace)} == {"first", "second"}
+    assert command(["runs", "delete", "first", "--yes"]) == 0
+    assert command(["bin", "empty", "--yes"]) == 0
+    with pytest.raises(UserError, match="in the bin"):
+        command(["bin", "restore", "first"])

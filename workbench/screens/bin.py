@@ -1,0 +1,106 @@
+"""The bin: what was deleted, to take back or to delete for good."""
+
+from __future__ import annotations
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.content import Content
+from textual.widgets import OptionList, Static
+from textual.widgets.option_list import Option
+
+from stages.store.bin import Thrown, destroy, list_bin, restore
+from stages.store.errors import UserError
+from stages.store.workspace import Workspace
+from workbench.display import content, line, shortened
+from workbench.keys import LIST_KEYS, bind
+from workbench.progress import amount
+from workbench.screens.base import Dialog
+from workbench.screens.question import Question
+
+NAME_WIDTH = 40
+
+
+class BinList(OptionList):
+    """What lies in the bin, with hjkl."""
+
+    BINDINGS = [*LIST_KEYS]
+
+
+class BinScreen(Dialog[None]):
+    """Lists the bin, the newest first."""
+
+    CSS_PATH = "bin.tcss"
+    BINDINGS = [bind("bin.destroy", "d,delete", "destroy", "For good", "Delete it for good.")]
+
+    def __init__(self, workspace: Workspace) -> None:
+        super().__init__()
+        self._workspace = workspace
+        self._thrown: list[Thrown] = []
+
+    def compose(self) -> ComposeResult:
+        with Vertical() as box:
+            box.border_title = "bin"
+            yield BinList()
+            yield Static("The bin is empty. What you delete comes here first.", classes="muted", id="empty")
+            box.border_subtitle = "enter takes back · d deletes for good · esc closes"
+
+    def on_mount(self) -> None:
+        self._look()
+
+    @on(OptionList.OptionSelected)
+    def _chosen(self, event: OptionList.OptionSelected) -> None:
+        thrown = self._thrown[event.option_index]
+        try:
+            restore(self._workspace, thrown)
+        except UserError as error:
+            self.notify(str(error), severity="error")
+        else:
+            self.notify(f"{thrown.title} is back among the {thrown.kind}.")
+        self._look()
+
+    def action_destroy(self) -> None:
+        """Delete what the cursor is on for good, after a question."""
+        at = self.query_one(BinList).highlighted
+        if at is None:
+            return
+        thrown = self._thrown[at]
+        question = Question(f"Delete {thrown.title} for good?", "It cannot be taken back.", yes="delete it")
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self._destroy(thrown)
+
+        self.app.push_screen(question, answered)
+
+    @work(thread=True, group="act")
+    def _destroy(self, thrown: Thrown) -> None:
+        try:
+            destroy(thrown)
+        except UserError as error:
+            self.app.call_from_thread(self.notify, str(error), severity="error")
+        self.app.call_from_thread(self._look)
+
+    @work(thread=True, exclusive=True, group="look")
+    def _look(self) -> None:
+        thrown = list_bin(self._workspace)
+        self.app.call_from_thread(self._show, thrown, [one.bytes() for one in thrown])
+
+    def _show(self, thrown: list[Thrown], sizes: list[int]) -> None:
+        self._thrown = thrown
+        found = self.query_one(BinList)
+        at = found.highlighted or 0
+        found.clear_options()
+        found.add_options([Option(_row(one, size)) for one, size in zip(thrown, sizes, strict=True)])
+        found.display = bool(thrown)
+        self.query_one("#empty", Static).display = not thrown
+        if thrown:
+            found.highlighted = min(at, len(thrown) - 1)
+            found.focus()
+
+
+def _row(thrown: Thrown, size: int) -> Content:
+    name = shortened(thrown.title, NAME_WIDTH)
+    when = thrown.deleted.astimezone().strftime("%d %b %H:%M")
+    note = f"{thrown.kind.removesuffix('s'):<9}  {amount(size, 'bytes'):>9}  {when}"
+    return Content.assemble(line(name), " " * max(2, NAME_WIDTH + 2 - len(name)), content(note, "$text-muted"))
