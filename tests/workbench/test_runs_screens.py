@@ -198,6 +198,15 @@ async def test_a_run_is_followed_and_a_rewind_is_shown_right(at_work: RunDir, ma
         await wait_for(pilot, lambda: not watch.samples)
 
 
+async def test_a_sample_in_which_nothing_is_to_be_seen_says_so(at_work: RunDir, make_app: MakeApp) -> None:
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        await open_run(pilot, at_work)
+        append(at_work.samples, {"step": 510, "prompt": "Say nothing.", "text": ""})
+        append(at_work.samples, {"step": 510, "prompt": "Say little.", "text": " \n"})
+        await wait_for(pilot, lambda: "Say nothing.  (nothing)" in screen_text(pilot.app))
+        await wait_for(pilot, lambda: "Say little.  (blanks only)" in screen_text(pilot.app))
+
+
 async def test_metrics_log_axis_and_smoothing_follow_their_keys(populated: Workspace, make_app: MakeApp) -> None:
     async with make_app().run_test(size=(120, 40)) as pilot:
         screen = await open_run(pilot, find(populated, "world-tiny"))

@@ -39,10 +39,16 @@ class Samples(VerticalScroll, can_focus=True):
                     Content.assemble(Content.styled("step ", "$text-muted"), content(_step(step), "bold $primary"))
                 )
             prompt, text = (str(row.get(key) or "")[:LONGEST] for key in ("prompt", "text"))
-            parts.append(Content.assemble(content(prompt, "$text-muted", tabs=4), content(text, tabs=4), "\n"))
+            written = content(text, tabs=4) if text.strip() else Content.styled(_absent(text), "$text-muted italic")
+            parts.append(Content.assemble(content(prompt, "$text-muted", tabs=4), written, "\n"))
         shown = Content("\n").join(parts) if parts else Content.styled("No samples yet.", "$text-muted")
         self.query_one("#samples-text", Static).update(shown)
 
 
 def _step(step: object) -> str:
     return f"{step:,}" if isinstance(step, int) else str(step)
+
+
+def _absent(text: str) -> str:
+    """What stands for a text in which nothing is to be seen."""
+    return "  (blanks only)" if text else "  (nothing)"
