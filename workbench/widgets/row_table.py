@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich.cells import cell_len
 from rich.style import Style
 from rich.text import Text
 from textual import on
@@ -61,14 +62,13 @@ class RowTable(DataTable[Text]):
         wanted = (list(columns), [(key, list(cells)) for key, cells in rows])
         if wanted == self._shown:
             return
-        chosen, same = self.chosen, wanted[0] == self._shown[0]
-        left = self.scroll_x
+        chosen, left = self.chosen, self.scroll_x
         self._shown = wanted
-        self.clear(columns=not same)
+        self.clear(columns=True)
         right = [_numbers([cells[place] for _, cells in wanted[1]]) for place in range(len(columns))]
-        if not same:
-            for name in columns:
-                self.add_column(Text(displayable_line(name), no_wrap=True))
+        for place, name in enumerate(columns):
+            width = max([cell_len(_cut(name)), *(cell_len(_cut(cells[place])) for _, cells in wanted[1])])
+            self.add_column(Text(_cut(name), no_wrap=True), width=width)
         for number, (_, cells) in enumerate(wanted[1]):
             style = Style(bold=True) if number < first else Style()
             self.add_row(
