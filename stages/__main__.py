@@ -14,6 +14,7 @@ from pathlib import Path
 from stages.devices import choose_device, confine_to, spare_busy_cores
 from stages.run import Run, Stopped
 from stages.store.errors import UserError
+from stages.store.notes import read_notes
 from stages.store.queue import Ticket
 from stages.store.rundir import RunDir
 from stages.store.specs import ON_DEVICE, spec_of
@@ -110,10 +111,11 @@ def wait_for_device(run: Run) -> Ticket:
     """Stand in the queue of the run's device until it is free. torch is not imported before."""
     device = choose_device(str(run.spec.settings.get("device", "auto")))
     width = int(os.environ.get("WORKBENCH_CPU_WIDTH", "1")) if device.kind == "cpu" else 1
-    ticket = Ticket(device.queue, run.dir.id, width=width)
+    ticket = Ticket(device.queue, run.dir.id, priority=priority_of(run.dir), width=width)
     run.set_status("queued", device=device.queue)
     try:
         while not ticket.ready():
+            ticket.set_priority(priority_of(run.dir))
             ahead = ticket.ahead()
             run.report(run.state.step, run.state.total, phase=waiting(run, device.name, ahead))
             if run.requests.ending:
@@ -125,6 +127,14 @@ def wait_for_device(run: Run) -> Ticket:
     confine_to(device)
     spare_busy_cores()
     return ticket
+
+
+def priority_of(run: RunDir) -> int:
+    """How urgent people say the run is; 0 where nothing that can be read is said."""
+    try:
+        return read_notes(run).priority
+    except UserError:
+        return 0
 
 
 def waiting(run: Run, device: str, ahead: list[str]) -> str:

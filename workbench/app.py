@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 STARTER_INTERVAL = 1.0
 """Seconds between looks at the run that the starter life waits for."""
+MEMORY_INTERVAL = 10.0
+"""Seconds between looks at how much memory is left."""
 QUIT_AGAIN = 2.0
 """Seconds within which a second ctrl+c quits."""
 
@@ -56,6 +58,7 @@ class WorkbenchApp(App[None], inherit_bindings=False):
         bind("app.runs", "R", "go('runs')", "Runs", "All runs, live.", show=False),
         bind("app.rank", "K", "go('rank')", "Rank", "Judge completions.", show=False),
         bind("app.chat", "C", "go('chat')", "Chat", "Talk to a checkpoint.", show=False),
+        bind("app.machine", "M", "machine", "Machine", "CPU, memory, GPUs, and who holds them.", show=False),
         bind("app.help", "question_mark,f1", "help", "Keys", "The keys of where you are."),
         bind("app.palette", "ctrl+p", "command_palette", "Palette", "Everything the keys can do, by name."),
         bind("app.quit", "q", "detach", "Quit", "Close the app. Runs go on."),
@@ -71,6 +74,7 @@ class WorkbenchApp(App[None], inherit_bindings=False):
         self.failure: UserError | None = None
         """What to say after a mistake of ours ended the app."""
         self._chat_opened = False
+        self._scarce = ""
         self._starter: StarterLife | None = None
         self._desk: DeskClient | None = None
         modes: dict[str, Callable[[], Screen[Any]]] = {
@@ -100,6 +104,7 @@ class WorkbenchApp(App[None], inherit_bindings=False):
     def on_mount(self) -> None:
         if self.settings.keys:
             self._check_keymap()
+        self.set_interval(MEMORY_INTERVAL, self._watch_memory)
 
     async def on_unmount(self) -> None:
         if self._desk is not None:
@@ -218,6 +223,14 @@ class WorkbenchApp(App[None], inherit_bindings=False):
             self._interrupted = time.monotonic()
             self.notify("Press ctrl+c again, or q, to close the app. Runs go on.")
 
+    def action_machine(self) -> None:
+        """Show what the machine is doing."""
+        from workbench.screens.base import PlaceScreen
+        from workbench.screens.machine import MachineScreen
+
+        if isinstance(self.screen, PlaceScreen) and not isinstance(self.screen, MachineScreen):
+            self.push_screen(MachineScreen())
+
     def action_help(self) -> None:
         """Show the keys of where one is."""
         from workbench.screens.help import HelpScreen
@@ -242,6 +255,20 @@ class WorkbenchApp(App[None], inherit_bindings=False):
         else:
             title = f"The starter life halted at {step.title}."
             self.call_from_thread(self._end_starter, title, f"{step.detail}. On Home, s tries again.", "warning")
+
+    def _watch_memory(self) -> None:
+        if not any(worker.group == "memory" and worker.is_running for worker in self.workers):
+            self._look_at_memory()
+
+    @work(thread=True, group="memory")
+    def _look_at_memory(self) -> None:
+        """Warn once before memory runs out, and again only after there was enough."""
+        from workbench.machine import scarcity
+
+        told, self._scarce = self._scarce, scarcity()
+        if self._scarce and not told:
+            hint = "M shows which run holds what. A run that is paused gives its memory back."
+            self.call_from_thread(self.notify, hint, title=self._scarce, severity="warning", timeout=20)
 
     def _end_starter(self, title: str, message: str, severity: SeverityLevel) -> None:
         self._starter = None

@@ -226,17 +226,21 @@ def set_(house: House, name: str, pair: str) -> None:
 @click.argument("text", required=False)
 @click.option("--bookmark/--no-bookmark", default=None, help="Give it a star, or take it away.")
 @click.option("--archive/--no-archive", default=None, help="Put it away from lists, or back.")
+@click.option("--priority", type=click.IntRange(-9, 9), help="Its place in the queue: the higher comes first.")
 @pass_house
-def note(house: House, name: str, text: str | None, bookmark: bool | None, archive: bool | None) -> None:
+def note(
+    house: House, name: str, text: str | None, bookmark: bool | None, archive: bool | None, priority: int | None
+) -> None:
     """Say something about a run. Without TEXT and options, print what is said."""
     run = find_run(house.workspace, name)
     said = read_notes(run)
-    changes = {"note": text, "bookmarked": bookmark, "archived": archive}
+    changes = {"note": text, "bookmarked": bookmark, "archived": archive, "priority": priority}
     given = {key: value for key, value in changes.items() if value is not None}
     if given:
         said = msgspec.structs.replace(said, **given)
         write_notes(run, said)
     marks = [mark for mark in ("bookmarked", "archived") if getattr(said, mark)]
+    marks += [f"priority {said.priority:+}"] if said.priority else []
     say(" · ".join([*marks, said.note or "no note"]))
 
 

@@ -1,11 +1,12 @@
-"""What people say about a run: a note, a bookmark, and whether it is put away. notes.json in the run's folder.
+"""What people say about a run: a note, a bookmark, whether it is put away, how urgent it is. notes.json in its folder.
 
-Only the app and the command line write it; the worker never looks at it.
+Only the app and the command line write it. A worker looks at how urgent its run is while it waits for a device.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -16,6 +17,8 @@ from stages.store.rundir import RunDir
 FILE = "notes.json"
 LONGEST = 10_000
 """Characters of a note."""
+LARGEST = 9
+"""Priorities lie between this and its negative."""
 
 
 class Notes(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
@@ -25,6 +28,8 @@ class Notes(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
     bookmarked: bool = False
     archived: bool = False
     """Out of sight in lists, and otherwise as before."""
+    priority: Annotated[int, msgspec.Meta(ge=-LARGEST, le=LARGEST)] = 0
+    """Its place in the queue of a device: the higher comes first."""
 
 
 NOTHING = Notes()

@@ -27,7 +27,7 @@ class Ticket:
         self.folder = state_folder() / "queue" / _safe(device)
         self.width = width
         self._place: int | None = None
-        name = f"{50 - priority:03d}-{time.time_ns():020d}-{os.getpid()}-{_safe(run_id)}"
+        name = f"{_rank(priority)}-{time.time_ns():020d}-{os.getpid()}-{_safe(run_id)}"
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             # Locked under a temporary name first: a ticket that is visible is held.
@@ -47,6 +47,13 @@ class Ticket:
             self._place = next((place for place in places if place is not None), None)
         return self._place is not None
 
+    def set_priority(self, priority: int) -> None:
+        """Stand where this priority stands; among equals the order of arrival stays."""
+        path = self.folder / f"{_rank(priority)}-{self.path.name.split('-', 1)[1]}"
+        if path != self.path:
+            self.path.rename(path)
+            self.path = path
+
     def release(self) -> None:
         """Give the place up. May be called twice."""
         self.path.unlink(missing_ok=True)
@@ -54,6 +61,10 @@ class Ticket:
             if descriptor is not None:
                 os.close(descriptor)
         self._place = self._descriptor = None
+
+
+def _rank(priority: int) -> str:
+    return f"{50 - priority:03d}"
 
 
 def waiting(device: str) -> list[str]:

@@ -1,0 +1,174 @@
+"""What this machine is doing: cores, memory, disk and GPUs, and what each run holds of them. For a thread; no torch."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import psutil
+
+from stages.store.queue import waiting
+from stages.store.workspace import Workspace
+from workbench.watch import Board, Entry
+
+SCARCE = 0.05
+"""Share of memory below which what is free is soon not enough."""
+SCARCE_BYTES = 10**9
+"""The same in bytes, on machines whose twentieth is more than anybody needs."""
+
+
+class Gpu(NamedTuple):
+    """One GPU by its driver's account; None where the driver does not say."""
+
+    name: str
+    uuid: str
+    used: int
+    total: int
+    utilisation: float | None
+    """Share of the last second in which a kernel ran."""
+    temperature: int | None
+    """Degrees Celsius."""
+    watts: float | None
+    limit: float | None
+    """Watts that it may draw."""
+
+
+class Holder(NamedTuple):
+    """A run at work or waiting, and what its processes hold."""
+
+    entry: Entry
+    cores: float
+    memory: int
+    gpu_memory: int
+    place: int
+    """How many runs are before it in its queue."""
+
+
+class Reading(NamedTuple):
+    """One look at the machine."""
+
+    cpu: float
+    """Share of all cores in use since the look before."""
+    cores: int
+    memory_used: int
+    memory_total: int
+    disk_free: int
+    disk_total: int
+    gpus: list[Gpu]
+    holders: list[Holder]
+
+    def scarce(self) -> str:
+        """A sentence about memory that is about to run out; empty when there is enough."""
+        return _scarcity(self.memory_total - self.memory_used, self.memory_total, self.gpus)
+
+
+class Machine:
+    """Looks at the machine again and again. Shares of time are since the look before, so the first are 0."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._board = Board(workspace)
+        self._processes: dict[int, psutil.Process] = {}
+        psutil.cpu_percent()
+
+    def look(self) -> Reading:
+        """How things stand now."""
+        memory = psutil.virtual_memory()
+        existing = next(folder for folder in (self._workspace.root, *self._workspace.root.parents) if folder.exists())
+        disk = psutil.disk_usage(str(existing))
+        gpus, by_process = read_gpus()
+        live = [entry for entry in self._board.look() if entry.live]
+        return Reading(
+            cpu=psutil.cpu_percent() / 100,
+            cores=psutil.cpu_count() or 1,
+            memory_used=memory.total - memory.available,
+            memory_total=memory.total,
+            disk_free=disk.free,
+            disk_total=disk.total,
+            gpus=gpus,
+            holders=sorted((self._holder(entry, by_process) for entry in live), key=lambda one: one.place),
+        )
+
+    def _holder(self, entry: Entry, by_process: dict[int, int]) -> Holder:
+        cores = memory = gpu_memory = 0.0
+        for process in self._family(entry.state.pid):
+            try:
+                cores += process.cpu_percent() / 100
+                memory += process.memory_info().rss
+            except psutil.Error:
+                continue
+            gpu_memory += by_process.get(process.pid, 0)
+        queue = waiting(entry.state.device) if entry.state.device else []
+        place = queue.index(entry.run.id) if entry.run.id in queue else 0
+        return Holder(entry, cores, int(memory), int(gpu_memory), place)
+
+    def _family(self, pid: int | None) -> list[psutil.Process]:
+        """A worker and its children. The same objects each time: they remember the CPU time of the look before."""
+        if pid is None:
+            return []
+        try:
+            worker = self._processes.setdefault(pid, psutil.Process(pid))
+            children = worker.children(recursive=True)
+        except psutil.Error:
+            self._processes.pop(pid, None)
+            return []
+        return [worker, *(self._processes.setdefault(child.pid, child) for child in children)]
+
+
+def scarcity() -> str:
+    """The sentence of `Reading.scarce`, by a look at memory alone."""
+    memory = psutil.virtual_memory()
+    return _scarcity(memory.available, memory.total, read_gpus()[0])
+
+
+def _scarcity(free: int, total: int, gpus: list[Gpu]) -> str:
+    places = [
+        ("Memory", free, total),
+        *((f"The memory of {gpu.name}", gpu.total - gpu.used, gpu.total) for gpu in gpus),
+    ]
+    for name, left, whole in places:
+        if left < min(SCARCE * whole, SCARCE_BYTES):
+            return f"{name} is nearly full: {left / 1e9:.1f} of {whole / 1e9:.0f} GB are free."
+    return ""
+
+
+def read_gpus() -> tuple[list[Gpu], dict[int, int]]:
+    """The NVIDIA GPUs, and the bytes of GPU memory by process; both empty where there is no driver."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return [], {}
+    by_process: dict[int, int] = {}
+    gpus = []
+    for index in range(pynvml.nvmlDeviceGetCount()):
+        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+        utilisation = _asked(pynvml.nvmlDeviceGetUtilizationRates, handle)
+        watts = _asked(pynvml.nvmlDeviceGetPowerUsage, handle)
+        limit = _asked(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle)
+        gpus.append(
+            Gpu(
+                name=str(pynvml.nvmlDeviceGetName(handle)),
+                uuid=str(pynvml.nvmlDeviceGetUUID(handle)),
+                used=int(memory.used),
+                total=int(memory.total),
+                utilisation=utilisation.gpu / 100 if utilisation else None,
+                temperature=_asked(pynvml.nvmlDeviceGetTemperature, handle, pynvml.NVML_TEMPERATURE_GPU),
+                watts=watts / 1e3 if watts is not None else None,
+                limit=limit / 1e3 if limit is not None else None,
+            )
+        )
+        for process in _asked(pynvml.nvmlDeviceGetComputeRunningProcesses, handle) or []:
+            by_process[process.pid] = by_process.get(process.pid, 0) + int(process.usedGpuMemory or 0)
+    return gpus, by_process
+
+
+def _asked(question: Any, *arguments: Any) -> Any:
+    """What the driver answers; None where it does not serve the question."""
+    import pynvml
+
+    try:
+        return question(*arguments)
+    except pynvml.NVMLError:
+        return None

@@ -1,0 +1,195 @@
+"""The machine: what is in use, which run holds it, and who waits for what.
+
+╭ CPU ───────────────────╮╭ memory ────────────────╮
+│ 87 % of 16 cores       ││ 18.1 of 64.0 GB        │
+│ ▁▂▅▇▇▇▆▇▇▇             ││ ▃▃▃▄▄▄▄▄▄▄             │
+╰────────────────────────╯╰────────────────────────╯
+╭ NVIDIA H100 ───────────────────────── 61 °C 402 W ╮
+│ 97 % · 41.2 of 80.0 GB                            │
+╰───────────────────────────────────────────────────╯
+╭ runs ─────────────────────────────────────────────╮
+│ sft-2   at work   1.0 cores   2.1 GB   38.9 GB    │
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+from textual import on, work
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.message import Message
+from textual.widgets import Static
+
+from stages.store.errors import UserError
+from stages.store.notes import LARGEST, read_notes, write_notes
+from workbench.display import content, line
+from workbench.keys import bind
+from workbench.machine import Gpu, Holder, Machine, Reading
+from workbench.progress import amount, standing
+from workbench.screens.base import PlaceScreen
+from workbench.widgets.row_table import RowTable
+
+BARS = "▁▂▃▄▅▆▇█"
+KEPT = 300
+"""Looks that are kept, one a second: as many as the widest gauge shows."""
+NO_GPU = "There is no NVIDIA GPU that this program can use: work runs on the CPU."
+
+
+class Gauge(Static):
+    """A title, a sentence, and the course of a share as a line of bars."""
+
+    def __init__(self, *, id: str) -> None:  # noqa: A002  (the name that Textual gives it)
+        super().__init__(id=id, classes="pane gauge")
+        self._shares: deque[float] = deque(maxlen=KEPT)
+        self._said = ""
+
+    def show(self, title: str, said: str, share: float, *, subtitle: str = "") -> None:
+        """One more look: `share` lies between 0 and 1."""
+        self._shares.append(share)
+        self._said = said
+        self.border_title, self.border_subtitle = content(title), content(subtitle)
+        self.refresh(layout=False)
+
+    def render(self) -> Content:
+        bars = sparkline(self._shares, self.size.width)
+        return Content.assemble(line(self._said), "\n", Content.styled(bars, "$accent"))
+
+
+def sparkline(shares: Iterable[float], width: int) -> str:
+    """The last `width` shares, each a bar of one to eight eighths; a share is cut to 0 … 1."""
+    return "".join(BARS[min(7, int(8 * max(0.0, share)))] for share in list(shares)[-max(1, width) :])
+
+
+class MachineScreen(PlaceScreen):
+    """Looked at once a second, while it is on top."""
+
+    PLACE = "runs"
+    CSS_PATH = "machine.tcss"
+    AUTO_FOCUS = "RowTable"
+    BINDINGS = [
+        bind("machine.back", "escape", "back", "Back", "To where you were."),
+        bind("machine.sooner", "plus,equals_sign", "priority(1)", "Sooner", "A waiting run comes before others."),
+        bind("machine.later", "minus", "priority(-1)", "Later", "A waiting run lets others go first."),
+    ]
+
+    @dataclass
+    class Looked(Message):
+        """A thread has looked at the machine."""
+
+        reading: Reading
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._machine: Machine | None = None
+        self._holders: list[Holder] = []
+
+    def compose_body(self) -> ComposeResult:
+        with Horizontal(classes="row"):
+            yield Gauge(id="cpu")
+            yield Gauge(id="memory")
+            yield Gauge(id="disk")
+        yield Vertical(id="gpus")
+        yield Static(id="machine-told")
+        with Vertical(id="machine-runs", classes="pane"):
+            yield RowTable()
+            yield Static("Nothing is at work, and nothing waits.", id="machine-idle", classes="muted")
+
+    def on_mount(self) -> None:
+        self.query_one("#machine-runs").border_title = "runs at work and waiting"
+        self.show_trail("machine")
+        self.poll(1.0, self._look)
+
+    def action_back(self) -> None:
+        """Leave."""
+        self.dismiss(None)
+
+    def action_priority(self, by: int) -> None:
+        """Move a waiting run in its queue."""
+        holder = self._chosen()
+        if holder is None:
+            return
+        entry = holder.entry
+        if entry.status != "queued":
+            self.notify(f"{entry.spec.name} is at work already.")
+            return
+        try:
+            notes = read_notes(entry.run)
+            priority = max(-LARGEST, min(LARGEST, notes.priority + by))
+            write_notes(entry.run, msgspec.structs.replace(notes, priority=priority))
+        except UserError as error:
+            self.workbench.show_error(error)
+        self._look()
+
+    @on(RowTable.Opened)
+    def _opened(self) -> None:
+        if holder := self._chosen():
+            self.dismiss(None)
+            self.workbench.open_run(holder.entry.run)
+
+    def _chosen(self) -> Holder | None:
+        key = self.query_one(RowTable).chosen
+        return next((holder for holder in self._holders if holder.entry.run.id == key), None)
+
+    def _look(self) -> None:
+        if not any(worker.group == "look" and worker.is_running for worker in self.workers):
+            self._look_at_it()
+
+    @work(thread=True, group="look")
+    def _look_at_it(self) -> None:
+        self._machine = self._machine or Machine(self.workbench.workspace)
+        self.post_message(self.Looked(self._machine.look()))
+
+    @on(Looked)
+    async def _looked(self, event: Looked) -> None:
+        reading = event.reading
+        self._holders = reading.holders
+        used, total = reading.memory_used, reading.memory_total
+        self.query_one("#cpu", Gauge).show("CPU", f"{reading.cpu:.0%} of {reading.cores} cores", reading.cpu)
+        self.query_one("#memory", Gauge).show("memory", _of(used, total), used / total)
+        free = reading.disk_free
+        said = f"{amount(free, 'bytes')} free of {amount(reading.disk_total, 'bytes')}"
+        self.query_one("#disk", Gauge).show("disk of the workspace", said, 1 - free / reading.disk_total)
+        await self._show_gpus(reading.gpus)
+        told = reading.scarce() or ("" if reading.gpus else NO_GPU)
+        style = "$text-error" if reading.scarce() else "$text-muted"
+        self.query_one("#machine-told", Static).update(content(told, style))
+        self._show_holders(reading.holders, bool(reading.gpus))
+
+    async def _show_gpus(self, gpus: Sequence[Gpu]) -> None:
+        box = self.query_one("#gpus", Vertical)
+        if len(box.children) != len(gpus):
+            await box.remove_children()
+            await box.mount_all([Gauge(id=f"gpu-{number}") for number in range(len(gpus))])
+        for gpu, gauge in zip(gpus, box.query(Gauge), strict=True):
+            busy = f"{gpu.utilisation:.0%} · " if gpu.utilisation is not None else ""
+            parts = [
+                f"{gpu.temperature} °C" if gpu.temperature is not None else "",
+                f"{gpu.watts:,.0f}{f' of {gpu.limit:,.0f}' if gpu.limit else ''} W" if gpu.watts is not None else "",
+            ]
+            share = gpu.utilisation if gpu.utilisation is not None else gpu.used / max(gpu.total, 1)
+            gauge.show(gpu.name, f"{busy}{_of(gpu.used, gpu.total)}", share, subtitle=" · ".join(filter(None, parts)))
+
+    def _show_holders(self, holders: Sequence[Holder], with_gpu: bool) -> None:
+        columns = ["run", "stage", "stands", "cores", "memory", *(["GPU memory"] if with_gpu else []), "priority"]
+        rows = []
+        for holder in holders:
+            entry = holder.entry
+            waits = entry.status == "queued"
+            stands = f"waiting, {holder.place} before it" if waits else standing(entry.state, entry.status)
+            held = [amount(holder.gpu_memory, "bytes")] if with_gpu else []
+            urgent = f"{entry.notes.priority:+}" if entry.notes.priority else "0"
+            cells = [entry.spec.name, entry.spec.stage, stands, f"{holder.cores:.2f}", amount(holder.memory, "bytes")]
+            rows.append((entry.run.id, [*cells, *held, urgent]))
+        table = self.query_one(RowTable)
+        table.show(columns, rows)
+        table.display = bool(rows)
+        self.query_one("#machine-idle").display = not rows
+
+
+def _of(used: float, total: float) -> str:
+    return f"{used / 1e9:.1f} of {total / 1e9:.1f} GB"
