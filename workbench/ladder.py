@@ -34,6 +34,10 @@ class Ladder(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     width_per_layer: Annotated[
         int, about("A layer for so much width; at least one.", ge=1, le=65_536, group="sizes")
     ] = 16
+    layers: Annotated[
+        Annotated[int, msgspec.Meta(ge=1, le=512)] | None,
+        about("Layers of every model; empty: by its width.", group="sizes"),
+    ] = None
     head_width: Annotated[int, about("Width of an attention head; widths are its multiples.", ge=1, group="sizes")] = 8
     preset: Annotated[str, about("All else of the shape; see `workbench models`.", group="sizes")] = "tiny"
     context: Annotated[int, about("Tokens a model sees at once.", unit="tokens", ge=2, le=1_048_576, group="sizes")] = (
@@ -110,7 +114,7 @@ def rung(name: str, ladder: Ladder, width: int, tokens: float, *, check: bool = 
     steps = max(1, round(tokens / (ladder.batch_size * ladder.context)))
     values = {
         "width": width,
-        "layers": max(1, round(width / ladder.width_per_layer)),
+        "layers": ladder.layers or max(1, round(width / ladder.width_per_layer)),
         "heads": width // ladder.head_width,
         "steps": steps,
         "warmup": min(Pretrain().warmup, int(steps * WARMUP_SHARE)),
