@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,6 @@ from stages.desk import Job
 from stages.store.datasets import Dataset, find_dataset
 from stages.store.records import texts_in
 from stages.store.retrieval import Document, Extent, Index, files_in, index_path
-from stages.store.workspace import Workspace
 
 
 def look(job: Job, source: str) -> dict[str, Any]:
@@ -35,10 +33,9 @@ def find(job: Job, source: str, question: str, count: int = 3) -> dict[str, Any]
 
 @contextlib.contextmanager
 def _index(job: Job, source: str) -> Iterator[tuple[Index, Extent, str]]:
-    """The index of a source as it is now, and its kind."""
-    folder = folder_of(job.workspace, source)
-    if folder is not None:
-        key, kind, whole, documents = str(folder), "folder", "", files_in(folder)
+    """The index of a source, an absolute path or a dataset's name, as it is now; and its kind."""
+    if Path(source).is_absolute():
+        key, kind, whole, documents = source, "folder", "", files_in(Path(source))
     else:
         dataset = find_dataset(job.workspace, source)
         key, kind, whole = f"dataset:{dataset.name}", "dataset", dataset.info.digest
@@ -48,15 +45,6 @@ def _index(job: Job, source: str) -> Iterator[tuple[Index, Extent, str]]:
         yield index, index.update(documents, job.check, whole=whole), kind
     finally:
         index.close()
-
-
-def folder_of(workspace: Workspace, source: str) -> Path | None:
-    """The folder or file that a source names; None for the name of a dataset, which comes before a file in sight."""
-    if os.sep in source or source.startswith(("~", ".")):
-        return Path(source).expanduser().absolute()
-    if (workspace.datasets / source).is_dir() or not Path(source).exists():
-        return None
-    return Path(source).absolute()
 
 
 def records_in(dataset: Dataset) -> Iterator[Document]:

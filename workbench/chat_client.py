@@ -176,7 +176,7 @@ class ChatClient:
 
 def complete_once(
     folder: Path,
-    text: str,
+    text: str | Callable[[Facts], str],
     sampling: Chat,
     *,
     device: str = "auto",
@@ -185,7 +185,8 @@ def complete_once(
 ) -> Iterator[str]:
     """What continues a text, or a chat model's answer to it, piece by piece. Raises UserError when it cannot be had.
 
-    `on_ready` hears of the model when it is loaded, `on_done` of the outcome. Closing the iterator ends the process.
+    `text` may be made once the model's facts are known. `on_ready` hears of the model when it is loaded, `on_done` of
+    the outcome. Closing the iterator ends the process.
     """
     process = subprocess.Popen(
         _command(folder, device, IDLE),
@@ -206,7 +207,8 @@ def complete_once(
             if reply.ready is not None:
                 if on_ready:
                     on_ready(reply.ready)
-                asked = [*system_turn(sampling), Turn("user", text)] if reply.ready.kind == "chat" else text
+                said = text if isinstance(text, str) else text(reply.ready)
+                asked = [*system_turn(sampling), Turn("user", said)] if reply.ready.kind == "chat" else said
                 process.stdin.write(encode(_request(1, asked, sampling)))
                 process.stdin.flush()
             elif reply.text is not None:

@@ -17,6 +17,10 @@ class Exchange:
 
     def __init__(self, prompt: str, before: list[Turn], *, system: str = "", talks: bool) -> None:
         self.prompt, self.before, self.system, self.talks = prompt, before, system, talks
+        self.given = prompt
+        """What the model is sent in its place: the same, or with passages of a source."""
+        self.sources = ""
+        """Where the passages come from, for people."""
         self.answers: list[Answer] = []
         self.at = 0
         """The answer that counts: the one shown, which the conversation goes on from."""
@@ -33,7 +37,7 @@ class Exchange:
     def asked(self) -> list[Turn]:
         """The conversation up to the question, with what the model was told before it."""
         system = [Turn("system", self.system)] if self.system and self.talks else []
-        return [*system, *self.before, Turn("user", self.prompt)]
+        return [*system, *self.before, Turn("user", self.given)]
 
     def after(self) -> list[Turn]:
         """The conversation that the next question follows: none, where text was continued."""

@@ -18,6 +18,7 @@ from stages.store.names import nearest
 from stages.store.specs import STAGES
 from stages.store.specs.base import about
 from stages.store.specs.chat import Chat
+from stages.store.specs.retrieval import Retrieval
 
 FILE = "workbench.toml"
 
@@ -74,6 +75,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     """Keys by the id of a binding; several are separated by commas."""
     queue: QueueSettings = QueueSettings()
     chat: Chat = Chat()
+    retrieval: Retrieval = Retrieval()
     labels: LabelSettings = LabelSettings()
     build: dict[str, Any] = {}
     importing: dict[str, Any] = {}
@@ -85,6 +87,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     pretrain: dict[str, Any] = {}
     bert: dict[str, Any] = {}
     t5: dict[str, Any] = {}
+    transformer_xl: dict[str, Any] = {}
     seq2seq: dict[str, Any] = {}
     sft: dict[str, Any] = {}
     distill: dict[str, Any] = {}
@@ -110,6 +113,7 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "app": AppSettings,
     "queue": QueueSettings,
     "chat": Chat,
+    "retrieval": Retrieval,
     "labels": LabelSettings,
 }
 """Tables of the app itself. Beside them stand [keys] and a table for every stage."""
@@ -131,6 +135,7 @@ def load_settings(start: Path | None = None) -> Settings:
         keys=merged.get("keys", {}),
         queue=QueueSettings(**merged.get("queue", {})),
         chat=Chat(**merged.get("chat", {})),
+        retrieval=Retrieval(**merged.get("retrieval", {})),
         labels=LabelSettings(**merged.get("labels", {})),
         files=tuple(files),
         **{stage: merged.get(stage, {}) for stage in STAGES},

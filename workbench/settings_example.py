@@ -30,6 +30,8 @@ Keys by the id of what they do, several separated by commas; `?` in the app show
 """
 SAMPLES = {
     "paths.workspace": "~/workbench",
+    "retrieval.source": "notes",
+    "retrieval.frame": "Use this:\\n{passages}\\n{question}",
     "build.sources": ["notes", "letters/1999.txt"],
     "build.max_characters": 100_000,
     "build.max_line": 10_000,
@@ -111,6 +113,14 @@ SAMPLES = {
     "t5.context": 64,
     "t5.micro_batch": 4,
     "t5.threads": 2,
+    "transformer_xl.lr": 0.001,
+    "transformer_xl.layers": 4,
+    "transformer_xl.heads": 4,
+    "transformer_xl.width": 128,
+    "transformer_xl.context": 128,
+    "transformer_xl.memory": 256,
+    "transformer_xl.micro_batch": 4,
+    "transformer_xl.threads": 2,
     "seq2seq.prefix": "translate: ",
     "seq2seq.context": 256,
     "seq2seq.steps": 1_000,

@@ -25,10 +25,12 @@ from stages.store.errors import UserError
 from stages.store.files import write_atomic
 from stages.store.labels.backup import back_up
 from stages.store.specs.chat import Chat
+from stages.store.specs.retrieval import Retrieval
 from stages.store.workspace import state_folder
 from workbench.chat_client import ChatClient
-from workbench.display import content, line
+from workbench.display import content, line, shortened
 from workbench.exchange import MOST, Exchange
+from workbench.grounding import absolute_source, framed, sources_told
 from workbench.keys import SCROLL_KEYS, bind
 from workbench.messages import CheckpointChosen
 from workbench.on_the_spot import CHAT, Answer, answer_of, candidates_of
@@ -85,6 +87,7 @@ class ChatScreen(PlaceScreen):
         bind("chat.more", "m", "more", "More", "Let the model go on from where the last answer ended."),
         bind("chat.copy", "y", "copy", "Copy", "Copy the last answer."),
         bind("chat.clear", "x", "clear", "Clear", "Empty the transcript."),
+        bind("chat.source", "f", "source", "Source", "Answer from a folder or a dataset: passages that fit."),
         bind("chat.restart", "L", "restart", "Restart", "Load the model again.", show=False),
     ]
 
@@ -100,6 +103,7 @@ class ChatScreen(PlaceScreen):
         self._ranked = False
         self._began = self._rated = 0.0
         self.sampling = Chat()
+        self.retrieval = Retrieval()
 
     def compose_body(self) -> ComposeResult:
         yield Static(id="model")
@@ -108,7 +112,7 @@ class ChatScreen(PlaceScreen):
         yield Prompt(PLACEHOLDER, id="prompt")
 
     def on_mount(self) -> None:
-        self.sampling = self.workbench.settings.chat
+        self.sampling, self.retrieval = self.workbench.settings.chat, self.workbench.settings.retrieval
         self._show_sampling()
         if self._checkpoint is None:
             self._show_model("No model is loaded. o chooses a checkpoint.")
@@ -180,9 +184,26 @@ class ChatScreen(PlaceScreen):
         if talks:
             transcript.write("\nassistant\n", "heading")
         self._exchange.mark = transcript.spans
+        if self.retrieval.source is not None and not await self._look_up(self._exchange):
+            return
         if (answer := await self._written(self._exchange, self.sampling)) is not None:
             self._exchange.add(answer)
         self.refresh_bindings()
+
+    async def _look_up(self, exchange: Exchange) -> bool:
+        """Give the question passages of the source; False when that failed, which is told."""
+        source, facts = self.retrieval.source, self._client.facts
+        assert source is not None and facts is not None
+        try:
+            place = absolute_source(self.workbench.workspace, source)
+            count = self.retrieval.passages
+            found = await self.workbench.desk.ask("retrieval.find", source=place, question=exchange.prompt, count=count)
+        except UserError as error:
+            self._tell(error)
+            return False
+        exchange.given = framed(exchange.prompt, found["passages"], self.retrieval, facts.context)
+        exchange.sources = sources_told(found["passages"], source)
+        return True
 
     @work(exclusive=True, group="chat")
     async def _again(self, exchange: Exchange) -> None:
@@ -205,7 +226,7 @@ class ChatScreen(PlaceScreen):
         """Go on from the end of the answer: for models that continue text."""
         if exchange.answer is None or not await self._loaded():
             return
-        transcript, so_far = self.query_one(Transcript), exchange.prompt + exchange.answer.text
+        transcript, so_far = self.query_one(Transcript), exchange.given + exchange.answer.text
         transcript.start_block()
         transcript.write(f"… {_end_of(so_far)}", "prompt")
         if (answer := await self._written(exchange, self.sampling, so_far=so_far)) is not None:
@@ -222,11 +243,12 @@ class ChatScreen(PlaceScreen):
         self._answering, self._began, self._rated = True, time.monotonic(), 0.0
         transcript.add_class("-live")
         self.refresh_bindings()
-        said = exchange.asked if exchange.talks else so_far or exchange.prompt
+        said = exchange.asked if exchange.talks else so_far or exchange.given
         try:
             async for piece in self._client.complete(said, sampling):
                 if isinstance(piece, Done):
                     transcript.write(f"\n{_outcome(piece)}", "note")
+                    self._show_sources(exchange)
                     return answer_of(text, piece, facts, sampling)
                 text += piece
                 transcript.write(piece, "answer")
@@ -251,9 +273,15 @@ class ChatScreen(PlaceScreen):
         count = len(exchange.answers)
         number = f"answer {exchange.at + 1} of {count} · " if count > 1 else ""
         transcript.write(f"\n{number}{_outcome(answer.done)}", "note")
+        self._show_sources(exchange)
         if exchange.ranked:
             transcript.write(f"\n{exchange.ranked}", "note")
         self.refresh_bindings()
+
+    def _show_sources(self, exchange: Exchange) -> None:
+        """Below an answer, where what the model was given comes from."""
+        if exchange.sources:
+            self.query_one(Transcript).write(f"\n{exchange.sources}", "note")
 
     @property
     def _talks(self) -> bool:
@@ -297,6 +325,11 @@ class ChatScreen(PlaceScreen):
         from workbench.screens.sampling import SamplingScreen
 
         self.app.push_screen(SamplingScreen(self.sampling), self._set_sampling)
+
+    def action_source(self) -> None:
+        from workbench.screens.source import SourceScreen
+
+        self.app.push_screen(SourceScreen(self.workbench.workspace, self.retrieval), self._set_retrieval)
 
     def action_temperature(self, by: float) -> None:
         temperature = round(min(10.0, max(0.0, self.sampling.temperature + by)), 2)
@@ -413,6 +446,26 @@ class ChatScreen(PlaceScreen):
             self.sampling = sampling
             self._show_sampling()
 
+    def _set_retrieval(self, retrieval: Retrieval | None) -> None:
+        if retrieval is not None:
+            self.retrieval = retrieval
+            self._show_sampling()
+            if retrieval.source is not None:
+                self._look_at_source(retrieval.source)
+
+    @work(exclusive=True, group="source")
+    async def _look_at_source(self, source: str) -> None:
+        """Say what a source holds."""
+        try:
+            place = absolute_source(self.workbench.workspace, source)
+            found = await self.workbench.desk.ask("retrieval.look", source=place)
+        except UserError as error:
+            self.workbench.show_error(error)
+            return
+        skipped = f", {found['skipped']:,} without text" if found["skipped"] else ""
+        told = f"{found['documents']:,} documents, {found['passages']:,} passages{skipped}."
+        self.app.notify(told, title=f"Answers come from {source}")
+
     def _note_change(self, facts: Facts) -> None:
         transcript = self.query_one(Transcript)
         if facts.note or not transcript.is_empty:
@@ -443,7 +496,8 @@ class ChatScreen(PlaceScreen):
             self.query_one("#sampling", Static).update(content(shown), layout=False)
 
     def _show_sampling(self) -> None:
-        self.query_one("#sampling", Static).update(content(_settings_line(self.sampling)))
+        source = f" · from {shortened(self.retrieval.source, 24)}" if self.retrieval.source else ""
+        self.query_one("#sampling", Static).update(content(_settings_line(self.sampling) + source))
 
 
 def _described(facts: Facts) -> str:

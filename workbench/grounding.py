@@ -1,0 +1,66 @@
+"""Questions with passages of a source: what a model is sent, and what a person is told about where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stages.store.errors import UserError
+from stages.store.specs.retrieval import Retrieval
+from stages.store.workspace import Workspace
+from workbench.display import shortened
+
+FRAME = "{passages}\n\n{question}"
+SHARE = 2
+"""Characters of passages for each token of the model's context: about half of it."""
+SHOWN = 72
+"""Characters of a passage that are shown with its source."""
+
+
+def absolute_source(workspace: Workspace, source: str) -> str:
+    """A source as the desk, which stands in another folder, can find it: a dataset's name, or an absolute path.
+
+    UserError when it is neither.
+    """
+    if "/" not in source and (workspace.datasets / source / "dataset.json").is_file():
+        return source
+    try:
+        path = Path(source).expanduser().absolute()
+    except RuntimeError as error:
+        raise UserError(f"{source!r} is no folder: there is no such user.") from error
+    if not path.exists():
+        raise UserError(f"There is no folder, file or dataset {source!r}.", "`workbench data list` shows datasets.")
+    return str(path)
+
+
+def framed(question: str, passages: Sequence[Mapping[str, Any]], settings: Retrieval, context: int) -> str:
+    """The question with its passages, the best first; as many as fill about half of `context` tokens.
+
+    Without passages it is the question itself.
+    """
+    texts: list[str] = []
+    room = SHARE * context
+    for passage in passages:
+        text = str(passage["text"])
+        if texts and len(text) > room:
+            break
+        texts.append(text[: max(1, room)])
+        room -= len(text)
+    if not texts:
+        return question
+    frame = FRAME if settings.frame is None else settings.frame.replace("\\n", "\n")
+    together = ("\n\n" if "\n" in frame else " ").join(texts)
+    before, _, after = frame.partition("{question}")
+    return f"{before.replace('{passages}', together)}{question}{after.replace('{passages}', together)}"
+
+
+def sources_told(passages: Sequence[Mapping[str, Any]], source: str) -> str:
+    """Where passages come from, a line each; a sentence when there are none. Foreign text."""
+    if not passages:
+        return f"no passage of {source} has a word of it"
+    lines = [
+        f"source {number}: {one['document']}:{one['line']}  {shortened(str(one['text']), SHOWN)}"
+        for number, one in enumerate(passages, 1)
+    ]
+    return "\n".join(lines)
