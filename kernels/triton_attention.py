@@ -3,21 +3,28 @@
 Shapes: B batch, H query heads, G key and value heads, GROUP = H / G, T queries, S keys, D head width.
 A program holds a tile of BLOCK_M queries or BLOCK_N keys; the scores of a tile pair, BLOCK_M x BLOCK_N, never leave it.
 
-    forward (algorithm 1)          for each tile of keys:  s = q kᵀ,  m' = max(m, rowmax s),  p = 2^(s - m')
-                                   ell' = ell 2^(m - m') + rowsum p,  acc' = acc 2^(m - m') + p v;   out = acc / ell
-    backward (algorithm 2)         p = 2^(s - LSE),  dv = pᵀ do,  dp = do vᵀ,  ds = p (dp - rowsum(do · out))
-                                   dq = ds k,  dk = dsᵀ q
+    forward, algorithm 1           for each tile of keys:  s = q kᵀ                                       (line 8)
+                                   m' = max(m, rowmax s),  p = 2^(s - m'),  ell' = ell 2^(m - m') + rowsum p    (9)
+                                   acc' = acc 2^(m - m') + p v                                                 (10)
+                                   at the end:  out = acc / ell,  LSE = m + log2 ell                       (12, 13)
+    backward, algorithm 2          delta = rowsum(do · out),  p = 2^(s - LSE),  dp = do vᵀ,  ds = p (dp - delta)
+                                   dv = pᵀ do,  dk = dsᵀ q,  dq = ds k
 
-Scores are in base 2: scale · log2(e) is folded into one factor, and LSE = m + log2 ell is kept in base 2 as well. The
-backward is two kernels, one that owns keys and one that owns queries, so no sum depends on the order of programs: equal
-inputs give equal bits.
+The paper's exponentials become powers of 2: scale · log2(e) is folded into one factor, `scale_log2`, and LSE is kept in
+base 2 as well. Its backward is one kernel that adds to dq from many programs; here one kernel owns keys and one owns
+queries, so no sum depends on the order of programs: equal inputs give equal bits. They compute s twice.
+
+From top to bottom: loads, stores and scores; which tiles see which; the loop and the kernel of the forward pass
+(`_attend`, `forward`); delta (`backward_delta`); the same pair for keys (`_key_gradients`, `backward_keys`) and for
+queries (`_query_gradient`, `backward_queries`).
 
 Query i stands at position i + S - T among the keys. Tiles in which every query sees every key run in a loop without
 masks; tiles at the edges of the causal triangle, the window and the lengths run in loops with them; tiles beyond are
 not visited. A query that sees no key gives 0, LSE +inf (hence p = 0) and gradients of 0.
 
-A width D that is no power of two is held as two pieces, FIRST and REST columns (72 = 64 + 8, in 16): x and x_ below.
-Packed documents: a table says for each tile which document's rows it works on (`kernels.triton_packed`).
+Names: x_b, x_h, x_t are the strides of tensor X for batch, head and row, the last axis being dense. A width D that is
+no power of two is held as two pieces, FIRST and REST columns (72 = 64 + 8, in 16): x and x_. Packed documents: a table
+says for each tile which document's rows it works on (`kernels.triton_packed`).
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -97,7 +104,10 @@ def _visible(position, key, keys, window, CAUSAL: tl.constexpr, WINDOWED: tl.con
 
 @triton.jit
 def _whole_tiles(lo, whole_lo, whole_hi, hi, BLOCK: tl.constexpr):
-    """Bounds of three loops over tiles: masked [lo, a), unmasked [a, b), masked [c, hi). All but hi at tile edges."""
+    """Bounds of three loops over tiles: masked [lo, whole_lo), unmasked up to whole_hi, masked up to hi.
+
+    All but hi lie on the edges of tiles.
+    """
     lo = tl.maximum(lo, 0) // BLOCK * BLOCK
     hi = tl.maximum(hi, lo)
     whole_lo = tl.maximum(tl.cdiv(tl.maximum(whole_lo, 0), BLOCK) * BLOCK, lo)
@@ -177,7 +187,7 @@ def _attend(acc, acc_, ell, m, q, q_, k_base, v_base, bias_base, lo, hi, start, 
         key = n + tl.arange(0, BLOCK_N)
         k, k_ = _load(k_base, n, keys, k_t, D, FIRST, REST, BLOCK_N, MASKED)
         s = _scores(q, q_, k, k_, REST)
-        factor = scale_log2
+        factor = scale_log2  # applied in the exponent, one multiply-add with the maximum, unless a bias comes first
         if BIASED:
             s = _add_bias(s * scale_log2, bias_base, start, n, query[:, None], key[None, :], T, S, bias_t, bias_s)
             factor = 1.0
@@ -228,19 +238,20 @@ def forward(
     ell = tl.zeros([BLOCK_M], tl.float32)
     acc = tl.zeros([BLOCK_M, FIRST], tl.float32)
     acc_ = tl.zeros([BLOCK_M, REST if REST > 0 else 16], tl.float32)
-    lo, a, c, hi = _key_range(start + shift, start + shift + BLOCK_M - 1, keys, window, BLOCK_N, CAUSAL, WINDOWED)
+    first, last = start + shift, start + shift + BLOCK_M - 1  # positions of this tile's queries
+    lo, whole_lo, whole_hi, hi = _key_range(first, last, keys, window, BLOCK_N, CAUSAL, WINDOWED)
     if WINDOWED:
         acc, acc_, ell, m = _attend(
-            acc, acc_, ell, m, q, q_, k_base, v_base, bias_base, lo, tl.minimum(a, hi), start, shift, T, S, keys,
+            acc, acc_, ell, m, q, q_, k_base, v_base, bias_base, lo, tl.minimum(whole_lo, hi), start, shift, T, S, keys,
             window, scale_log2, k_t, v_t, bias_t, bias_s, D, FIRST, REST, BLOCK_M, BLOCK_N, CAUSAL, WINDOWED, BIASED,
             True)  # fmt: skip
     acc, acc_, ell, m = _attend(
-        acc, acc_, ell, m, q, q_, k_base, v_base, bias_base, a, c, start, shift, T, S, keys,
+        acc, acc_, ell, m, q, q_, k_base, v_base, bias_base, whole_lo, whole_hi, start, shift, T, S, keys,
         window, scale_log2, k_t, v_t, bias_t, bias_s, D, FIRST, REST, BLOCK_M, BLOCK_N, CAUSAL, WINDOWED, BIASED,
         False)  # fmt: skip
     if CAUSAL or WINDOWED or not EVEN_S:
         acc, acc_, ell, m = _attend(
-            acc, acc_, ell, m, q, q_, k_base, v_base, bias_base, c, hi, start, shift, T, S, keys,
+            acc, acc_, ell, m, q, q_, k_base, v_base, bias_base, whole_hi, hi, start, shift, T, S, keys,
             window, scale_log2, k_t, v_t, bias_t, bias_s, D, FIRST, REST, BLOCK_M, BLOCK_N, CAUSAL, WINDOWED, BIASED,
             True)  # fmt: skip
 
@@ -261,10 +272,10 @@ def backward_delta(
     head = tl.program_id(1)
     b, h = (head // H).to(tl.int64), (head % H).to(tl.int64)
     o, o_ = _load(OUT + b * out_b + h * out_h, start, rows, out_t, D, FIRST, REST, BLOCK_M, True)
-    g, g_ = _load(DOUT + b * dout_b + h * dout_h, start, rows, dout_t, D, FIRST, REST, BLOCK_M, True)
-    delta = tl.sum(o.to(tl.float32) * g.to(tl.float32), 1)
+    do, do_ = _load(DOUT + b * dout_b + h * dout_h, start, rows, dout_t, D, FIRST, REST, BLOCK_M, True)
+    delta = tl.sum(o.to(tl.float32) * do.to(tl.float32), 1)
     if REST > 0:
-        delta += tl.sum(o_.to(tl.float32) * g_.to(tl.float32), 1)
+        delta += tl.sum(o_.to(tl.float32) * do_.to(tl.float32), 1)
     row = start + tl.arange(0, BLOCK_M)
     tl.store(DELTA + tl.cast(head, tl.int64) * rows + row, delta, mask=row < rows)
 
@@ -300,13 +311,13 @@ def _key_gradients(dk, dk_, dv, dv_, k, k_, v, v_, q_base, dout_base, lse_base, 
         p = tl.exp2(s - lse[None, :])
         if MASKED and (CAUSAL or WINDOWED):
             p = tl.where(_visible((query + shift)[None, :], key[:, None], keys, window, CAUSAL, WINDOWED), p, 0.0)
-        g, g_ = _load(dout_base + offset * dout_h, start, T, dout_t, D, FIRST, REST, BLOCK_M, MASKED)
-        p_low = p.to(g.dtype)
-        dv = tl.dot(p_low, g, dv, input_precision="ieee")
-        ds = (p * (_scores(v, v_, g, g_, REST) - delta[None, :])).to(q.dtype)
+        do, do_ = _load(dout_base + offset * dout_h, start, T, dout_t, D, FIRST, REST, BLOCK_M, MASKED)
+        p_low = p.to(do.dtype)
+        dv = tl.dot(p_low, do, dv, input_precision="ieee")
+        ds = (p * (_scores(v, v_, do, do_, REST) - delta[None, :])).to(q.dtype)
         dk = tl.dot(ds, q, dk, input_precision="ieee")
         if REST > 0:
-            dv_ = tl.dot(p_low, g_, dv_, input_precision="ieee")
+            dv_ = tl.dot(p_low, do_, dv_, input_precision="ieee")
             dk_ = tl.dot(ds, q_, dk_, input_precision="ieee")
     return dk, dk_, dv, dv_
 
@@ -342,19 +353,20 @@ def backward_keys(
     dk_ = tl.zeros([BLOCK_N, REST if REST > 0 else 16], tl.float32)
     dv_ = tl.zeros([BLOCK_N, REST if REST > 0 else 16], tl.float32)
     queries = tl.where(start < keys, T, 0)  # nobody sees a tile of keys that do not count
-    lo, a, c, hi = _query_range(start - shift, start - shift + BLOCK_N - 1, queries, window, BLOCK_M, CAUSAL, WINDOWED)
+    first, last = start - shift, start - shift + BLOCK_N - 1  # queries that stand at this tile's keys
+    lo, whole_lo, whole_hi, hi = _query_range(first, last, queries, window, BLOCK_M, CAUSAL, WINDOWED)
     if CAUSAL or WINDOWED:
         dk, dk_, dv, dv_ = _key_gradients(
-            dk, dk_, dv, dv_, k, k_, v, v_, q_base, dout_base, lse_base, delta_base, bias_base, lo, tl.minimum(a, hi),
-            start, shift, T, S, keys, window, scale_log2, q_h, q_t, dout_h, dout_t, bias_h, bias_t, bias_s, rows,
-            GROUP, D, FIRST, REST, BLOCK_M, BLOCK_N, CAUSAL, WINDOWED, BIASED, True)  # fmt: skip
+            dk, dk_, dv, dv_, k, k_, v, v_, q_base, dout_base, lse_base, delta_base, bias_base, lo,
+            tl.minimum(whole_lo, hi), start, shift, T, S, keys, window, scale_log2, q_h, q_t, dout_h, dout_t, bias_h,
+            bias_t, bias_s, rows, GROUP, D, FIRST, REST, BLOCK_M, BLOCK_N, CAUSAL, WINDOWED, BIASED, True)  # fmt: skip
     dk, dk_, dv, dv_ = _key_gradients(
-        dk, dk_, dv, dv_, k, k_, v, v_, q_base, dout_base, lse_base, delta_base, bias_base, a, c,
+        dk, dk_, dv, dv_, k, k_, v, v_, q_base, dout_base, lse_base, delta_base, bias_base, whole_lo, whole_hi,
         start, shift, T, S, keys, window, scale_log2, q_h, q_t, dout_h, dout_t, bias_h, bias_t, bias_s, rows,
         GROUP, D, FIRST, REST, BLOCK_M, BLOCK_N, CAUSAL, WINDOWED, BIASED, False)  # fmt: skip
     if WINDOWED or not EVEN_T:
         dk, dk_, dv, dv_ = _key_gradients(
-            dk, dk_, dv, dv_, k, k_, v, v_, q_base, dout_base, lse_base, delta_base, bias_base, c, hi,
+            dk, dk_, dv, dv_, k, k_, v, v_, q_base, dout_base, lse_base, delta_base, bias_base, whole_hi, hi,
             start, shift, T, S, keys, window, scale_log2, q_h, q_t, dout_h, dout_t, bias_h, bias_t, bias_s, rows,
             GROUP, D, FIRST, REST, BLOCK_M, BLOCK_N, CAUSAL, WINDOWED, BIASED, True)  # fmt: skip
 
@@ -366,7 +378,7 @@ def backward_keys(
 
 
 @triton.jit
-def _query_gradient(dq, dq_, q, q_, g, g_, lse, delta, k_base, v_base, bias_base, lo, hi, start, shift, T, S, keys,
+def _query_gradient(dq, dq_, q, q_, do, do_, lse, delta, k_base, v_base, bias_base, lo, hi, start, shift, T, S, keys,
                     window, scale_log2, k_t, v_t, bias_t, bias_s, D: tl.constexpr, FIRST: tl.constexpr,
                     REST: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, CAUSAL: tl.constexpr,
                     WINDOWED: tl.constexpr, BIASED: tl.constexpr, MASKED: tl.constexpr):  # fmt: skip
@@ -382,7 +394,7 @@ def _query_gradient(dq, dq_, q, q_, g, g_, lse, delta, k_base, v_base, bias_base
         if MASKED:
             p = tl.where(_visible((query + shift)[:, None], key[None, :], keys, window, CAUSAL, WINDOWED), p, 0.0)
         v, v_ = _load(v_base, n, keys, v_t, D, FIRST, REST, BLOCK_N, MASKED)
-        ds = (p * (_scores(g, g_, v, v_, REST) - delta[:, None])).to(k.dtype)
+        ds = (p * (_scores(do, do_, v, v_, REST) - delta[:, None])).to(k.dtype)
         dq = tl.dot(ds, k, dq, input_precision="ieee")
         if REST > 0:
             dq_ = tl.dot(ds, k_, dq_, input_precision="ieee")
@@ -412,25 +424,26 @@ def backward_queries(
 
     q, q_ = _load(Q + b * q_b + h * q_h + origin * q_t, start, T, q_t, D, FIRST, REST, BLOCK_M, not EVEN_T)
     dout_base = DOUT + b * dout_b + h * dout_h + origin * dout_t
-    g, g_ = _load(dout_base, start, T, dout_t, D, FIRST, REST, BLOCK_M, not EVEN_T)
+    do, do_ = _load(dout_base, start, T, dout_t, D, FIRST, REST, BLOCK_M, not EVEN_T)
     here = tl.cast(head, tl.int64) * rows + origin
     lse = tl.load(LSE + here + query, mask=query < T, other=float("inf"))
     delta = tl.load(DELTA + here + query, mask=query < T, other=0.0)
     dq = tl.zeros([BLOCK_M, FIRST], tl.float32)
     dq_ = tl.zeros([BLOCK_M, REST if REST > 0 else 16], tl.float32)
-    lo, a, c, hi = _key_range(start + shift, start + shift + BLOCK_M - 1, keys, window, BLOCK_N, CAUSAL, WINDOWED)
+    first, last = start + shift, start + shift + BLOCK_M - 1  # positions of this tile's queries
+    lo, whole_lo, whole_hi, hi = _key_range(first, last, keys, window, BLOCK_N, CAUSAL, WINDOWED)
     if WINDOWED:
         dq, dq_ = _query_gradient(
-            dq, dq_, q, q_, g, g_, lse, delta, k_base, v_base, bias_base, lo, tl.minimum(a, hi), start, shift, T, S,
-            keys, window, scale_log2, k_t, v_t, bias_t, bias_s, D, FIRST, REST, BLOCK_M, BLOCK_N, CAUSAL, WINDOWED,
-            BIASED, True)  # fmt: skip
+            dq, dq_, q, q_, do, do_, lse, delta, k_base, v_base, bias_base, lo, tl.minimum(whole_lo, hi), start, shift,
+            T, S, keys, window, scale_log2, k_t, v_t, bias_t, bias_s, D, FIRST, REST, BLOCK_M, BLOCK_N, CAUSAL,
+            WINDOWED, BIASED, True)  # fmt: skip
     dq, dq_ = _query_gradient(
-        dq, dq_, q, q_, g, g_, lse, delta, k_base, v_base, bias_base, a, c, start, shift, T, S,
+        dq, dq_, q, q_, do, do_, lse, delta, k_base, v_base, bias_base, whole_lo, whole_hi, start, shift, T, S,
         keys, window, scale_log2, k_t, v_t, bias_t, bias_s, D, FIRST, REST, BLOCK_M, BLOCK_N, CAUSAL, WINDOWED, BIASED,
         False)  # fmt: skip
     if CAUSAL or WINDOWED or not EVEN_S:
         dq, dq_ = _query_gradient(
-            dq, dq_, q, q_, g, g_, lse, delta, k_base, v_base, bias_base, c, hi, start, shift, T, S,
+            dq, dq_, q, q_, do, do_, lse, delta, k_base, v_base, bias_base, whole_hi, hi, start, shift, T, S,
             keys, window, scale_log2, k_t, v_t, bias_t, bias_s, D, FIRST, REST, BLOCK_M, BLOCK_N, CAUSAL, WINDOWED,
             BIASED, True)  # fmt: skip
     dq_base = DQ + b * dq_b + h * dq_h + origin * dq_t
