@@ -35,6 +35,10 @@ MAX_ROWS = 100_000
 """A run logs at most about this many rows of metrics, so that attaching to it stays quick."""
 
 
+STATE = "state.safetensors"
+"""In the folder resume/: what a recurrent model carries from step to step."""
+
+
 class Progress(msgspec.Struct, kw_only=True):
     """Where training stands, beside weights, moments and random numbers. Saved in resume/progress.json."""
 
@@ -190,10 +194,12 @@ def save_checkpoint(
     *,
     others: Mapping[str, AdamW] | None = None,
     best: Best | None = None,
+    state: Mapping[str, torch.Tensor] | None = None,
 ) -> Checkpoint:
     """Write checkpoints/step-<n>: the model's folder (fp32 masters), lineage, and what resuming needs.
 
     others: by name the optimisers of further models that `write_model` writes. best: which checkpoint is kept as such.
+    state: by name the tensors that the model carries from step to step, for `read_state`.
     """
     others = others or {}
     check_space(run.dir.path, 14 * sum(each.master.numel() for each in (optimizer, *others.values())))
@@ -207,6 +213,8 @@ def save_checkpoint(
         _write_resume(folder / "resume", progress, optimizer)
         for name, each in others.items():
             save_tensors(each.state(), folder / "resume" / f"optimizer.{name}.safetensors")
+        if state:
+            save_tensors(dict(state), folder / "resume" / STATE)
 
     name = f"step-{progress.step}"
     checkpoint = write_checkpoint(run.dir.checkpoints / name, fill)
@@ -264,6 +272,12 @@ def load_resume(checkpoint: Checkpoint, optimizer: AdamW) -> None:
     load_moments(checkpoint, optimizer)
     with _damage_told(checkpoint):
         _restore_random(load_file(checkpoint.path / "resume" / "random.safetensors"))
+
+
+def read_state(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """What the model carried from step to step, as `save_checkpoint` was given it."""
+    with _damage_told(checkpoint):
+        return load_file(checkpoint.path / "resume" / STATE)
 
 
 def load_moments(checkpoint: Checkpoint, optimizer: AdamW, name: str = "") -> None:

@@ -182,11 +182,10 @@ class Job:
         settings, step = self.settings, self.progress.step
         self.model.train()
         loss = 0.0
-        position = step * settings.batch_size
         for start in range(0, settings.batch_size, self.micro_batch):
             count = min(self.micro_batch, settings.batch_size - start)
             share = count / settings.batch_size
-            micro_loss = self._loss(self.train.batch(position + start, count)) * share
+            micro_loss = self._train_loss(start, count) * share
             micro_loss.backward()
             self.optimizer.gather(first=start == 0)
             loss += micro_loss.item()
@@ -225,16 +224,21 @@ class Job:
         count = len(self.validation)
         if not whole:
             count = min(count, max(1, self.settings.eval_tokens // self.model.config.context))
-        total, together = 0.0, max(self.micro_batch, EVALUATION_TOKENS // self.model.config.context)
-        for start in range(0, count, together):
-            blocks = self.validation.in_order(start, min(together, count - start))
-            total += self._loss(blocks).item() * len(blocks)
-        nats = total / count
+        together = max(self.micro_batch, EVALUATION_TOKENS // self.model.config.context)
+        nats = self._validation_nats(count, together) / count
         self.divergence.watch_validation(self.progress.step, nats)
         tokens_per_byte = len(self.tokens.val) / self.tokens.val_bytes
         self.metrics = {"val/loss": nats, "val/bits_per_byte": nats * tokens_per_byte / math.log(2)}
         self._last_evaluation = self.progress.step
         return self.metrics
+
+    def _validation_nats(self, count: int, together: int) -> float:
+        """The sum of the mean losses of the first `count` validation blocks, so many computed at once."""
+        total = 0.0
+        for start in range(0, count, together):
+            blocks = self.validation.in_order(start, min(together, count - start))
+            total += self._loss(blocks).item() * len(blocks)
+        return total
 
     def sample(self) -> None:
         """Continue the fixed prompts, always with the same random numbers, so that texts can be compared over time."""
@@ -243,11 +247,14 @@ class Job:
         room = self.model.config.context // 2
         ids = [self.tokenizer.encode(prompt)[-room:] or [self.tokenizer.eos_id] for prompt in prompts]
         sampling = Sampling(temperature=0.8, top_k=50, max_new_tokens=self.settings.sample_tokens, seed=0)
-        with any_algorithms():
-            completions = generate(self.model, ids, sampling)
-        for prompt, completion in zip(prompts, completions, strict=True):
+        for prompt, completion in zip(prompts, self._continued(ids, sampling), strict=True):
             text = self.tokenizer.decode(completion)
             self.run.sample(self.progress.step, prompt=prompt, text=text, tokens=len(completion))
+
+    def _continued(self, prompts: list[list[int]], sampling: Sampling) -> list[list[int]]:
+        """What the model writes after each prompt."""
+        with any_algorithms():
+            return generate(self.model, prompts, sampling)
 
     def save(self, *, whole: bool = False) -> None:
         """Write a checkpoint of this step, evaluated, unless there is one or the loss is on its way up."""
@@ -255,7 +262,7 @@ class Job:
             return
         if self._last_evaluation != self.progress.step:
             self.run.log_metrics(self.progress.step, self.evaluate(whole=whole))
-        save_checkpoint(self.run, self.progress, self.optimizer, self._write_model, self.metrics)
+        save_checkpoint(self.run, self.progress, self.optimizer, self._write_model, self.metrics, state=self._state())
 
     def result(self) -> dict[str, Any]:
         """The closing figures."""
@@ -272,6 +279,14 @@ class Job:
     def _write_model(self, folder: Path) -> None:
         save_weights(self.model, folder, eos_id=self.tokenizer.eos_id, pad_id=self.tokenizer.pad_id)
         copy_tokenizer(self.tokenizer, folder)
+
+    def _train_loss(self, start: int, count: int) -> Tensor:
+        """The loss in nats on the rows from `start` on of this step's batch."""
+        return self._loss(self.train.batch(self.progress.step * self.settings.batch_size + start, count))
+
+    def _state(self) -> dict[str, Tensor]:
+        """What the model carries from step to step."""
+        return {}
 
     def _loss(self, blocks: Any) -> Tensor:
         """The model's loss in nats on blocks of text."""

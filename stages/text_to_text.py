@@ -6,7 +6,8 @@ a step costs one token. Token ids in, token ids out. B texts, T tokens written, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -69,12 +70,27 @@ def _write_some(
     model: T5, prompts: Sequence[Sequence[int]], sampling: Sampling, start: int, ends: set[int], first: int
 ) -> list[list[int]]:
     writing = Writing(model, prompts, torch.full((len(prompts), 1), start))
-    written: list[list[int]] = [[] for _ in prompts]
-    running = set(range(len(prompts)))
-    dice = [torch.Generator().manual_seed(sampling.seed + first + row) for row in range(len(prompts))]
+    return follow(writing, len(prompts), sampling, ends, first)
+
+
+class Stepwise(Protocol):
+    """Texts that grow by a token a row at each step."""
+
+    def logits(self) -> Tensor:
+        """What may come next, (B, V) fp32."""
+
+    def append(self, tokens_B: Tensor) -> None:
+        """Go on from one more token in each row."""
+
+
+def follow(writing: Stepwise, rows: int, sampling: Sampling, ends: Collection[int], first: int = 0) -> list[list[int]]:
+    """What comes in each of the rows, without the token that ends it. Row n draws with the seed + first + n."""
+    written: list[list[int]] = [[] for _ in range(rows)]
+    running = set(range(rows))
+    dice = [torch.Generator().manual_seed(sampling.seed + first + row) for row in range(rows)]
     for _ in range(sampling.max_new_tokens):
         draws = [float(torch.rand((), dtype=torch.float64, generator=die)) for die in dice]
-        chosen_B = choose(writing.logits(), [sampling] * len(prompts), draws)
+        chosen_B = choose(writing.logits(), [sampling] * rows, draws)
         for row, token in enumerate(chosen_B.tolist()):
             if row in running and token in ends:
                 running.discard(row)

@@ -86,11 +86,11 @@ class Blocks:
 
     def batch(self, position: int, count: int) -> NDArray[np.int64]:
         """Blocks `position` to `position + count` of the endless training order: (count, context + 1)."""
-        return self._gather(self.order(position, count))
+        return self.gather(self.order(position, count))
 
     def in_order(self, start: int, count: int) -> NDArray[np.int64]:
         """Blocks as they stand in the text: (count, context + 1), fewer rows at the end."""
-        return self._gather(np.arange(start, min(start + count, self._count)))
+        return self.gather(np.arange(start, min(start + count, self._count)))
 
     def order(self, position: int, count: int) -> NDArray[np.int64]:
         """Which blocks stand at these positions of the training order: (count,)."""
@@ -104,7 +104,8 @@ class Blocks:
             position, count = position + taken, count - taken
         return np.concatenate(parts) if len(parts) != 1 else parts[0]
 
-    def _gather(self, blocks: NDArray[np.int64]) -> NDArray[np.int64]:
+    def gather(self, blocks: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The blocks of these numbers: (blocks, context + 1)."""
         return self._tokens[blocks[:, None] * self._context + self._offsets].astype(np.int64)
 
 

@@ -18,10 +18,10 @@ def checkpoint_config(folder: Path) -> ModelConfig:
 
 
 def writer_config(folder: Path) -> ModelConfig:
-    """The same of a model that writes: a decoder or a T5."""
+    """The same of a model that writes, in one way or another: a decoder, a Transformer-XL or a T5."""
     base = base_folder(folder)
     config = read_any_config(base)
-    return config if config.kind == "encoder-decoder" else read_config(base)
+    return config if config.kind in ("encoder-decoder", "recurrent decoder") else read_config(base)
 
 
 def base_folder(folder: Path) -> Path:

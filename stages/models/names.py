@@ -154,6 +154,7 @@ FAMILIES: dict[str, Names] = {
     "gpt2": _GPT,
     "bert": _BERT,
     "t5": _T5,
+    "transformer-xl": Names("", {}, "", {}, False),
     "gpt1": _GPT._replace(
         whole=_GPT.whole
         | {"tokens": "transformer.tokens_embed.weight", "positions": "transformer.positions_embed.weight"}
@@ -170,6 +171,8 @@ BUFFERS = re.compile(r"(^|\.)(attn\.(masked_)?bias|rotary_emb\.inv_freq|embeddin
 def pieces(config: ModelConfig, ours: str) -> list[Piece]:
     """The published tensors that make up one of our parameters, by its name in `named_parameters`."""
     names = FAMILIES[config.family]
+    if config.family == "transformer-xl":  # no published class: our names are the file's
+        return [Piece(ours, 0, -1, False)]
     if ours in names.whole:
         return [Piece(names.whole[ours], 0, -1, False)]
     stack, layer, part, kind = ours.split(".")

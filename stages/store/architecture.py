@@ -10,13 +10,15 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-Family = Literal["gpt2", "gpt1", "llama", "mistral", "qwen2", "qwen3", "bert", "t5"]
+Family = Literal["gpt2", "gpt1", "llama", "mistral", "qwen2", "qwen3", "bert", "t5", "transformer-xl"]
 MODERN = ("llama", "mistral", "qwen2", "qwen3")
 ENCODERS = ("bert",)
 """Families that read a text in both directions and write none."""
 ENCODER_DECODERS = ("t5",)
 """Families that read one text in both directions and write another."""
-Kind = Literal["decoder", "encoder", "encoder-decoder"]
+RECURRENT = ("transformer-xl",)
+"""Families that continue a text segment by segment and remember those before."""
+Kind = Literal["decoder", "encoder", "encoder-decoder", "recurrent decoder"]
 
 
 class Biases(NamedTuple):
@@ -90,6 +92,9 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         Meta(description="Width of the hidden layer of each feed-forward network; four times the width when left out."),
     ] = None
     context: Annotated[int, Meta(ge=1, le=16_777_216, description="The most tokens that the model can look at.")]
+    memory: Annotated[
+        int, Meta(ge=0, le=16_777_216, description="Tokens before a segment that Transformer-XL remembers.")
+    ] = 0
     vocab_size: Annotated[int, Meta(ge=1, le=4_194_304, description="Number of different tokens.")]
     types: Annotated[
         int, Meta(ge=0, le=1024, description="Vectors that tell the parts of an encoder's input apart, as BERT's two.")
@@ -104,8 +109,11 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     norm_eps: Annotated[float, Meta(gt=0, lt=1, description="Added to the variance in a norm.")] = 1e-5
     qk_norm: Annotated[bool, Meta(description="Whether each head's queries and keys are normalised.")] = False
     positions: Annotated[
-        Literal["learned", "rotary", "relative"],
-        Meta(description="A vector for each position, turns of queries and keys, or a bias for each distance."),
+        Literal["learned", "rotary", "relative", "sinusoidal"],
+        Meta(
+            description="A vector for each position, turns of queries and keys, a bias for each distance (T5), or "
+            "sinusoids of the distance (Transformer-XL)."
+        ),
     ] = "learned"
     rope: Annotated[Rope, Meta(description="Rotary positions in detail.")] = Rope()
     buckets: Annotated[
@@ -165,6 +173,8 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         """What the model does with a text."""
         if self.family in ENCODERS:
             return "encoder"
+        if self.family in RECURRENT:
+            return "recurrent decoder"
         return "encoder-decoder" if self.family in ENCODER_DECODERS else "decoder"
 
     @property
@@ -216,7 +226,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         return any(self.windows)
 
 
-_ONE_STACK: dict[str, tuple[Any, ...]] = {"decoder_layers": (None,), "scaled_logits": (False,)}
+_ONE_STACK: dict[str, tuple[Any, ...]] = {"decoder_layers": (None,), "scaled_logits": (False,), "memory": (0,)}
 _ANY_GPT: dict[str, tuple[Any, ...]] = _ONE_STACK | {
     "types": (0,),
     "norm_kind": ("layer",),
@@ -245,6 +255,7 @@ ALLOWED: dict[str, dict[str, tuple[Any, ...]]] = {
     "bert": {"norm": ("post",), "tied": (True,)} | _ANY_GPT | {"types": (1, 2), "biases": (Biases(True, True, True),)},
     "t5": {
         "types": (0,),
+        "memory": (0,),
         "norm": ("pre",),
         "norm_kind": ("rms",),
         "positions": ("relative",),
@@ -253,6 +264,20 @@ ALLOWED: dict[str, dict[str, tuple[Any, ...]]] = {
         "windowed": (False,),
         "biases": (_NO_BIAS,),
         "activation": ("relu", "gelu_tanh", "silu"),
+    },
+    "transformer-xl": {
+        "types": (0,),
+        "decoder_layers": (None,),
+        "scaled_logits": (False,),
+        "norm": ("post",),
+        "norm_kind": ("layer",),
+        "positions": ("sinusoidal",),
+        "qk_norm": (False,),
+        "gated": (False,),
+        "grouped": (False,),
+        "windowed": (False,),
+        "tied": (True,),
+        "biases": (Biases(qkv=False, out=False, mlp=True),),
     },
     "llama": _MODERN
     | {

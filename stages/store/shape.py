@@ -21,6 +21,8 @@ def model_config(settings: Pretrain, vocab_size: int) -> ModelConfig:
         kind = f"{'a' if settings.KIND == 'decoder' else 'an'} {settings.KIND}"
         raise UserError(f"The preset {settings.preset!r} is not {kind}.", f"These are: {', '.join(fitting)}.")
     changes = {key: value for key in ("layers", "heads", "width", "context") if (value := getattr(settings, key))}
+    if (memory := getattr(settings, "memory", None)) is not None:
+        changes["memory"] = memory
     if "width" in changes:
         changes["ff_width"] = _inner_width(preset, changes["width"])
     if "width" in changes or "heads" in changes:

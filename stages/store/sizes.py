@@ -64,6 +64,7 @@ def parameter_count(config: ModelConfig) -> ParameterCount:
 
     BERT's head is a layer with its norm before the tied embedding, and a bias for each token. T5's decoder attends to
     itself and to what the encoder has read, and each of its two stacks has a bias for every bucket and head.
+    Transformer-XL has two vectors a head beside the keys of distances.
     """
     C, inner, L, D = config.width, config.inner_width, config.layers, config.head_width
     query, fused = config.heads * D, (config.heads + 2 * config.key_heads) * D
@@ -72,6 +73,8 @@ def parameter_count(config: ModelConfig) -> ParameterCount:
     norms = 2 * L + (1 if config.norm == "pre" or encoder else 0) + (3 * writing + 1 if writing else 0)
     head = C * C + 3 * C + config.vocab_size if encoder else 0
     norm = C * (1 + (config.bias and config.norm_kind == "layer"))
+    if config.positions == "sinusoidal":  # keys of distances
+        fused += query
     return ParameterCount(
         tokens=config.vocab_size * C,
         positions=_positions(config),
@@ -85,6 +88,8 @@ def parameter_count(config: ModelConfig) -> ParameterCount:
 def _positions(config: ModelConfig) -> int:
     if config.positions == "relative":
         return 2 * config.buckets * config.heads
+    if config.positions == "sinusoidal":
+        return 2 * config.heads * config.head_width
     return (config.context + config.types) * config.width if config.positions == "learned" else 0
 
 

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from stages.store.workspace import Workspace
 from tests.stages.helpers import build_small_world
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _shared_by_no_one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Runs that fixtures of a module launch do not stand in the machine's own queue."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -27,6 +27,7 @@ from stages.store.specs.seq2seq import Seq2Seq
 from stages.store.specs.sft import SFT
 from stages.store.specs.t5 import SpanCorruption
 from stages.store.specs.tokenizer import Tokenizer
+from stages.store.specs.transformer_xl import Recurrent
 
 STAGES: dict[str, type[msgspec.Struct]] = {
     "build": Build,
@@ -35,6 +36,7 @@ STAGES: dict[str, type[msgspec.Struct]] = {
     "pretrain": Pretrain,
     "bert": Bert,
     "t5": SpanCorruption,
+    "transformer_xl": Recurrent,
     "seq2seq": Seq2Seq,
     "sft": SFT,
     "distill": Distill,
@@ -53,7 +55,20 @@ STAGES: dict[str, type[msgspec.Struct]] = {
 }
 """By stage: the name of the file in `stages/`, of the spec's file here, and of the table in workbench.toml."""
 
-TRAINING = ("pretrain", "bert", "t5", "seq2seq", "sft", "distill", "classify", "reward", "dpo", "grpo", "ppo")
+TRAINING = (
+    "pretrain",
+    "bert",
+    "t5",
+    "transformer_xl",
+    "seq2seq",
+    "sft",
+    "distill",
+    "classify",
+    "reward",
+    "dpo",
+    "grpo",
+    "ppo",
+)
 """Stages that train a model: `workbench train STAGE`. They take a place in the device queue."""
 
 ON_DEVICE = (*TRAINING, "evaluate", "in_context", "sample", "best_of", "report", "assess", "label")
