@@ -1,6 +1,7 @@
 """The value model of PPO: a value for each token, from a model of its own or from a head on the policy.
 
-    reward  begins as the reward model, as in Stiennon et al. (arXiv 2009.01325)
+    reward  begins as the reward model, as in Stiennon et al. (arXiv 2009.01325), on the scale of the rewards: its
+            normalised scores
     copy    begins as the policy, with a new head
     head    w · h_t on the policy's own hidden states: no further model, and its loss also moves the policy's weights
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import msgspec
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -22,6 +24,8 @@ from stages.models.decoder import Decoder
 from stages.models.logprobs import logprobs_of_hidden
 from stages.models.value import ValueModel, load_value_model, new_value_model, save_value_model
 from stages.store.errors import UserError
+from stages.store.rewards import FILE as SCALE
+from stages.store.rewards import Scale, read_scale
 from stages.tensors import save_tensors
 
 FOLDER = "value"
@@ -45,8 +49,9 @@ class Head(nn.Module):
 class Critic:
     """What an actor and its value model say of rollouts. `own` is the part that the value model's optimiser trains."""
 
-    def __init__(self, actor: Decoder, own: Head | ValueModel) -> None:
-        self.actor, self.own = actor, own
+    def __init__(self, actor: Decoder, own: Head | ValueModel, scale: Scale | None = None) -> None:
+        """scale: that of the reward model which `own` began as."""
+        self.actor, self.own, self.scale = actor, own, scale or Scale()
 
     def __call__(self, inputs_BT: Tensor, targets_BT: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
         """Log-probabilities of the targets, entropies and values: (B, T) each, fp32. Only entropies have no gradient.
@@ -55,8 +60,9 @@ class Critic:
         """
         h_NC = self.actor.hidden_states(inputs_BT)
         logprobs_BT, entropy_BT = logprobs_of_hidden(h_NC, self.actor.head_weight, targets_BT, temperature=temperature)
-        values = self.own(h_NC).view(inputs_BT.shape) if isinstance(self.own, Head) else self.own(inputs_BT)
-        return logprobs_BT, entropy_BT, values * (targets_BT >= 0)
+        raw_BT = self.own(h_NC).view(inputs_BT.shape) if isinstance(self.own, Head) else self.own(inputs_BT)
+        values_BT = (raw_BT - self.scale.mean) / self.scale.std
+        return logprobs_BT, entropy_BT, values_BT * (targets_BT >= 0)
 
     def save(self, folder: Path, *, pad_id: int) -> None:
         """Write it into a checkpoint's folder, beside the policy."""
@@ -66,6 +72,7 @@ class Critic:
             save_tensors({"score.weight": self.own.score.detach().cpu()}, place / HEAD, {"format": "pt"})
         else:
             save_value_model(self.own, place, pad_id=pad_id)
+            (place / SCALE).write_bytes(msgspec.json.encode(self.scale))
 
 
 def open_critic(
@@ -78,20 +85,20 @@ def open_critic(
     """
     if kind == "auto":
         kind = "reward" if reward else "copy"
-    device = actor.tokens.device
+    device, scale = actor.tokens.device, Scale()
     if kind == "head":
         own: Head | ValueModel = Head(actor.config.width, seed).to(device)
         if checkpoint:
             with torch.no_grad():
                 own.score.copy_(load_file(checkpoint / FOLDER / HEAD)["score.weight"])
     elif checkpoint:
-        own = load_value_model(checkpoint / FOLDER, torch.float32, device)
+        own, scale = load_value_model(checkpoint / FOLDER, torch.float32, device), read_scale(checkpoint / FOLDER)
     elif kind == "reward":
         if reward is None:
             raise UserError("The value model is to begin as the reward model, and none is given.", "Set value to copy.")
-        own = load_value_model(reward, torch.float32, device, config_of(reward, 0.0))
+        own, scale = load_value_model(reward, torch.float32, device, config_of(reward, 0.0)), read_scale(reward)
         if own.config.context < actor.config.context:
             raise UserError(f"The reward model sees {own.config.context:,} tokens, fewer than the policy.")
     else:
         own = new_value_model(open_whole(base, device, config_of(base, 0.0)), seed)
-    return Critic(actor, own)
+    return Critic(actor, own, scale)

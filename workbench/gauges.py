@@ -27,12 +27,12 @@ class Reading(NamedTuple):
     @property
     def text(self) -> str:
         """The value as people read it."""
-        return _shown(self.gauge, self.value)
+        return _shown(self.gauge, self.value, 3)
 
     @property
     def bounds(self) -> str:
         """The band in a few characters, empty when it is open on both sides."""
-        low, high = (None if bound is None else _shown(self.gauge, bound) for bound in self.band)
+        low, high = (None if bound is None else _shown(self.gauge, bound, 2) for bound in self.band)
         if low is not None and high is not None:
             return f"{low}–{high}"
         return f"≥ {low}" if low is not None else f"≤ {high}" if high is not None else ""
@@ -62,7 +62,7 @@ def spark(buckets: Sequence[Bucket], width: int = SPARK) -> str:
     return "".join(BLOCKS[round((value - low) / (high - low) * (len(BLOCKS) - 1))] for value in values)
 
 
-def _shown(gauge: Gauge, value: float) -> str:
+def _shown(gauge: Gauge, value: float, digits: int) -> str:
     if gauge.unit == "%":
         return f"{100 * value:.0f}%"
-    return figure(float(f"{value:.3g}"))
+    return figure(float(f"{value:.{digits}g}"))

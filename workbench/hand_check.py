@@ -26,8 +26,8 @@ from workbench.model_labels import MODEL, take_in_scores
 from workbench.settings import Settings
 from workbench.taking_in import take_in
 
-PROMPTS = 12
-"""Prompts of one check."""
+PROMPTS = 24
+"""Prompts of one check. Those that both answer alike are not judged, so that about a dozen are left."""
 
 ALIKE = ("temperature", "max_new_tokens")
 """Settings by which both write as the policy does in training."""

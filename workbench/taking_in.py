@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from stages.store.completions import judged_by, mode_of, tasks_in
 from stages.store.errors import UserError
 from stages.store.labels import Labels, LabelSet, open_labels
-from stages.store.labels.records import Mode
+from stages.store.labels.records import Candidate, Mode, Prompt
 from stages.store.rundir import RunDir, list_runs
 from stages.store.specs.sample import Sample
 from stages.store.workspace import Workspace
@@ -13,11 +15,17 @@ from workbench.settings import LabelSettings
 
 STAGE = "sample"
 
+COMPARED: tuple[Mode, ...] = ("rank", "pair")
+"""Ways of judging by which the answers to a prompt are compared."""
+
+Task = tuple[Prompt, list[Candidate]]
+
 
 def take_in(labels: Labels, run: RunDir, settings: LabelSettings, mode: Mode | None = None) -> LabelSet:
     """The label set of a run's name, with the prompts that the run has completed; what is there already stays.
 
-    Raises UserError when no prompt is complete, or the set is judged in another way.
+    Prompts that all answer alike are left out where answers are compared. Raises UserError when no prompt is left, or
+    the set is judged in another way.
     """
     name = run.spec().name
     if run.spec().stage != STAGE:
@@ -25,9 +33,15 @@ def take_in(labels: Labels, run: RunDir, settings: LabelSettings, mode: Mode | N
     tasks = tasks_in(run)
     if not tasks:
         raise UserError(f"The run {name!r} has completed no prompt.", "Sample some: `workbench sample --help`.")
-    return labels.add_set(
-        name, mode or judged_by(run), tasks, people=settings.people, repeat_share=settings.repeat_share
-    )
+    mode = mode or judged_by(run)
+    if not (compared := comparable(tasks, mode)):
+        raise UserError(f"In the run {name!r} every prompt is answered alike: there is nothing to compare.")
+    return labels.add_set(name, mode, compared, people=settings.people, repeat_share=settings.repeat_share)
+
+
+def comparable(tasks: Sequence[Task], mode: Mode) -> list[Task]:
+    """The prompts that can be judged: with different answers, where answers are compared with each other."""
+    return [task for task in tasks if mode not in COMPARED or len({one.text for one in task[1]}) > 1]
 
 
 def refuse_other_mode(workspace: Workspace, name: str, settings: Sample) -> None:
@@ -55,9 +69,15 @@ def take_in_finished(workspace: Workspace, settings: LabelSettings, known: set[s
             known.add(run.id)
             if run.spec().stage == STAGE:
                 with open_labels(workspace.ensure().labels) as labels:
-                    if labels.prompts_of_run(run.id) < run.state().result.get("prompts", 0):
+                    if _is_missing(labels, run):
                         found.append(take_in(labels, run, settings))
         except UserError as error:
             known.add(run.id)
             found.append(error)
     return found
+
+
+def _is_missing(labels: Labels, run: RunDir) -> bool:
+    """Whether something of a run is to be judged that is not in labels.db."""
+    there = labels.prompts_of_run(run.id)
+    return there < run.state().result.get("prompts", 0) and there < len(comparable(tasks_in(run), judged_by(run)))

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from stages import ppo
 from stages.rollouts import Rollouts
 from stages.store.checkpoints import list_checkpoints
+from stages.store.rewards import FILE, Scale
 from stages.store.workspace import Workspace
 from tests.stages.policy_helpers import policy_run, policy_workspace
 from tests.tiny_model import write_tiny_checkpoint
@@ -29,11 +31,15 @@ SETTINGS = {
     "gae_lambda": 0.9,
 }
 
+SCALE = Scale(mean=0.4, std=1.7, samples=100)
+"""Of the reward model: rewards and values are its normalised scores."""
+
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     made = policy_workspace(tmp_path_factory.mktemp("plain"))
     write_tiny_checkpoint(made.models / "other", context=96, seed=5)
+    (made.models / "judge" / FILE).write_bytes(msgspec.json.encode(SCALE))
     return made
 
 
@@ -52,7 +58,7 @@ def logprobs(model: Any, ids: list[int], start: int) -> list[Tensor]:
 def values(model: Any, ids: list[int], start: int) -> list[Tensor]:
     """The value before each token of a completion."""
     hidden = model.transformer(torch.tensor([ids])).last_hidden_state
-    return [model.score(hidden)[0, t - 1, 0] for t in range(start, len(ids))]
+    return [SCALE.normal(model.score(hidden)[0, t - 1, 0]) for t in range(start, len(ids))]
 
 
 def plain_update(workspace: Workspace, rollouts: Rollouts, penalty: float) -> tuple[Any, Any]:
@@ -69,7 +75,7 @@ def plain_update(workspace: Workspace, rollouts: Rollouts, penalty: float) -> tu
                 logprobs(reference, ids, start),
                 values(critic, ids, start),
             )
-            score = float(judge.score(judge.transformer(torch.tensor([ids])).last_hidden_state)[0, -1, 0])
+            score = SCALE.normal(float(judge.score(judge.transformer(torch.tensor([ids])).last_hidden_state)[0, -1, 0]))
         earned = [-coefficient * float(a - b) for a, b in zip(old, theirs, strict=True)]
         earned[-1] += score - (0.0 if ended else penalty)
         gains, ahead = [0.0] * len(earned), 0.0

@@ -7,6 +7,7 @@ import os
 import signal
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from stages.sample import chosen
@@ -120,6 +121,25 @@ def test_finished_runs_become_label_sets_by_themselves(prepared: Workspace, tmp_
     assert len(sets) == len(made) and {(one.name, one.mode) for one in sets} >= {("later", "pair")}
     assert run.id in known
     assert not take_in_finished(home, LabelSettings(), set())  # all are there, whoever asks
+
+
+def test_prompts_that_are_answered_alike_are_not_compared(prepared: Workspace, tmp_path: Path) -> None:
+    home = copy_of(prepared, tmp_path)
+    likeliest = {**SETTINGS, "k": 2, "slots": 16, "temperature": 0.0}
+    alike = finish(runs.launch(home, "sample", "alike", likeliest, dataset="asked", checkpoints=["one"]))
+    with open_labels(home.labels) as labels:
+        with pytest.raises(UserError, match="every prompt is answered alike"):
+            take_in(labels, alike, LabelSettings())
+        assert take_in(labels, alike, LabelSettings(), "rate").prompts == 8
+    other = finish(sampled(home, "mostly", k=2, slots=16))
+    path = other.path / FILE
+    lines = [msgspec.json.decode(line) for line in path.read_bytes().splitlines()]
+    path.write_bytes(b"".join(msgspec.json.encode(line | {"text": "the same"}) + b"\n" for line in lines[:4]))
+    with path.open("ab") as file:
+        file.write(b"".join(msgspec.json.encode(line) + b"\n" for line in lines[4:]))
+    made = [one for one in take_in_finished(home, LabelSettings(), {alike.id}) if isinstance(one, LabelSet)]
+    assert {one.name: one.prompts for one in made}["mostly"] == len({line["prompt"] for line in lines[4:]})
+    assert not take_in_finished(home, LabelSettings(), {alike.id})
 
 
 def test_typed_prompts_need_no_dataset(

@@ -31,6 +31,9 @@ from workbench.widgets.rollouts import Rollouts
 from workbench.widgets.run_facts import RunFacts
 from workbench.widgets.samples import SHOWN, Samples
 
+NOTED = ("val/reward", "val/accuracy", "val/loss", "val/kl", "val/length")
+"""Figures by which checkpoints are told apart when one is chosen to go back to."""
+
 
 class CockpitScreen(RunScreen):
     """Above, the plot beside the lamps; below, what the policy writes."""
@@ -81,7 +84,7 @@ class CockpitScreen(RunScreen):
     def action_check_by_hand(self) -> None:
         """Have the policy and its reference answer some prompts, and judge the answers when they are there."""
         if entry := self.run_in_view():
-            self.notify(f"{hand_check.PROMPTS} prompts are answered by the policy and by its reference: a moment.")
+            self.notify(f"{hand_check.PROMPTS} prompts are answered by both; you judge where they differ. A moment.")
             self._check(entry)
 
     @work(thread=True, exclusive=True, group="hand check")
@@ -200,5 +203,5 @@ def _noted(checkpoint: Checkpoint) -> str:
         lineage = checkpoint.lineage()
     except UserError:
         return ""
-    figures = {name: value for name, value in (lineage.metrics if lineage else {}).items() if name.startswith("val/")}
-    return "".join(f"   {name.removeprefix('val/')} {figure(value)}" for name, value in figures.items())
+    figures = lineage.metrics if lineage else {}
+    return "".join(f"   {name.removeprefix('val/')} {figures[name]:.3g}" for name in NOTED if name in figures)
