@@ -25,10 +25,9 @@ GPUS = [Gpu("NVIDIA H100 80GB HBM3", "GPU-1", 41 * 10**9, 85 * 10**9, 0.97, 61, 
 @pytest.fixture
 def at_work(workspace: Workspace, request: pytest.FixtureRequest) -> Workspace:
     """One run whose worker is this process, and one that waits behind it."""
-    for name, status in (("busy", "running"), ("patient", "queued")):
-        run = add_run(
-            workspace, "pretrain", name, status, step=40, total=200, ended=None, pid=os.getpid(), device="cpu"
-        )
+    for name, status, pid in (("busy", "running", os.getpid()), ("patient", "queued", None)):
+        state: dict[str, Any] = {"step": 40, "total": 200, "ended": None, "pid": pid, "device": "cpu"}
+        run = add_run(workspace, "pretrain", name, status, **state)
         descriptor = try_lock(run.lock)
         assert descriptor is not None
         request.addfinalizer(lambda held=descriptor: os.close(held))
@@ -126,9 +125,9 @@ async def test_without_a_gpu_it_says_so(workspace: Workspace, make_app: Callable
 async def test_scarce_memory_is_told_once_wherever_one_is(
     workspace: Workspace, make_app: Callable[..., WorkbenchApp], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workbench.app.MEMORY_INTERVAL", 0.05)
+    monkeypatch.setattr("workbench.app.MEMORY_INTERVAL", 1.0)
     monkeypatch.setattr(machine, "scarcity", lambda: "Memory is nearly full: 0.1 of 8 GB are free.")
     app = make_app()
-    async with app.run_test(size=(120, 40)) as pilot:
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
         await wait_for(pilot, lambda: "nearly full" in screen_text(app))
         assert sum("nearly full" in note.title for note in app._notifications) == 1
