@@ -29,7 +29,7 @@ from workbench.screens.run import RunScreen
 from workbench.watch import Watch
 from workbench.widgets.log_tail import LogTail
 from workbench.widgets.loss_plot import LossPlot
-from workbench.widgets.picklist import PickList
+from workbench.widgets.picklist import PickList, cell
 from workbench.widgets.run_facts import RunFacts
 
 NOT_HERE = frozenset(("evaluate", "sample", "inside"))
@@ -204,9 +204,9 @@ def matrix(found: Classified) -> Content:
     head = " " * (numbers + beside + 1) + "".join(f"{n:>{width}}" for n in range(1, len(found.labels) + 1))
     rows = [Content.styled(head, "$text-muted")]
     for number, (label, counts) in enumerate(zip(found.labels, found.confusion, strict=True), 1):
-        name = Content.assemble(Content.styled(f"{number:>{numbers}} ", "$text-muted"), line(shortened(label, beside)))
-        cells = [_cell(count, width, column == number) for column, count in enumerate(counts, 1)]
-        rows.append(Content.assemble(name.pad_right(max(0, numbers + 1 + beside - name.cell_length)), *cells))
+        name = Content.assemble(Content.styled(f"{number:>{numbers}} ", "$text-muted"), cell(line(label), beside))
+        counted = [_cell(count, width, column == number) for column, count in enumerate(counts, 1)]
+        rows.append(Content.assemble(name, *counted))
     return Content("\n").join(rows)
 
 
