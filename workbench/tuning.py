@@ -50,7 +50,7 @@ def estimate_tuning(
     found = find_dataset(workspace, dataset)
     refuse_kind(stage, found)
     info = found.info
-    folder = resolve_checkpoint(workspace, checkpoint).path
+    folder = whole_model(resolve_checkpoint(workspace, checkpoint).path)
     context, wanted = context_of(folder), getattr(settings, "context", None)
     if wanted and context and wanted > context:
         raise UserError(f"The model sees {context:,} tokens, fewer than the context of {wanted:,}.")
@@ -85,6 +85,15 @@ def refuse_kind(stage: str, dataset: Dataset) -> None:
             f"The dataset {dataset.name!r} holds records of kind {dataset.info.kind}.",
             f"Choose a dataset of kind {' or '.join(kinds)}.",
         )
+
+
+def whole_model(folder: Path) -> Path:
+    """The folder of the model that an adapter stands beside, as its own configuration names it; else the folder."""
+    try:
+        base = Path(json.loads((folder / "adapter_config.json").read_bytes())["base_model_name_or_path"])
+        return base if base.is_dir() and not (folder / "config.json").exists() else folder
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return folder
 
 
 def parameters_in(folder: Path) -> int:

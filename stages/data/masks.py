@@ -11,7 +11,7 @@ from stages.data.records import records_of
 from stages.data.shelf import Shelf
 from stages.data.tokenizer import TextTokenizer
 from stages.desk import Job
-from stages.models.hf_config import read_config
+from stages.models.bases import checkpoint_config
 from stages.store.checkpoints import resolve_checkpoint
 from stages.store.errors import UserError
 from stages.store.records import ChatRecord
@@ -52,7 +52,7 @@ def of(
     chosen = next(each for batch in reader.rows([record]) for each in records_of(batch, reader.kind))
     assert isinstance(chosen, ChatRecord)
     folder = resolve_checkpoint(job.workspace, checkpoint).path
-    room = context or read_config(folder).context
+    room = context or checkpoint_config(folder).context
     with _using:
         masker = _masker(folder, template, turns, room)
         job.check()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from workbench import runs
 from workbench.app import WorkbenchApp
 from workbench.screens.mask import MaskScreen, painted
 from workbench.screens.tune import TuneScreen
-from workbench.tuning import estimate_tuning, parameters_in, tunable
+from workbench.tuning import estimate_tuning, parameters_in, tunable, whole_model
 from workbench.widgets.form import SpecForm
 
 MakeApp = Callable[..., WorkbenchApp]
@@ -130,6 +131,16 @@ def test_the_cost_is_reckoned_from_what_is_on_disk(real: Workspace) -> None:
     assert found.parameters == parameters_in(real.models / "base") > 1_000
     assert (found.context, found.records, found.steps) == (96, 120, 60)
     assert tunable(real) == ["base"]
+
+
+def test_an_adapter_costs_what_its_model_costs(real: Workspace, tmp_path: Path) -> None:
+    adapter, base = tmp_path / "adapter", real.models / "base"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    assert whole_model(adapter) == base == whole_model(base)
+    for damaged in ("[]", "{}", '{"base_model_name_or_path": 3}', "\x00", '{"base_model_name_or_path": "gone"}'):
+        (adapter / "adapter_config.json").write_text(damaged)
+        assert whole_model(adapter) == adapter
 
 
 def test_a_damaged_model_has_no_known_size(tmp_path: Path) -> None:
