@@ -62,11 +62,14 @@ class Study(NamedTuple):
         }
 
 
-def read_study(workspace: Workspace, group: Group) -> Study:
-    """The study as it is now. UserError when the group is a sweep, or its tokenizer is gone."""
+def read_study(workspace: Workspace, group: Group, rows: Sequence[Standing] | None = None) -> Study:
+    """The study as it is now, by `rows` where they have been read.
+
+    UserError when the group is a sweep, or its tokenizer is gone.
+    """
     ladder = ladder_of(group)
     points = []
-    for row in standings(workspace, group):
+    for row in standings(workspace, group) if rows is None else rows:
         size, tokens = size_and_tokens(workspace, group, row.member)
         points.append(Point(row, size, tokens, row.figures.get(LOSS) if row.finished else None))
     upcoming = rung(group.name, ladder, next_width(group), largest_budget(group), check=True)

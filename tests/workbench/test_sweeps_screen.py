@@ -17,7 +17,7 @@ from stages.store.groups import Group, Member, find_group, group_names, runs_of,
 from stages.store.rundir import RunDir
 from stages.store.scaling import Fit, Forecast, Interval, Law
 from stages.store.workspace import Workspace
-from tests.workbench.conftest import CREATED, SIZES, screen_text, settled, wait_for
+from tests.workbench.conftest import CREATED, SIZES, add_dataset, screen_text, settled, wait_for
 from workbench import groups, runs
 from workbench.app import WorkbenchApp
 from workbench.cli import run as command
@@ -136,6 +136,29 @@ async def test_the_forms_look_like_this(
         await snapshot(pilot, f"sweep-form-{size[0]}x{size[1]}")
         pilot.app.push_screen(ScaleScreen())
         await snapshot(pilot, f"scale-form-{size[0]}x{size[1]}")
+
+
+async def test_without_a_sweep_the_screen_says_what_they_are(
+    workspace: Workspace, make_app: MakeApp, snapshot: Snapshot
+) -> None:
+    async with make_app().run_test(size=(80, 24)) as pilot:
+        pilot.app.push_screen(SweepsScreen())
+        await snapshot(pilot, "sweeps-empty-80x24")
+
+
+async def test_a_sweep_of_a_stage_that_goes_on_from_a_checkpoint(unstarted: Workspace, make_app: MakeApp) -> None:
+    add_dataset(unstarted, "talks", kind="chat", digest="c1" * 32)
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        pilot.app.push_screen(sweep_form("sft"))
+        await settled(pilot)
+        form = pilot.app.screen.query_one(SpecForm)
+        form.rows["over"].text = "lr=1e-4,3e-4"
+        form.rows["name"].text = "tuned"
+        await pilot.press("ctrl+r")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, SweepsScreen) and pilot.app.screen.group)
+    specs = [run.spec() for run in runs_of(unstarted, "tuned").values()]
+    assert sorted(spec.settings["lr"] for spec in specs) == [1e-4, 3e-4]
+    assert all(spec.stage == "sft" and set(spec.parents) == {"dataset", "checkpoint"} for spec in specs)
 
 
 async def test_home_and_runs_lead_to_the_sweeps_and_a_row_to_its_run(

@@ -22,10 +22,11 @@ from textual.message import Message
 from textual.widgets import OptionList, Static
 
 from stages.store.errors import UserError
-from stages.store.groups import Group, forget_group, list_groups
+from stages.store.groups import Group, forget_group
 from stages.store.scaling import Fit
 from workbench import groups
 from workbench.display import content, line
+from workbench.group_board import Counted, GroupBoard
 from workbench.group_table import columns_of, row_of
 from workbench.groups import Standing
 from workbench.keys import bind
@@ -66,8 +67,7 @@ class SweepsScreen(PlaceScreen):
     class Looked(Message):
         """A thread has read the groups, and the one that is shown closely."""
 
-        groups: list[tuple[Group, int, int]]
-        """Each with how many of its runs have finished, and how many work or wait."""
+        groups: list[Counted]
         group: Group | None
         rows: list[Standing]
         study: Study | None
@@ -79,18 +79,21 @@ class SweepsScreen(PlaceScreen):
         self._metrics: dict[str, str] = {}
         self._log = False
         self._seen: SweepsScreen.Looked | None = None
+        self._board: GroupBoard | None = None
         self._fits: dict[str, tuple[Any, Fit | UserError]] = {}
 
     def compose_body(self) -> ComposeResult:
         with Horizontal(id="sweeps-body"):
             with Vertical(id="sweeps-list", classes="pane"):
-                yield PickList(id="groups", empty="no sweep yet: n starts one, N a scaling study")
+                yield PickList(id="groups", empty="no sweep yet")
+            yield Static(_invitation(), id="sweeps-empty")
             with Vertical(id="sweeps-detail", classes="pane"):
                 yield Static(id="law")
                 yield LossPlot()
                 yield RowTable()
 
     def on_mount(self) -> None:
+        self._board = GroupBoard(self.workbench.workspace)
         self.query_one("#sweeps-list").border_title = "sweeps"
         self.query_one("#sweeps-detail").display = False
         self.show_trail("runs", "sweeps")
@@ -113,17 +116,13 @@ class SweepsScreen(PlaceScreen):
 
     @work(thread=True, group="look")
     def _look(self) -> None:
-        workspace = self.workbench.workspace
-        found = list_groups(workspace)
-        counts, group, rows, study, trouble = [], None, [], None, None
-        for one in found:
-            standings = groups.standings(workspace, one)
-            counts.append((one, sum(row.finished for row in standings), sum(row.working for row in standings)))
-            if one.name == self._chosen or (group is None and self._chosen not in {each.name for each in found}):
-                group, rows = one, standings
+        assert self._board is not None
+        study: Study | None = None
+        trouble: UserError | None = None
+        counts, group, rows = self._board.look(self._chosen)
         if group is not None and group.kind == "scale":
             try:
-                study = read_study(workspace, group)
+                study = read_study(self.workbench.workspace, group, rows)
             except UserError as error:
                 trouble = error
         self.post_message(self.Looked(counts, group, rows, study, trouble))
@@ -132,7 +131,7 @@ class SweepsScreen(PlaceScreen):
     def _looked(self, event: Looked) -> None:
         self._seen = event
         self._chosen = event.group.name if event.group else ""
-        self.query_one("#groups", PickList).show([(each[0].name, _entry(*each)) for each in event.groups])
+        self.query_one("#groups", PickList).show([(each.group.name, _entry(each)) for each in event.groups])
         self._show()
         self.refresh_bindings()
         if event.study is not None:
@@ -166,6 +165,7 @@ class SweepsScreen(PlaceScreen):
         seen = self._seen
         detail = self.query_one("#sweeps-detail")
         detail.display = seen is not None and seen.group is not None
+        self.query_one("#sweeps-empty").display = not detail.display
         if seen is None or seen.group is None:
             return
         group, rows = seen.group, seen.rows
@@ -277,14 +277,29 @@ class SweepsScreen(PlaceScreen):
         self.dismiss()
 
 
-def _entry(group: Group, finished: int, working: int) -> Content:
+def _entry(counted: Counted) -> Content:
     """A line of the list: the name, how many of its runs have finished."""
+    group, finished, working = counted
     style = "$accent" if working else "$success" if finished == len(group.members) else "$text-muted"
     kind = "study" if group.kind == "scale" else "sweep"
     return Content.assemble(
         cell(line(group.name), NAME),
         Content.styled(f" {kind} ", "$text-muted"),
         Content.styled(f"{finished}/{len(group.members)}", style),
+    )
+
+
+def _invitation() -> Content:
+    """What stands where there is no sweep yet."""
+    return Content.assemble(
+        ("n", "bold $accent"),
+        "  a sweep: a stage run with every combination of some settings, such as three learning rates and two widths, "
+        "or with so many drawn at random. The runs go through the queue as any others; here they stand in one table, "
+        "the best first.\n\n",
+        ("N", "bold $accent"),
+        "  a scaling study: models of several sizes, each trained on several budgets of tokens. The law by which the "
+        "loss falls is fitted as they finish: it tells how to share compute between size and tokens, and forecasts "
+        "the next size, which one more run checks.",
     )
 
 
