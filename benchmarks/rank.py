@@ -1,21 +1,23 @@
 """Judging in a set of 100,000 prompts: opening the screen, and a key to the next prompt painted.
 
-    python -m benchmarks.rank [PROMPTS]
+    python -m benchmarks.rank [PROMPTS [ROUNDS RANKINGS]]
 
-The app runs in a real pseudo-terminal. Of the prompts 60 % are judged already, by the same person.
+The app runs in a real pseudo-terminal. Of the prompts 60 % are judged already, by the same person. A set of 1,000 takes
+turns with it: what the size of the database costs is the difference.
 """
 
 from __future__ import annotations
 
-import math
 import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
+import psutil
 
 from benchmarks.ui import HOME, Terminal, app_in_terminal, percentile
 from stages.store.labels import open_labels, spans
@@ -52,11 +54,7 @@ def generate(workspace: Workspace, prompts: int, judged: int, annotator: str, *,
         db.executemany(
             "INSERT INTO completions (id, prompt, run, k, text, checkpoint, ended, created) "
             "VALUES (?, ?, 'a-run', ?, ?, 'model@1', 'end', ?)",
-            (
-                (n * K + k + 1, n + 1, k, f"{WORDS} {n * 31 % 97} {k}. " * (k + 1), now)
-                for n in range(prompts)
-                for k in range(K)
-            ),
+            ((n * K + k + 1, n + 1, k, _answer(n, k), now) for n in range(prompts) for k in range(K)),
         )
         db.executemany("INSERT INTO set_prompts VALUES (?, ?, ?, ?, ?)", _places(set_id, prompts))
         db.executemany(
@@ -121,32 +119,57 @@ def leave(terminal: Terminal) -> None:
     terminal.wait_for("Ranked alone at the top", start=seen)
 
 
-def measure(folder: Path, prompts: int = 100_000, rounds: int = 5, each: int = 100) -> tuple[float, float, float]:
-    """Seconds: opening, a key to the next prompt in the middle, and at p99; the best of `rounds` each."""
-    workspace = Workspace(folder / "workspace").ensure()
-    judged = prompts * 6 // 10
-    generate(workspace, prompts, judged, annotator_name(None), repeat_share=0.0)
-    opened = median = tail = math.inf
+class Measured(NamedTuple):
+    """Seconds, the best of the rounds each."""
+
+    opened: float
+    median: float
+    tail: float
+    """A key to the next prompt at p99."""
+    cpu: float
+    """Processor time of the app for a prompt: the three digits, the enter, and painting each."""
+
+
+def measure(folder: Path, sizes: Sequence[int], rounds: int = 5, each: int = 100) -> list[Measured]:
+    """What judging costs in sets of these sizes, which take turns: what else the machine does hits all alike."""
+    workspaces = [Workspace(folder / str(size)).ensure() for size in sizes]
+    for workspace, size in zip(workspaces, sizes, strict=True):
+        generate(workspace, size, size * 6 // 10, annotator_name(None), repeat_share=0.0)
+    found: list[list[Measured]] = [[] for _ in sizes]
     for number in range(rounds):
-        place = judged + number * each
-        with app_in_terminal(workspace) as terminal:
-            to_rank(terminal)
-            opened = min(opened, open_screen(terminal, place))
-            terminal.read_for(0.5)
-            delays = rank_prompts(terminal, place, each)
-            leave(terminal)
-        median, tail = min(median, percentile(delays, 0.5)), min(tail, percentile(delays, 0.99))
-    return opened, median, tail
+        for workspace, size, kept in zip(workspaces, sizes, found, strict=True):
+            kept.append(_round(workspace, size * 6 // 10 + number * each, each))
+    return [Measured(*map(min, zip(*kept, strict=True))) for kept in found]
+
+
+def _round(workspace: Workspace, place: int, each: int) -> Measured:
+    """Open the screen on the prompt at `place` and rank so many from there."""
+    with app_in_terminal(workspace) as terminal:
+        to_rank(terminal)
+        opened = open_screen(terminal, place)
+        terminal.read_for(0.5)
+        app = psutil.Process(terminal.process.pid)
+        before = sum(app.cpu_times()[:2])
+        delays = rank_prompts(terminal, place, each)
+        spent = (sum(app.cpu_times()[:2]) - before) / each
+        leave(terminal)
+    return Measured(opened, percentile(delays, 0.5), percentile(delays, 0.99), spent)
 
 
 def main(arguments: list[str]) -> None:
-    prompts = int(arguments[0]) if arguments else 100_000
+    sizes = [int(arguments[0]) if arguments else 100_000, 1_000]
+    rounds, each = (int(arguments[1]), int(arguments[2])) if len(arguments) > 2 else (5, 80)
     with tempfile.TemporaryDirectory() as folder:
-        opened, median, tail = measure(Path(folder), prompts)
-    print(f"{prompts:,} prompts, 60 % of them judged")
-    print(f"{'opening the screen':<36} {opened * 1000:7.0f} ms   (goal {OPEN * 1000:.0f} ms)")
-    print(f"{'enter to the next prompt, median':<36} {median * 1000:7.0f} ms")
-    print(f"{'enter to the next prompt, p99':<36} {tail * 1000:7.0f} ms   (goal {KEY * 1000:.0f} ms)")
+        large, small = measure(Path(folder), sizes, rounds, each)
+    print(f"{sizes[0]:,} prompts, 60 % of them judged; beside it, in turns, {sizes[1]:,}")
+    for name, one, other, goal in (
+        ("opening the screen", large.opened, small.opened, OPEN),
+        ("enter to the next prompt, median", large.median, small.median, None),
+        ("enter to the next prompt, p99", large.tail, small.tail, KEY),
+        ("processor time for a prompt", large.cpu, small.cpu, None),
+    ):
+        aim = f"   (goal {goal * 1000:.0f} ms)" if goal is not None else ""
+        print(f"{name:<36} {one * 1000:7.0f} ms {other * 1000:7.0f} ms{aim}")
 
 
 if __name__ == "__main__":

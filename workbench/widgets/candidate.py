@@ -78,6 +78,8 @@ class Candidate(Vertical):
 
     def differ(self, other: str | None) -> bool:
         """Mark what differs from another text, or nothing; False when the texts are too long for that."""
+        if other is None and self._other is None:
+            return True
         fits = other is None or max(len(_WORDS.findall(text)) for text in (self.completion.text, other)) <= DIFF_LIMIT
         self._other = other if fits else None
         self._write()
@@ -94,13 +96,11 @@ class Candidate(Vertical):
         return fits or not markdown
 
     def _write(self) -> None:
-        reading = self.reading
-        reading.clear()
-        for text, changed in marked(self.completion.text, self._other):
-            reading.write(text, "differs" if changed else "answer")
-        if not self.completion.text.strip():
-            reading.write("(nothing)" if not self.completion.text else "(only spaces)", "note")
-        reading.scroll_home(animate=False)
+        text = self.completion.text
+        spans = [(part, "differs" if changed else "answer") for part, changed in marked(text, self._other)]
+        if not text.strip():
+            spans.append(("(nothing)" if not text else "(only spaces)", "note"))
+        self.reading.put(spans)
 
 
 def marked(text: str, other: str | None) -> list[tuple[str, bool]]:

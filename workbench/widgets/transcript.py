@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
 from textual.events import Resize
-from textual.geometry import Size
+from textual.geometry import Region, Size
 from textual.scroll_view import ScrollView
 from textual.selection import Selection
 from textual.strip import Strip
@@ -32,6 +33,7 @@ class Transcript(ScrollView, can_focus=True):
         self._written: list[Span] = []
         self._flow = Flow(80)
         self._styles: dict[str, Style] = {}
+        self._ground: Style | None = None
 
     @property
     def allow_select(self) -> bool:
@@ -81,6 +83,29 @@ class Transcript(ScrollView, can_focus=True):
         self._written.clear()
         self._rewrap()
 
+    def put(self, spans: Iterable[Span]) -> None:
+        """Show this foreign text, each piece in its style, in the place of all that is there, from its beginning.
+
+        The screen is laid out anew only where a scrollbar comes or goes: a layout paints every widget again.
+        """
+        before = len(self._flow.lines)
+        pieces = [(displayable(text.replace("\r\n", "\n"), tabs=TABS), style) for text, style in spans]
+        self._written = [piece for piece in pieces if piece[0]]
+        self._flow = Flow(self.scrollable_content_region.width)
+        for text, style in self._written:
+            self._flow.add(text, style)
+        height = self.scrollable_content_region.height
+        if height and (before > height) == (len(self._flow.lines) > height):
+            self.set_reactive(Transcript.virtual_size, self._content_size())
+            self._scroll_update(self.virtual_size)
+        else:
+            self._resize_content()
+        if self.scroll_offset.y:
+            self.scroll_home(animate=False)
+            self.refresh()
+        else:
+            self.refresh_lines(0, max(before, len(self._flow.lines)))
+
     def on_resize(self, event: Resize) -> None:
         if self._flow.width != max(1, self.scrollable_content_region.width):
             self._rewrap()
@@ -89,9 +114,13 @@ class Transcript(ScrollView, can_focus=True):
         super().notify_style_update()
         self._styles.clear()
 
+    def render_lines(self, crop: Region) -> list[Strip]:
+        self._ground = self.rich_style  # made of the styles of all that is above: once for all lines
+        return super().render_lines(crop)
+
     def render_line(self, y: int) -> Strip:
         number = y + self.scroll_offset.y
-        ground = self.rich_style
+        ground = self._ground if self._ground is not None else self.rich_style
         if number >= len(self._flow.lines):
             return Strip.blank(self.size.width, ground)
         segments = [Segment(text, ground + self._style(style)) for text, style in self._flow.lines[number]]
@@ -139,7 +168,10 @@ class Transcript(ScrollView, can_focus=True):
             self.scroll_end(animate=False, immediate=True, x_axis=False)
 
     def _resize_content(self) -> None:
-        self.virtual_size = Size(self._flow.width, len(self._flow.lines))
+        self.virtual_size = self._content_size()
+
+    def _content_size(self) -> Size:
+        return Size(self._flow.width, len(self._flow.lines))
 
 
 def _text(line: Line) -> str:
