@@ -51,18 +51,18 @@ Kind = tuple[str, torch.device, torch.dtype, str]
 _chosen: dict[Kind, str] = {}
 
 
-def swiglu(x_NF: Tensor) -> Tensor:
-    """silu(gate) ⊙ up (N, F) in x's dtype, for x (N, 2F) with gate in its first F columns and up in the others.
+def swiglu(gate_up: Tensor) -> Tensor:
+    """silu(gate) ⊙ up (N, F) in its dtype, for (N, 2F) with gate in the first F columns and up in the others.
 
-    It can be differentiated once where a kernel serves. Raises ValueError when x is no matrix of an even width.
+    It can be differentiated once where a kernel serves. Raises ValueError when it is no matrix of an even width.
     """
-    if x_NF.ndim != 2 or x_NF.shape[1] % 2:
-        raise ValueError(f"x {tuple(x_NF.shape)} must be (N, 2F)")
-    obstacle = _obstacle("swiglu", x_NF, x_NF.shape[1] // 2)
-    if _backend(("swiglu", x_NF.device, x_NF.dtype, obstacle)) == "torch":
-        return _swiglu(x_NF)
-    served = Served("swiglu", x_NF.device, x_NF.dtype, x_NF.shape[1] // 2)
-    return guarded(served, lambda: _kernels().swiglu(x_NF, served), lambda: _swiglu(x_NF))
+    if gate_up.ndim != 2 or gate_up.shape[1] % 2:
+        raise ValueError(f"gate and up {tuple(gate_up.shape)} must be (N, 2F)")
+    obstacle = _obstacle("swiglu", gate_up, gate_up.shape[1] // 2)
+    if _backend(("swiglu", gate_up.device, gate_up.dtype, obstacle)) == "torch":
+        return _swiglu(gate_up)
+    served = Served("swiglu", gate_up.device, gate_up.dtype, gate_up.shape[1] // 2)
+    return guarded(served, lambda: _kernels().swiglu(gate_up, served), lambda: _swiglu(gate_up))
 
 
 def rotary(x_BTHD: Tensor, cos: Tensor, signed_sin: Tensor) -> Tensor:
@@ -89,8 +89,8 @@ def decide_usual_calls(where: torch.device) -> None:
             _backend((call, where, dtype, _obstacle_on(call, where, dtype)))
 
 
-def _swiglu(x_NF: Tensor) -> Tensor:
-    gate, up = x_NF.chunk(2, -1)
+def _swiglu(gate_up: Tensor) -> Tensor:
+    gate, up = gate_up.chunk(2, -1)
     return functional.silu(gate) * up
 
 

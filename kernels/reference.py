@@ -96,9 +96,9 @@ def linear_cross_entropy(
     return (lse_N - picked_N + z_loss * lse_N**2).where(kept_N, 0.0)
 
 
-def swiglu(x_NF: Tensor) -> Tensor:
+def swiglu(gate_up: Tensor) -> Tensor:
     """silu(gate) ⊙ up for gate and up side by side, (N, 2F) -> (N, F) (Shazeer 2020, arXiv 2002.05202)."""
-    gate_NF, up_NF = x_NF.chunk(2, -1)
+    gate_NF, up_NF = gate_up.chunk(2, -1)
     return gate_NF * torch.sigmoid(gate_NF) * up_NF
 
 

@@ -91,13 +91,13 @@ def turn(
     tl.store(results + HALF, (second * cos + first * sin).to(OUT.dtype.element_ty), mask=inside)
 
 
-def swiglu(x_NF: Tensor, guard: Served | None = None) -> Tensor:
-    """x (N, 2F) -> (N, F). See the door, `kernels.swiglu`.
+def swiglu(gate_up: Tensor, guard: Served | None = None) -> Tensor:
+    """(N, 2F) -> (N, F). See the door, `kernels.swiglu`.
 
     guard: what to switch off should the backward kernel fail, PyTorch then finding the gradient; when None, it raises
     what it raises.
     """
-    return _Swiglu.apply(x_NF, guard)
+    return _Swiglu.apply(gate_up, guard)
 
 
 def rotary(x_BTHD: Tensor, cos: Tensor, signed_sin: Tensor, guard: Served | None = None) -> Tensor:
@@ -107,45 +107,47 @@ def rotary(x_BTHD: Tensor, cos: Tensor, signed_sin: Tensor, guard: Served | None
 
 class _Swiglu(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_NF: Tensor, guard: Served | None) -> Tensor:
-        x_NF = x_NF if x_NF.stride(-1) == 1 else x_NF.contiguous()
-        ctx.save_for_backward(x_NF)
+    def forward(ctx: Any, gate_up: Tensor, guard: Served | None) -> Tensor:
+        gate_up = gate_up if gate_up.stride(-1) == 1 else gate_up.contiguous()
+        ctx.save_for_backward(gate_up)
         ctx.guard = guard
-        N, F = len(x_NF), x_NF.shape[1] // 2
-        out_NF = x_NF.new_empty((N, F))
+        N, F = len(gate_up), gate_up.shape[1] // 2
+        out_NF = gate_up.new_empty((N, F))
         if out_NF.numel():
-            with torch.cuda.device_of(x_NF):
-                swiglu_forward[N, triton.cdiv(F, BLOCK)](x_NF, out_NF, x_NF.stride(0), F, BLOCK=BLOCK, num_warps=WARPS)
+            with torch.cuda.device_of(gate_up):
+                swiglu_forward[N, triton.cdiv(F, BLOCK)](
+                    gate_up, out_NF, gate_up.stride(0), F, BLOCK=BLOCK, num_warps=WARPS
+                )
         return out_NF
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream_NF: Tensor) -> tuple[Tensor, None]:
-        (x_NF,) = ctx.saved_tensors
+        (gate_up,) = ctx.saved_tensors
 
         def pytorch() -> Tensor:
             from kernels import swiglu as by_door
 
-            leaf = x_NF.detach().requires_grad_()
+            leaf = gate_up.detach().requires_grad_()
             with torch.enable_grad():
                 return torch.autograd.grad(by_door(leaf), leaf, upstream_NF)[0]
 
         def ours() -> Tensor:
-            return _swiglu_gradient(x_NF, upstream_NF)
+            return _swiglu_gradient(gate_up, upstream_NF)
 
         return ours() if ctx.guard is None else guarded(ctx.guard, ours, pytorch), None
 
 
-def _swiglu_gradient(x_NF: Tensor, upstream_NF: Tensor) -> Tensor:
+def _swiglu_gradient(gate_up: Tensor, upstream_NF: Tensor) -> Tensor:
     N, F = upstream_NF.shape
     g_NF = upstream_NF if upstream_NF.stride(-1) == 1 else upstream_NF.contiguous()
-    dx_NF = x_NF.new_empty((N, 2 * F))
-    if dx_NF.numel():
-        with torch.cuda.device_of(x_NF):
+    dgate_up = gate_up.new_empty((N, 2 * F))
+    if dgate_up.numel():
+        with torch.cuda.device_of(gate_up):
             swiglu_backward[N, triton.cdiv(F, BLOCK)](
-                x_NF, g_NF, dx_NF, x_NF.stride(0), g_NF.stride(0), F, BLOCK=BLOCK, num_warps=WARPS
+                gate_up, g_NF, dgate_up, gate_up.stride(0), g_NF.stride(0), F, BLOCK=BLOCK, num_warps=WARPS
             )
-    return dx_NF
+    return dgate_up
 
 
 class _Rotary(torch.autograd.Function):

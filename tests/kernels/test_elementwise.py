@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks import traffic
 from kernels import choice, reference, rotary, swiglu, triton_elementwise
 from tests.kernels.outcome import complaints, drift
 from tests.kernels.test_attention import draw, with_gradients
@@ -54,6 +55,15 @@ def test_a_turn_keeps_lengths_and_shifts_with_positions() -> None:
     products = q @ k.T
     assert torch.allclose(products.diagonal(2), products[0, 2])
     assert torch.allclose(q.norm(dim=-1), q[0].norm())
+
+
+def test_the_kernels_move_less_than_half_of_what_pytorch_moves() -> None:
+    """What makes them worth a file, as counted in `kernels/elementwise.py`."""
+    for layer in traffic.LAYERS:
+        counted = traffic.operations(layer)
+        for name in ("SwiGLU", "rotary"):
+            torch_bytes, ours = counted[name]
+            assert 0 < ours < torch_bytes / 2
 
 
 def test_shapes_that_do_not_fit_are_named() -> None:
