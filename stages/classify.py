@@ -145,11 +145,11 @@ def read_data(run: Run, base: Path, settings: Classify, config: ModelConfig) -> 
 
     train, val = (read_examples(dataset, [split], writer, progress=tokenizing) for split in ("train", "val"))
     if not len(train):
-        raise UserError(f"No record of {dataset.name!r} can be learnt from: none has a word that is labelled.")
+        raise UserError(f"No record of {dataset.name!r} can be learnt from: none has text and label.")
     if cut := train.cut + val.cut:
         run.warn(f"{cut:,} of {len(train) + len(val):,} records exceed {writer.room:,} tokens and are cut.")
-    if empty := train.empty + val.empty:
-        run.warn(f"{empty:,} records without a word are left out.")
+    if unfit := train.unfit + val.unfit:
+        run.warn(f"{unfit:,} records are left out: they lack a text, a label, an option or a word.")
     if unlearnt := sorted(found.unlearnt.get(task, ())):
         named = ", ".join(map(repr, unlearnt[:3]))
         run.warn(f"{len(unlearnt):,} labels are in the validation part alone and cannot be learnt: {named}.")

@@ -160,8 +160,8 @@ class Examples(NamedTuple):
     """(E,): their numbers among all records of the splits that were read."""
     cut: int
     """Records of which not all was taken in."""
-    empty: int
-    """Records left out for having no words."""
+    unfit: int
+    """Records left out: without a text, a label, an option or a word that is seen."""
 
     def __len__(self) -> int:
         return len(self.groups) - 1
@@ -287,13 +287,13 @@ def read_examples(
     numbers = {label: number for number, label in enumerate(head.labels)}
     ids, starts, seconds, groups = list[NDArray[np.int32]](), [0], list[int](), [0]
     targets, places, ends, records = list[int](), list[int](), [0], list[tuple[int, int]]()
-    cut = empty = 0
+    cut = unfit = 0
     stream = enumerate(pair for split in splits for pair in enumerate(labelled_records(dataset, split)))
     wanted = islice((((n, place), record) for place, (n, record) in stream if record.task == head.task), at_most)
     while some := list(islice(wanted, TOGETHER)):
         for (number, record), inputs, found in zip(some, *_written(writer, [r for _, r in some]), strict=True):
-            if not record.texts or (head.each_token and not any(place >= 0 for place in found)):
-                empty += 1
+            if not inputs or (head.each_token and not any(place >= 0 for place in found)):
+                unfit += 1
                 continue
             for each in inputs:
                 ids.append(np.array(each.ids, np.int32))
@@ -319,21 +319,33 @@ def read_examples(
         records=np.array([number for number, _ in records], np.int64),
         places_in_set=np.array([place for _, place in records], np.int64),
         cut=cut,
-        empty=empty,
+        unfit=unfit,
     )
 
 
 def _written(writer: Writer, records: list[LabelledRecord]) -> tuple[list[list[Input]], list[list[int]]]:
-    """The sequences of each record, and where its words are labelled."""
-    if not writer.head.each_token:
-        return list(writer.inputs([record.texts for record in records])), [[] for _ in records]
-    pairs = [writer.words(record.texts) for record in records]
-    return [[written] for written, _ in pairs], [places for _, places in pairs]
+    """The sequences of each record, none for one that is unfit, and where its words are labelled."""
+    if writer.head.each_token:
+        pairs = [writer.words(record.texts) for record in records]
+        return [[written] for written, _ in pairs], [places for _, places in pairs]
+    fit = [_is_fit(record) for record in records]
+    inputs = writer.inputs([record.texts for record, good in zip(records, fit, strict=True) if good])
+    return [next(inputs) if good else [] for good in fit], [[] for _ in records]
+
+
+def _is_fit(record: LabelledRecord) -> bool:
+    """Whether a record has the texts and the label of its task, as what people write by hand may not."""
+    if record.label is None:
+        return False
+    if record.task == "choice":
+        return len(record.texts) > 1 and record.label.isdecimal() and int(record.label) < len(record.texts) - 1
+    return len(record.texts) == (2 if record.task == "pair" else 1)
 
 
 def _targets(record: LabelledRecord, numbers: dict[str, int]) -> list[int]:
     if record.task == "tokens":
-        return [numbers.get(label, UNKNOWN) for label in record.labels or []]
+        labels = dict(enumerate(record.labels or []))
+        return [numbers.get(labels.get(place, ""), UNKNOWN) for place in range(len(record.texts))]
     if record.task == "choice":
         return [int(record.label or 0)]
     return [numbers.get(record.label or "", UNKNOWN)]

@@ -217,6 +217,27 @@ def test_what_is_cut_or_unknown_is_told(workspace: Workspace) -> None:
     assert any("1 labels are in the validation part alone and cannot be learnt: 'pale'" in each for each in told)
 
 
+def test_records_that_lack_what_their_task_needs_are_left_out_and_counted(workspace: Workspace) -> None:
+    lame = {
+        "choice": [LabelledRecord(task="choice", texts=["which ?", "cat"], label=label) for label in ("7", "b", None)],
+        "pair": [LabelledRecord(task="pair", texts=["cat"], label="alive")],
+        "tokens": [LabelledRecord(task="tokens", texts=[], labels=[])],
+        "classify": [
+            LabelledRecord(task="classify", texts=["cat"]),
+            LabelledRecord(task="classify", texts=[], label="x"),
+        ],
+    }
+    for task, records in lame.items():
+        labelled_dataset(workspace.datasets / f"lame-{task}", [*TASKS[task](8), *records])
+        job = job_in(workspace, task, dataset=f"lame-{task}")
+        told = [event["message"] for event in events(job.run.dir, "warning")]
+        assert told[0].startswith(f"{len(records)} records are left out: they lack")
+        assert np.isfinite(job.step()[0])
+    short = LabelledRecord(task="tokens", texts=["the", "hen"], labels=["O"])  # a label is missing
+    labelled_dataset(workspace.datasets / "short", [*TASKS["tokens"](8), short])
+    assert np.isfinite(job_in(workspace, "short", dataset="short", batch_size=9).step()[0])
+
+
 def test_the_command_refuses_what_is_no_model_that_labels(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
