@@ -17,19 +17,22 @@ from stages.store.lineage import delete_run, parents_of
 from stages.store.notes import read_notes, write_notes
 from stages.store.rollback import roll_back
 from stages.store.rundir import RunDir, RunSpec, find_run, list_runs
-from stages.store.specs import STAGES, TRAINING
+from stages.store.specs import STAGES, TRAINING, spec_of
 from workbench import progress
 from workbench import runs as steering
+from workbench.again import repeat
 from workbench.cli_common import (
     House,
     confirm,
     detach_option,
     json_option,
+    parse_pairs,
     pass_house,
     say,
     say_facts,
     say_json,
     say_table,
+    set_option,
 )
 from workbench.cli_evaluate import say_evaluation
 from workbench.cli_tensorboard import tensorboard
@@ -219,6 +222,24 @@ def set_(house: House, name: str, pair: str) -> None:
     value = steering.parse_lr(run, text)
     steering.set_lr(run, value)
     say(f"{name} goes on with a peak learning rate of {value:g}.")
+
+
+@runs.command("repeat")
+@click.argument("name", metavar="RUN")
+@click.option("--name", "new", default="", help="Name of the new run; left out: the old one with a number.")
+@set_option
+@detach_option
+@pass_house
+def repeat_(house: House, name: str, new: str, pairs: tuple[str, ...], detach: bool) -> None:
+    """Do a run again, with its settings, seed and parents; --set changes a setting."""
+    run = find_run(house.workspace, name)
+    stage = run.spec().stage
+    changes = parse_pairs(spec_of(stage), pairs)
+    made = repeat(house.workspace, run, changes, name=new, cpu_width=house.settings.queue.cpu_width)
+    if detach:
+        say(f"{made.spec().name} is at work. {progress.how_to_return(made)}")
+    else:
+        _wait(made)
 
 
 @runs.command("note")

@@ -145,6 +145,16 @@ class Steering(Base):
         if entry := self.run_in_view():
             self.evaluate([entry])
 
+    def action_again(self) -> None:
+        """Open the form of the run's stage as it was filled then: start it to repeat the run, or change something."""
+        if entry := self.run_in_view():
+            if entry.spec.stage not in (*TRAINING, "sample", "evaluate"):
+                self.notify(f"A run that is {entry.spec.stage} is not repeated from here.")
+                return
+            from workbench.again import form_values
+
+            self.workbench.start_run(entry.spec.stage, form_values(self.workbench.workspace, entry.run))
+
     def action_sample(self) -> None:
         """Open the form that has the run's model write completions to judge."""
         if entry := self.run_in_view():
