@@ -9,6 +9,7 @@ import pytest
 from textual.pilot import Pilot
 
 from stages.store.errors import WorkFailed
+from stages.store.presets import list_presets, load_preset
 from stages.store.workspace import Workspace
 from tests.workbench.conftest import SIZES, screen_text, settled, wait_for
 from workbench.app import WorkbenchApp
@@ -16,7 +17,7 @@ from workbench.desk_client import DeskClient
 from workbench.model_cards import find_card
 from workbench.rates import Machine
 from workbench.screens import models
-from workbench.screens.models import ModelsScreen
+from workbench.screens.models import ModelsScreen, stage_for
 from workbench.screens.start import StartScreen
 from workbench.widgets.form import SpecForm
 from workbench.widgets.row_table import RowTable
@@ -55,6 +56,11 @@ async def open_models(pilot: Pilot[None]) -> ModelsScreen:
 
 def row_of(screen: ModelsScreen, name: str) -> list[str]:
     return next(cells for key, cells in screen.query_one(RowTable)._shown[1] if key == name)
+
+
+def test_every_preset_has_a_stage_that_makes_it() -> None:
+    stages = {stage_for(load_preset(name).kind) for name in list_presets()}
+    assert stages == {"pretrain", "bert", "t5", "transformer_xl"}
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -20,6 +20,7 @@ from textual.widgets import Static
 
 from stages.store.errors import UserError
 from stages.store.presets import load_preset
+from stages.store.specs import FROM_CHECKPOINT, TRAINING, spec_of
 from workbench.display import content, line
 from workbench.keys import SCROLL_KEYS, bind
 from workbench.model_cards import Card, Plan, all_cards, facts_of, long, size, time_of, told_rates
@@ -30,8 +31,6 @@ from workbench.screens.base import PlaceScreen
 from workbench.screens.question import Ask
 from workbench.widgets.row_table import RowTable
 
-STAGES = {"decoder": "pretrain", "encoder": "bert", "encoder-decoder": "t5"}
-"""The stage that makes a model of a kind."""
 COLUMNS = ("name", "parameters", "to train", "fits", "time here", "FLOP")
 
 
@@ -130,7 +129,7 @@ class ModelsScreen(PlaceScreen):
         if card.kind != "preset":
             self.notify("This one is for planning only.", title=card.title)
             return
-        self.workbench.start_run(STAGES[load_preset(card.name).kind], {"preset": card.name})
+        self.workbench.start_run(stage_for(load_preset(card.name).kind), {"preset": card.name})
 
     def action_tokens(self) -> None:
         """Ask for how many tokens."""
@@ -193,6 +192,12 @@ class ModelsScreen(PlaceScreen):
         finally:
             self._measuring = False
         self.show()
+
+
+def stage_for(kind: str) -> str:
+    """The stage that makes a new model of a kind."""
+    new = (stage for stage in TRAINING if stage not in FROM_CHECKPOINT)
+    return next(stage for stage in new if getattr(spec_of(stage), "KIND", "") == kind)
 
 
 def _cells(card: Card, plan: Plan, machine: Machine, rates: list[Rate], timed: Rate | None) -> list[str]:
