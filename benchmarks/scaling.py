@@ -1,6 +1,6 @@
 """A scaling study of starter text: five sizes × three budgets, and how far the forecast of the sixth size is off.
 
-    python -m benchmarks.scaling [--folder DIR] [--widths 16,24,32,48,64] [--budgets 500k,800k,1.2M]
+    python -m benchmarks.scaling [--folder DIR] [--widths 16,24,32,48,64] [--budgets 300k,600k,1M]
 
 Builds starter:world and a tokenizer of 512 tokens, trains the ladder through the queue as `workbench scale` does, fits
 L(N, D) = E + A / N^α + B / D^β to its fifteen runs, forecasts the next size on the largest budget, trains it, and says
@@ -31,6 +31,8 @@ from workbench.study import Study, launch_next, misses, read_study
 from workbench.study_lines import check_line, law_lines
 
 NAME, TEXT, TOKENIZER = "scaling", "world", "world-bpe"
+AT_ONCE = 2
+"""Runs at work at once, of one thread each."""
 GOAL = 0.03
 """Share by which the forecast may miss."""
 
@@ -39,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--widths", default="16, 24, 32, 48, 64")
-    parser.add_argument("--budgets", default="500k, 800k, 1.2M")
+    parser.add_argument("--budgets", default="300k, 600k, 1M")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _interrupt)
     with tempfile.TemporaryDirectory() as temporary:
@@ -55,13 +57,13 @@ def study(workspace: Workspace, ladder: Ladder) -> None:
     """Train what is missing, fit, forecast, check, and say how near the forecast was."""
     if NAME not in group_names(workspace):
         prepare(workspace)
-        groups.launch_group(workspace, plan(workspace, ladder))
+        groups.launch_group(workspace, plan(workspace, ladder), cpu_width=AT_ONCE)
     else:
-        groups.resume_group(workspace, NAME)
+        groups.resume_group(workspace, NAME, cpu_width=AT_ONCE)
     wait(workspace, find_group(workspace, NAME))
     group = find_group(workspace, NAME)
     if not any(member.role == "check" for member in group.members):
-        group = launch_next(workspace, group)
+        group = launch_next(workspace, group, cpu_width=AT_ONCE)
         wait(workspace, group)
     found = read_study(workspace, group)
     law = fit(*found.question().values())
