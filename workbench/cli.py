@@ -11,6 +11,7 @@ from stages.store.errors import UserError
 from workbench import __version__
 from workbench.cli_best_of import best_of
 from workbench.cli_bin import bin_
+from workbench.cli_card import card
 from workbench.cli_chat import chat
 from workbench.cli_classify import classified, classify
 from workbench.cli_compare import compare
@@ -68,6 +69,7 @@ for command in (
     runs,
     compare,
     bin_,
+    card,
     evaluate,
     in_context,
     sample,

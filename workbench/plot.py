@@ -149,10 +149,10 @@ def _x_axis(view: Window, gutter: int, columns: int) -> list[Line]:
 
 
 def _row(y: float, view: Window, rows: int) -> int:
-    return min(rows - 1, int((1 - _height(y, view)) * rows))
+    return min(rows - 1, int((1 - height_of(y, view)) * rows))
 
 
-def _height(y: float, view: Window) -> float:
+def height_of(y: float, view: Window) -> float:
     """Where y stands between the lower end of the window (0) and the upper (1)."""
     if view.log:
         return (math.log10(y) - math.log10(view.low)) / (math.log10(view.high) - math.log10(view.low))
@@ -194,7 +194,7 @@ def _drawn(plotext: Any, curves: Sequence[Curve], view: Window, columns: int, ro
 def _draw(plotext: Any, curve: Curve, points: list[tuple[float, float]], view: Window, columns: int, rows: int) -> None:
     span, inside = view.right - view.left, 1 - 1e-6
     xs = [(x - view.left) / span * columns * inside for x, _ in points]
-    ys = [min(1.0, max(0.0, _height(y, view))) * rows * inside for _, y in points]
+    ys = [min(1.0, max(0.0, height_of(y, view))) * rows * inside for _, y in points]
     marker = plotext.marker(curve.marker, plotext.pixel(foreground=curve.role + 1))
     signal = plotext.figure.signal(xs, ys, marker=marker)
     signal.lines(curve.joined)

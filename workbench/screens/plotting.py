@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from textual.widget import Widget
 
+from stages.store.errors import UserError
 from workbench.curves import Track
 from workbench.keys import bind
 from workbench.picture import Group, Look, Picture, Shown, apart, groups, overlay, picture
@@ -17,6 +19,8 @@ from workbench.widgets.loss_plot import LossPlot
 
 if TYPE_CHECKING:
     from textual.screen import Screen
+
+    from workbench.app import WorkbenchApp
 
     Base = Screen[None]
 else:
@@ -40,6 +44,7 @@ PLOT_KEYS = [
     bind("plot.whole", "Z", "whole", "Whole", "Show all of the curve again.", show=False),
     bind("plot.in", "i", "zoom(0.5)", "Zoom in", "Show half as much, about the middle.", show=False),
     bind("plot.out", "o", "zoom(2)", "Zoom out", "Show twice as much.", show=False),
+    bind("plot.save", "P", "save_plot", "Picture", "Save the plot as an SVG picture.", show=False),
     bind("plot.left", "left,less_than_sign", "pan(-0.25)", "Left", "When zoomed, further left.", show=False),
     bind("plot.right", "right,greater_than_sign", "pan(0.25)", "Right", "When zoomed, further right.", show=False),
 ]
@@ -107,6 +112,26 @@ class Plotting(Base):
         while scope.axis != "steps" and not any(track.whole.has(scope.axis) for track in self.tracks()):
             scope = scope.against_next()
         self._show_scope(scope)
+
+    def action_save_plot(self) -> None:
+        """Write the plot as it is to a file, and say where."""
+        from stages.store.files import write_atomic
+        from workbench.svg import legible_name, svg_of
+
+        app = cast("WorkbenchApp", self.app)
+        shown = self.query_one(LossPlot).picture
+        names = [legible_name([key.name]) for key in shown.keys[:2]]
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        path = app.workspace.root / "plots" / f"{stamp}-{legible_name([shown.title or 'plot', *names])}.svg"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, svg_of(shown).encode())
+        except OSError as error:
+            app.show_error(UserError(f"{path} cannot be written: {error.strerror}."))
+        except UserError as error:
+            app.show_error(error)
+        else:
+            self.notify(str(path), title="The plot is saved.", timeout=10)
 
     def action_range(self) -> None:
         """Ask for a range and show it."""

@@ -56,6 +56,11 @@ class LossPlot(Widget):
         self._redraw()
 
     @property
+    def picture(self) -> Picture:
+        """What is shown."""
+        return self._picture
+
+    @property
     def extent(self) -> tuple[float, float] | None:
         """The range of x that the picture shows; None when it shows nothing."""
         view = _window(self._picture)
