@@ -138,6 +138,7 @@ async def test_k_scrolls_while_there_is_one_answer_and_equal_answers_are_not_ran
     async with make_app().run_test(size=(80, 24), notifications=True) as pilot:
         await open_chat(pilot)
         await ask(pilot, "word " * 900)
+        await settled(pilot)  # while the answer ends, escape would end it and leave the input as it is
         await pilot.press("escape")
         shown = pilot.app.screen.query_one(Transcript)
         await wait_for(pilot, lambda: 0 < shown.max_scroll_y == shown.scroll_offset.y)
