@@ -203,8 +203,11 @@ async def test_a_sample_in_which_nothing_is_to_be_seen_says_so(at_work: RunDir, 
         await open_run(pilot, at_work)
         append(at_work.samples, {"step": 510, "prompt": "Say nothing.", "text": ""})
         append(at_work.samples, {"step": 510, "prompt": "Say little.", "text": " \n"})
+        append(at_work.samples, {"step": 510, "kind": "fixed", "prompt": "Are you there?", "text": "Yes."})
         await wait_for(pilot, lambda: "Say nothing.  (nothing)" in screen_text(pilot.app))
         await wait_for(pilot, lambda: "Say little.  (blanks only)" in screen_text(pilot.app))
+        await wait_for(pilot, lambda: "Are you there?" in screen_text(pilot.app))
+        assert "Are you there?Yes." not in screen_text(pilot.app)
 
 
 async def test_metrics_log_axis_and_smoothing_follow_their_keys(populated: Workspace, make_app: MakeApp) -> None:

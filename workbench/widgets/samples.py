@@ -1,4 +1,4 @@
-"""What a model wrote as it learnt: the newest sample first, the prompt apart from its continuation."""
+"""What a model wrote as it learnt: the newest sample first; a continuation in the prompt's line, an answer below it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ class Samples(VerticalScroll, can_focus=True):
                 )
             prompt, text = (str(row.get(key) or "")[:LONGEST] for key in ("prompt", "text"))
             written = content(text, tabs=4) if text.strip() else Content.styled(_absent(text), "$text-muted italic")
-            parts.append(Content.assemble(content(prompt, "$text-muted", tabs=4), written, "\n"))
+            answers = "\n" if row.get("kind") else ""  # a continuation, which has no kind, goes on in the line
+            parts.append(Content.assemble(content(prompt, "$text-muted", tabs=4), answers, written, "\n"))
         shown = Content("\n").join(parts) if parts else Content.styled("No samples yet.", "$text-muted")
         self.query_one("#samples-text", Static).update(shown)
 
