@@ -79,8 +79,8 @@ def test_a_run_learns_labels_judges_itself_and_opens_in_transformers(
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_is_learnt_by_both_kinds_of_model(workspace: Workspace, task: str, checkpoint: str) -> None:
     """Words are learnt to entities, of which three in four have to be right from end to end."""
-    job = job_in(workspace, dataset=task, checkpoint=checkpoint, steps=130, both_orders=task == "pair", dropout=0.0)
-    for _ in range(130):
+    job = job_in(workspace, dataset=task, checkpoint=checkpoint, steps=110, both_orders=task == "pair", dropout=0.0)
+    for _ in range(110):
         job.step()
     found = job.evaluate(whole=True)
     assert found["val/accuracy"] > 0.85
@@ -101,16 +101,22 @@ def test_a_worker_killed_ends_with_the_same_bits_and_report(workspace: Workspace
     assert read_classified(broken).worst == read_classified(whole).worst
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("lost", [None, "random", "optimizer"])
-@pytest.mark.parametrize(("task", "checkpoint"), [("classify", "decoder"), ("tokens", "encoder")])
+@pytest.mark.parametrize(
+    ("precision", "lost", "task", "checkpoint"),
+    [
+        ("fp32", None, "classify", "decoder"),
+        ("bf16", None, "tokens", "encoder"),
+        ("fp32", "random", "tokens", "encoder"),
+        ("bf16", "optimizer", "classify", "decoder"),
+    ],
+)
 def test_resuming_changes_no_bit_unless_a_part_is_lost(
     workspace: Workspace, precision: str, lost: str | None, task: str, checkpoint: str
 ) -> None:
     settings: dict[str, Any] = {"precision": precision, "micro_batch": 3, "dataset": task, "checkpoint": checkpoint}
     whole, broken = job_in(workspace, "whole", **settings), job_in(workspace, "broken", **settings)
     torch.manual_seed(0)
-    losses = [whole.step() for _ in range(6)]
+    losses = [whole.step() for _ in range(5)]
     torch.manual_seed(0)
     first = [broken.step() for _ in range(3)]
     broken.save()
@@ -119,7 +125,7 @@ def test_resuming_changes_no_bit_unless_a_part_is_lost(
         forget(list_checkpoints(broken.run.dir)[-1].path, lost)
     again = prepare(Run(broken.run.dir.path))
     assert again.progress.step == 3
-    assert (first + [again.step() for _ in range(3)] == losses) == (lost is None)
+    assert (first + [again.step() for _ in range(2)] == losses) == (lost is None)
     assert torch.equal(again.optimizer.master, whole.optimizer.master) == (lost is None)
 
 
@@ -161,20 +167,17 @@ def test_an_output_layer_of_its_own_learns_on_after_a_resume(workspace: Workspac
     assert theirs.config.num_labels == 3
 
 
-def test_from_scratch_begins_with_other_weights_of_the_same_shape(workspace: Workspace) -> None:
-    for checkpoint in ("decoder", "encoder"):
-        base, scratch, same = (
-            job_in(workspace, f"{checkpoint}-{n}", checkpoint=checkpoint, scratch=n > 0, seed=3) for n in range(3)
-        )
-        shapes = [{name: part.shape for name, part in job.model.named_parameters()} for job in (base, scratch)]
-        assert shapes[0] == shapes[1]
-        assert not torch.equal(base.model.body.tokens, scratch.model.body.tokens)
-        assert torch.equal(scratch.model.body.tokens, same.model.body.tokens)
+@pytest.mark.parametrize("checkpoint", ["decoder", "encoder"])
+def test_from_scratch_begins_with_other_weights_of_the_same_shape(workspace: Workspace, checkpoint: str) -> None:
+    base, scratch = (job_in(workspace, f"from-{n}", checkpoint=checkpoint, scratch=n > 0, seed=3) for n in range(2))
+    shapes = [{name: part.shape for name, part in job.model.named_parameters()} for job in (base, scratch)]
+    assert shapes[0] == shapes[1]
+    assert not torch.equal(base.model.body.tokens, scratch.model.body.tokens)
 
 
 def test_words_are_labelled_as_typed_and_opened_in_transformers(workspace: Workspace) -> None:
-    job = job_in(workspace, dataset="tokens", checkpoint="encoder", steps=130, dropout=0.0)
-    for _ in range(130):
+    job = job_in(workspace, dataset="tokens", checkpoint="encoder", steps=110, dropout=0.0)
+    for _ in range(110):
         job.step()
     job.save()
     folder = list_checkpoints(job.run.dir)[-1].path
