@@ -59,6 +59,7 @@ class WorkbenchApp(App[None], inherit_bindings=False):
         bind("app.rank", "K", "go('rank')", "Rank", "Judge completions.", show=False),
         bind("app.chat", "C", "go('chat')", "Chat", "Talk to a checkpoint.", show=False),
         bind("app.machine", "M", "machine", "Machine", "CPU, memory, GPUs, and who holds them.", show=False),
+        bind("app.lineage", "L", "lineage", "Lineage", "What was made from what, as a tree.", show=False),
         bind("app.help", "question_mark,f1", "help", "Keys", "The keys of where you are."),
         bind("app.palette", "ctrl+p", "command_palette", "Palette", "Everything the keys can do, by name."),
         bind("app.quit", "q", "detach", "Quit", "Close the app. Runs go on."),
@@ -230,6 +231,14 @@ class WorkbenchApp(App[None], inherit_bindings=False):
 
         if isinstance(self.screen, PlaceScreen) and not isinstance(self.screen, MachineScreen):
             self.push_screen(MachineScreen())
+
+    def action_lineage(self) -> None:
+        """Show what was made from what."""
+        from workbench.screens.base import PlaceScreen
+        from workbench.screens.lineage import LineageScreen
+
+        if isinstance(self.screen, PlaceScreen) and not isinstance(self.screen, LineageScreen):
+            self.push_screen(LineageScreen())
 
     def action_help(self) -> None:
         """Show the keys of where one is."""

@@ -24,6 +24,7 @@ from workbench.cli_import import import_
 from workbench.cli_in_context import in_context
 from workbench.cli_inside import inside
 from workbench.cli_labels import labels
+from workbench.cli_lineage import lineage
 from workbench.cli_models import models
 from workbench.cli_reward import reward, score
 from workbench.cli_runs import runs
@@ -69,6 +70,7 @@ for command in (
     runs,
     compare,
     bin_,
+    lineage,
     card,
     evaluate,
     in_context,

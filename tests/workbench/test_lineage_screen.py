@@ -1,0 +1,99 @@
+"""What was made from what: the tree in the app and by command."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from stages.store.checkpoints import list_checkpoints
+from stages.store.labels import open_labels
+from stages.store.rundir import Parent, find_run
+from stages.store.workspace import Workspace
+from tests.workbench.conftest import add_run, screen_text, settled, wait_for
+from workbench.app import WorkbenchApp
+from workbench.cli import run as command
+from workbench.lineage_tree import lineage_tree, matching, rows
+from workbench.screens.lineage import LineageList, LineageScreen
+from workbench.screens.run import RunScreen
+
+
+@pytest.fixture
+def grown(populated: Workspace) -> Workspace:
+    """A tuned model, and answers of it to judge, below the model that was there."""
+    model = find_run(populated, "world-tiny")
+    (checkpoint,) = list_checkpoints(model)
+    parents = {"checkpoint": Parent(str(checkpoint.path), checkpoint.digest())}
+    chat = Parent("notes", "d2" * 32)
+    add_run(populated, "sft", "chatty", parents={**parents, "dataset": chat}, created=1_796_000_000.0)
+    add_run(populated, "sample", "answers", parents=parents, created=1_796_000_100.0)
+    with open_labels(populated.labels) as labels:
+        labels.add_set("answers", "rank", [])
+    return populated
+
+
+def drawn(workspace: Workspace, *words: str) -> list[str]:
+    tree = lineage_tree(workspace)
+    return [f"{before}{node.kind} {node.name}" for before, node in rows(matching(tree, list(words)) if words else tree)]
+
+
+def test_each_stands_below_what_it_goes_on_from(grown: Workspace) -> None:
+    assert drawn(grown) == [
+        "├ dataset notes",
+        "└ dataset world",
+        "  ├ tokenizer world-bpe",
+        "  ├ run too-hot",
+        "  ├ run cut-off",
+        "  └ run world-tiny",
+        "    └ checkpoint world-tiny@2000",
+        "      ├ run chatty",
+        "      └ run answers",
+        "        └ labels answers",
+    ]
+    assert drawn(grown, "chatty") == [
+        "└ dataset world",
+        "  └ run world-tiny",
+        "    └ checkpoint world-tiny@2000",
+        "      └ run chatty",
+    ]
+    chatty = next(node for _, node in rows(lineage_tree(grown)) if node.name == "chatty")
+    assert chatty.note == "sft, on notes"
+
+
+def test_a_run_whose_parents_are_gone_stands_for_itself(workspace: Workspace, tmp_path: Path) -> None:
+    add_run(workspace, "sft", "orphan", parents={"checkpoint": Parent(str(tmp_path), "e" * 64)})
+    assert drawn(workspace) == ["└ run orphan"]
+
+
+def test_the_command_prints_it(
+    grown: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORKBENCH_HOME", str(grown.root))
+    assert command(["lineage", "chatty"]) == 0
+    assert "      └ run chatty  sft, on notes\n" in capsys.readouterr().out
+    assert command(["lineage", "--json"]) == 0
+    tree = json.loads(capsys.readouterr().out)
+    assert [node["name"] for node in tree] == ["notes", "world"]
+    assert len(tree[1]["children"][0]["digest"]) == 64
+    assert command(["lineage", "nowhere"]) == 0
+    assert capsys.readouterr().out == "Nothing matches.\n"
+
+
+@pytest.mark.parametrize("size", [(120, 40), (80, 24)])
+async def test_the_screen_filters_and_leads_on(
+    grown: Workspace, make_app: Callable[..., WorkbenchApp], size: tuple[int, int]
+) -> None:
+    async with make_app().run_test(size=size) as pilot:
+        await settled(pilot)
+        await pilot.press("L")
+        await wait_for(
+            pilot, lambda: isinstance(pilot.app.screen, LineageScreen) and "chatty" in screen_text(pilot.app)
+        )
+        assert "d2d2d2d2" in screen_text(pilot.app)
+        await pilot.press("slash", *"chatty", "enter")
+        await wait_for(pilot, lambda: len(pilot.app.screen.query_one(LineageList).options) == 4)
+        await pilot.press("G", "enter")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, RunScreen))
+        assert "chatty" in screen_text(pilot.app)

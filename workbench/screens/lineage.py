@@ -1,0 +1,158 @@
+"""Lineage: everything in the workspace as a tree, with digests.
+
+├ dataset world        text, 16,000 records                 8f3a01c2
+│ ├ tokenizer bpe      bpe, 512 entries                     11ce98a0
+│ └ run first          pretrain, tokenizer bpe
+│   └ checkpoint first@2000                                 5d20b7e1
+│     └ run chatty     sft, on world-chat
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.cells import cell_len
+from textual import on, work
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.content import Content
+from textual.widgets import OptionList, Static
+from textual.widgets.option_list import Option
+
+from stages.store.errors import UserError
+from stages.store.rundir import find_run
+from workbench.display import displayable_line, line, shortened
+from workbench.keys import LIST_KEYS, bind
+from workbench.lineage_tree import Node, lineage_tree, matching, rows
+from workbench.screens.base import PlaceScreen
+from workbench.widgets.filter_field import FilterField
+
+STYLES = {
+    "dataset": "$success",
+    "tokenizer": "$secondary",
+    "model": "$warning",
+    "run": "bold",
+    "checkpoint": "$primary",
+    "labels": "$accent",
+}
+DIGEST = 8
+"""Characters of a digest that are shown."""
+
+
+class LineageList(OptionList):
+    """The lines of the tree, with hjkl."""
+
+    BINDINGS = [*LIST_KEYS]
+
+
+class LineageScreen(PlaceScreen):
+    """Enter goes to what a line is about."""
+
+    PLACE = "home"
+    CSS_PATH = "lineage.tcss"
+    AUTO_FOCUS = "LineageList"
+    BINDINGS = [
+        bind("lineage.filter", "slash", "filter", "Filter", "Show what matches, with what is above and below it."),
+        bind("lineage.back", "escape", "back", "Back", "To where you were."),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._tree: list[Node] = []
+        self._shown: list[Node] = []
+
+    def compose_body(self) -> ComposeResult:
+        with Vertical(id="lineage", classes="pane"):
+            yield LineageList()
+            yield Static("Nothing here yet: Home shows the first step.", id="lineage-empty", classes="muted")
+            yield FilterField(placeholder="words of kind, name, digest")
+
+    def on_mount(self) -> None:
+        self.query_one("#lineage").border_title = "what was made from what"
+        self.show_trail("lineage")
+        self.poll(5.0, self._look)
+
+    def action_back(self) -> None:
+        """Leave."""
+        self.dismiss(None)
+
+    def action_filter(self) -> None:
+        """Type words that what is shown must have."""
+        self.query_one(FilterField).open()
+
+    @on(FilterField.Changed)
+    def _filter_changed(self) -> None:
+        self._show(self._tree)
+
+    @on(FilterField.Left)
+    def _filter_left(self) -> None:
+        self.query_one(LineageList).focus()
+
+    @on(OptionList.OptionSelected)
+    def _chosen(self, event: OptionList.OptionSelected) -> None:
+        node = self._shown[event.option_index]
+        app = self.workbench
+        if node.kind in ("run", "checkpoint"):
+            try:
+                run = find_run(app.workspace, node.key)
+            except UserError as error:
+                app.show_error(error)
+                return
+            self.dismiss(None)
+            app.open_run(run)
+        elif node.kind in ("dataset", "tokenizer"):
+            self.dismiss(None)
+            app.show_data(node.kind, node.name)
+        elif node.kind == "labels":
+            self.dismiss(None)
+            app.go("rank")
+        else:
+            self.notify(f"{node.note}. `workbench models show {node.name}` tells more.", title=node.name)
+
+    def _look(self) -> None:
+        if not any(worker.group == "look" and worker.is_running for worker in self.workers):
+            self._read()
+
+    @work(thread=True, group="look")
+    def _read(self) -> None:
+        tree = lineage_tree(self.workbench.workspace)
+        self.app.call_from_thread(self._show, tree)
+
+    def _show(self, tree: list[Node]) -> None:
+        self._tree = tree
+        words = self.query_one(FilterField).value.casefold().split()
+        found = list(rows(matching(tree, words) if words else tree))
+        listed, empty = self.query_one(LineageList), self.query_one("#lineage-empty", Static)
+        width = max(40, self.size.width - 8)
+        options = [_row(before, node, width) for before, node in found]
+        if [node.name for _, node in found] != [node.name for node in self._shown] or len(listed.options) != len(found):
+            at = listed.highlighted or 0
+            listed.clear_options()
+            listed.add_options([Option(option) for option in options])
+            listed.highlighted = min(at, len(found) - 1) if found else None
+        self._shown = [node for _, node in found]
+        listed.display = bool(found)
+        empty.display = not found
+        if tree and not found:
+            empty.update("Nothing matches. Escape in the filter shows all.")
+
+    def on_resize(self, _: Any) -> None:
+        self._shown = []
+        self._show(self._tree)
+
+
+def _row(before: str, node: Node, width: int) -> Content:
+    kind, digest = f"{node.kind} ", node.digest[:DIGEST]
+    room = max(12, width - len(before) - len(kind) - DIGEST - 4)
+    name = shortened(displayable_line(node.name), room)
+    note = shortened(displayable_line(node.note), max(0, room - cell_len(name) - 2)) if node.note else ""
+    gap = max(1, room - cell_len(name) - cell_len(note) - 2)
+    return Content.assemble(
+        (before, "$text-muted"),
+        (kind, "$text-muted"),
+        line(name, STYLES[node.kind]),
+        "  ",
+        line(note, "$text-muted"),
+        " " * gap,
+        line(digest, "$text-muted"),
+    )
