@@ -4,8 +4,8 @@
                                 [--epochs 3] [--threads 2] [--folder FOLDER]
 
 banking77: a decoder and an encoder of half a million parameters are pre-trained on the texts of the training file and
-fine-tuned on its 77 labels; the same architecture is taught the labels from random weights, twice as long and at
-whichever of `RATES` a held-out tenth of the training file prefers. Judged on the 3,080 questions of the test file:
+fine-tuned on its 77 labels; the same architecture is taught the labels from random weights, as long and twice as long,
+at whichever rate a held-out tenth of the training file prefers. Judged on the 3,080 questions of the test file:
 accuracy, and the difference with a 95 % interval by bootstrap over questions, paired. Needs WORKBENCH_TEST_DATA, a
 folder with banking77/train.csv and test.csv (Casanueva et al., arXiv 2003.04807).
 
@@ -44,10 +44,24 @@ PRESETS = {"decoder": "tiny", "encoder": "tiny-bert"}
 SHAPE = {"layers": 2, "heads": 4, "width": 128, "context": 48}
 MORE: dict[str, dict[str, Any]] = {"decoder": {}, "encoder": {"mask_share": 0.25, "lr": 2e-3}}
 """Of pre-training: an encoder is asked about more tokens than BERT's 15 %, as in crammed training."""
-RATES = {"pre-trained": (1e-3,), "from scratch": (2e-3, 1e-3)}
-"""Peak rates that are tried."""
-LONGER = {"pre-trained": 1.0, "from scratch": 2.0}
-"""How many times --epochs each is taught: random weights need more."""
+
+
+class Way(NamedTuple):
+    """How the labels are taught."""
+
+    called: str
+    short: str
+    """In the names of runs."""
+    scratch: bool
+    rates: tuple[float, ...]
+    """Peak rates that are tried."""
+    longer: float = 1.0
+    """How many times --epochs."""
+
+
+TUNED = Way("pre-trained", "tuned", False, (1e-3,))
+FRESH = Way("from scratch", "fresh", True, (2e-3, 1e-3))
+LONG = Way("from scratch, twice as long", "scratch", True, (2e-3, 1e-3), 2.0)
 WORLD_RATE = 2e-3
 TASKS = {"tokens": ("entities", 10.0), "choice": ("multiple choice", 6.0), "pair": ("entailment", 20.0)}
 """Of the starter world: what they are called, and how many epochs they are taught."""
@@ -139,34 +153,33 @@ def banking77(given: Given, kinds: list[str], folder: Path) -> None:
 def compare(given: Given, kind: str) -> None:
     """Print what a kind of model comes to, either way."""
     print(f"{kind}: pre-trained in {seconds(pretrain(given, kind, 'texts')):,.0f} s", flush=True)
-    found: dict[str, NDArray[np.float64]] = {}
-    for how in RATES:
-        rate = best_rate(given, kind, how)
+    found: dict[Way, NDArray[np.float64]] = {}
+    for way in (TUNED, FRESH, LONG):
+        rate = best_rate(given, kind, way)
         rows = []
         for seed in range(given.seeds):
-            run = taught(given, kind, how, rate, seed)
+            run = taught(given, kind, way, rate, seed)
             rows.append(right(given.workspace, run))
             told = share(int(rows[-1].sum()), len(rows[-1]))
-            print(f"  {how}, lr {rate:g}, seed {seed}: {told} in {seconds(run):,.0f} s", flush=True)
-        found[how] = np.mean(rows, axis=0)
-    apart, low, high = (100 * part for part in difference(found["pre-trained"], found["from scratch"]))
-    print(f"{kind}: pre-training is worth {apart:+.1f} points ({low:+.1f} to {high:+.1f})", flush=True)
+            print(f"  {way.called}, lr {rate:g}, seed {seed}: {told} in {seconds(run):,.0f} s", flush=True)
+        found[way] = np.mean(rows, axis=0)
+        if way is not TUNED:
+            apart, low, high = (100 * part for part in difference(found[TUNED], found[way]))
+            print(f"  pre-training is worth {apart:+.1f} points ({low:+.1f} to {high:+.1f}) over that", flush=True)
 
 
-def taught(given: Given, kind: str, how: str, rate: float, seed: int) -> RunDir:
+def taught(given: Given, kind: str, way: Way, rate: float, seed: int) -> RunDir:
     """A run that learns banking77's labels."""
-    scratch = how == "from scratch"
-    name = f"{kind}-{'scratch' if scratch else 'tuned'}-{rate:g}-{seed}"
-    return teach(given, name, kind, "train", scratch=scratch, lr=rate, seed=seed, epochs=given.epochs * LONGER[how])
+    settings = {"scratch": way.scratch, "lr": rate, "seed": seed, "epochs": given.epochs * way.longer}
+    return teach(given, f"{kind}-{way.short}-{rate:g}-{seed}", kind, "train", **settings)
 
 
-def best_rate(given: Given, kind: str, how: str) -> float:
+def best_rate(given: Given, kind: str, way: Way) -> float:
     """The rate whose first run labels most of the held-out tenth of the training file rightly."""
-    found = {
-        rate: taught(given, kind, how, rate, 0).state().result["val/accuracy"] for rate in RATES[how][: given.rates]
-    }
+    tried = way.rates[: given.rates]
+    found = {rate: taught(given, kind, way, rate, 0).state().result["val/accuracy"] for rate in tried}
     told = ", ".join(f"{100 * value:.1f} % at {rate:g}" for rate, value in found.items())
-    print(f"  {how}: {told} of the held-out tenth", flush=True)
+    print(f"  {way.called}: {told} of the held-out tenth", flush=True)
     return max(found, key=found.__getitem__)
 
 
@@ -208,7 +221,7 @@ def main() -> None:
     options.add_argument("--steps", type=int, default=1_000, help="of pre-training, 3,072 tokens each")
     options.add_argument("--epochs", type=float, default=3.0, help="of learning banking77's labels")
     options.add_argument("--threads", type=int, default=2)
-    options.add_argument("--rates", type=int, default=9, help="how many of RATES are tried")
+    options.add_argument("--rates", type=int, default=9, help="how many peak rates are tried, at most")
     options.add_argument("--folder", help="where to work; a temporary folder if left out")
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
