@@ -19,9 +19,9 @@ from workbench.cli_common import House, confirm, json_option, pass_house, say, s
 from workbench.desk_client import ask_once
 from workbench.display import displayable_line
 from workbench.model_cards import Card, Plan, all_cards, facts_of, find_card, long, size, time_of, told_rates
-from workbench.picture import figure
 from workbench.rates import VERB, Machine, Rate, rates_of_runs, remember, remembered, this_machine
 from workbench.scope import count_of
+from workbench.series import figure
 
 COLUMNS = ("name", "kind", "from", "parameters", "train memory", "fits", "tokens", "FLOP", "time here")
 

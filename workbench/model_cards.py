@@ -27,8 +27,8 @@ from stages.store.sizes import (
     parameter_count,
     training_memory,
 )
-from workbench.picture import figure
 from workbench.rates import Machine, Rate, nearest_rate
+from workbench.series import figure
 
 TOKENS_PER_PARAMETER = 20.0
 """About the compute-optimal budget of Hoffmann et al. 2022 (arXiv 2203.15556), table 3."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from workbench.curves import Track
 from workbench.plot import Curve
 from workbench.scope import EVERYTHING, WHOLE, Range, Scope, range_text
-from workbench.series import Bucket, clipped, fewer, outline, smooth, tick_label
+from workbench.series import Bucket, clipped, fewer, figure, outline, smooth, tick_label
 from workbench.themes import MARKERS
 
 SMOOTHINGS = (0.0, 0.6, 0.9, 0.97, 0.99)
@@ -147,14 +147,6 @@ def overlay(runs: Sequence[Shown], metric: str, look: Look, *, end: float = 0.0)
     shown.curves += signs
     shown.note = " · ".join(_notes(look))
     return shown
-
-
-def figure(value: float) -> str:
-    """A measured value in about four digits: 1.512, 0.0003, 52.1k."""
-    for unit, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= (10 * unit if letter == "k" else unit):
-            return f"{value / unit:.4g}{letter}"
-    return f"{value:.4g}"
 
 
 def _buckets(track: Track, metric: str, scope: Scope) -> list[Bucket]:

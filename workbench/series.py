@@ -302,6 +302,14 @@ def tick_label(value: float, spacing: float = 0.0) -> str:
     return _plain(value, spacing)
 
 
+def figure(value: float) -> str:
+    """A measured value in about four digits: 1.512, 0.0003, 52.1k."""
+    for unit, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= (10 * unit if letter == "k" else unit):
+            return f"{value / unit:.4g}{letter}"
+    return f"{value:.4g}"
+
+
 def _plain(value: float, spacing: float) -> str:
     digits = max(0, -math.floor(math.log10(spacing) + 1e-9)) if spacing > 0 else 3
     text = f"{value:.{min(digits, 6)}f}"

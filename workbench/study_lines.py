@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stages.store.scaling import Fit, Forecast, Interval
-from workbench.picture import figure
+from workbench.series import figure
 from workbench.study import Point
 
 

@@ -87,9 +87,9 @@ async def test_palette_can_do_what_the_keys_can(make_app: MakeApp) -> None:
         await settled(pilot)
         await pilot.press("ctrl+p")
         await wait_for(pilot, lambda: isinstance(app.screen, CommandPalette))
-        await wait_for(pilot, lambda: "home: starter life" in screen_text(app) and "theme: light" in screen_text(app))
+        await wait_for(pilot, lambda: "home: starter life" in screen_text(app) and "go: data" in screen_text(app))
         await pilot.press(*"go: data")
-        await wait_for(pilot, lambda: "theme: light" not in screen_text(app))
+        await wait_for(pilot, lambda: "home: starter life" not in screen_text(app))
         await pilot.press("enter")
         await wait_for(pilot, lambda: isinstance(app.screen, DataScreen))
 

@@ -18,11 +18,11 @@ from stages.store.specs import FROM_CHECKPOINT
 from stages.store.strict import Field
 from workbench.groups import launch_group
 from workbench.ladder import STAGE, Ladder, plan_ladder, size_and_tokens
-from workbench.picture import figure
 from workbench.runs import unique_name
 from workbench.screens.base import WorkbenchScreen
 from workbench.screens.start import StartScreen, labelled
 from workbench.screens.tune import TuneScreen
+from workbench.series import figure
 from workbench.sweeps import EXAMPLE, parse_over, plan_sweep
 from workbench.widgets.form import SpecForm, text_field
 
