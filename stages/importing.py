@@ -23,7 +23,8 @@ from stages.models.encoder import Encoder
 from stages.models.hf import match
 from stages.models.hf_config import FORMATS, read_any_config, read_json
 from stages.models.peft_folder import CONFIG as ADAPTER_CONFIG
-from stages.models.t5 import T5
+from stages.models.t5 import T5, t5_config
+from stages.models.transformer_xl import TransformerXL
 from stages.models.weights import INDEX, WEIGHTS
 from stages.run import Run
 from stages.store.architecture import ModelConfig
@@ -48,6 +49,7 @@ MODELS: dict[str, Callable[[ModelConfig], nn.Module]] = {
     "decoder": Decoder,
     "encoder": Encoder,
     "encoder-decoder": T5,
+    "recurrent decoder": TransformerXL,
 }
 """What such weights fill."""
 PIECE = 16 * 2**20
@@ -90,6 +92,8 @@ def inspect(folder: Path) -> Found:
     if (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file():
         raise UserError(f"{folder} is an adapter, not a model.", "Import the model that it was trained on.")
     config = read_any_config(folder)
+    if config.kind == "encoder-decoder":
+        config = t5_config(folder)
     _check_architecture(read_json(folder / "config.json"), folder)
     stored = [place for _, place in match(folder, config, MODELS[config.kind]).values()]
     kinds = {place.dtype for place in stored}
