@@ -70,6 +70,8 @@ async def ask(pilot: Pilot[Any], text: str, wanted: str = "tokens/s") -> None:
     prompt.insert(text)
     await pilot.press("enter")
     await wait_for(pilot, lambda: wanted in transcript(pilot)[before:])
+    if wanted == "tokens/s":
+        await settled(pilot)  # the figures are written before the answer has quite ended
 
 
 @pytest.fixture
