@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 """Exit code after ctrl+c, by the convention of shells."""
 
+COMPLETING = "_WORKBENCH_COMPLETE"
+"""Set by a shell that asks how a command line could go on."""
+
 FRAMES = "120"
 """Paints a second, at most. A paint that comes soon after another waits for up to two periods, and keys with it."""
 
@@ -24,7 +27,8 @@ FRAMES = "120"
 def main() -> int:
     """Run what the arguments ask for; the exit code is 0 done, 1 the work failed, 2 the request was wrong."""
     try:
-        return open_app() if len(sys.argv) == 1 else run_command(sys.argv[1:])
+        alone = len(sys.argv) == 1 and COMPLETING not in os.environ
+        return open_app() if alone else run_command(sys.argv[1:])
     except UserError as error:
         return complain(error)
     except KeyboardInterrupt:

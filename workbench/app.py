@@ -16,7 +16,7 @@ from textual.screen import Screen
 from stages.store.errors import UserError
 from stages.store.specs import FROM_CHECKPOINT
 from stages.store.workspace import Workspace
-from workbench.display import displayable
+from workbench.display import displayable, displayable_line
 from workbench.keys import bind
 from workbench.messages import CheckpointChosen
 from workbench.themes import THEMES, textual_name
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from stages.store.rundir import RunDir
     from workbench.desk_client import DeskClient
+    from workbench.endings import Endings
     from workbench.settings import Settings
     from workbench.starter import StarterLife
 
@@ -34,6 +35,8 @@ STARTER_INTERVAL = 1.0
 """Seconds between looks at the run that the starter life waits for."""
 MEMORY_INTERVAL = 10.0
 """Seconds between looks at how much memory is left."""
+ENDINGS_INTERVAL = 3.0
+"""Seconds between looks for runs that have ended."""
 QUIT_AGAIN = 2.0
 """Seconds within which a second ctrl+c quits."""
 
@@ -76,6 +79,7 @@ class WorkbenchApp(App[None], inherit_bindings=False):
         """What to say after a mistake of ours ended the app."""
         self._chat_opened = False
         self._scarce = ""
+        self._endings: Endings | None = None
         self._starter: StarterLife | None = None
         self._desk: DeskClient | None = None
         modes: dict[str, Callable[[], Screen[Any]]] = {
@@ -106,6 +110,7 @@ class WorkbenchApp(App[None], inherit_bindings=False):
         if self.settings.keys:
             self._check_keymap()
         self.set_interval(MEMORY_INTERVAL, self._watch_memory)
+        self.set_interval(ENDINGS_INTERVAL, self._watch_runs)
 
     async def on_unmount(self) -> None:
         if self._desk is not None:
@@ -264,6 +269,29 @@ class WorkbenchApp(App[None], inherit_bindings=False):
         else:
             title = f"The starter life halted at {step.title}."
             self.call_from_thread(self._end_starter, title, f"{step.detail}. On Home, s tries again.", "warning")
+
+    def _watch_runs(self) -> None:
+        if not any(worker.group == "endings" and worker.is_running for worker in self.workers):
+            self._look_for_endings()
+
+    @work(thread=True, group="endings")
+    def _look_for_endings(self) -> None:
+        """Tell of runs that have ended by themselves."""
+        from workbench.endings import Endings, notice
+
+        self._endings = self._endings or Endings(self.workspace)
+        if ended := self._endings.look():
+            self.call_from_thread(self._tell_of_endings, notice(ended))
+
+    def _tell_of_endings(self, text: str) -> None:
+        """A toast, and as the settings say the terminal's bell or a notice on the desktop."""
+        from workbench.endings import desktop_notice
+
+        self.notify(text, title="Work has ended.")
+        if self.settings.app.notice != "none":
+            self.bell()
+        if self.settings.app.notice == "desktop" and self._driver is not None:
+            self._driver.write(desktop_notice(displayable_line(text)))
 
     def _watch_memory(self) -> None:
         if not any(worker.group == "memory" and worker.is_running for worker in self.workers):

@@ -15,6 +15,7 @@ from workbench.cli_card import card
 from workbench.cli_chat import chat
 from workbench.cli_classify import classified, classify
 from workbench.cli_compare import compare
+from workbench.cli_completion import completion
 from workbench.cli_data import data
 from workbench.cli_demo import demo
 from workbench.cli_doctor import doctor
@@ -89,6 +90,7 @@ for command in (
     demo,
     doctor,
     import_,
+    completion,
 ):
     workbench.add_command(command)
 

@@ -41,6 +41,10 @@ class AppSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
     theme: Annotated[
         Literal["dark", "light", "ansi"], about("Colours. ansi: the terminal's own sixteen, on its own background.")
     ] = "dark"
+    notice: Annotated[
+        Literal["none", "bell", "desktop"],
+        about("When a run ends while the app is open. bell: the terminal's bell. desktop: its notice as well (OSC 9)."),
+    ] = "bell"
 
 
 class QueueSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):

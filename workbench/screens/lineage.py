@@ -29,7 +29,7 @@ from workbench.widgets.filter_field import FilterField
 
 STYLES = {
     "dataset": "$success",
-    "tokenizer": "$secondary",
+    "tokenizer": "",
     "model": "$warning",
     "run": "bold",
     "checkpoint": "$primary",
