@@ -58,7 +58,7 @@ class FreezeScreen(LaunchScreen):
             yield SpecForm(Freeze, first, extra=self.extra_fields())
             with Vertical(id="freeze-told", classes="pane") as pane:
                 pane.border_title = "what it makes"
-                yield Static(id="told")
+                yield Static(Content.styled("Counting …", "$text-muted"), id="told")
         yield Static(id="trouble", classes="error")
 
     def extra_fields(self) -> list[Field]:
