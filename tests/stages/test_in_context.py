@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,19 +12,21 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from stages import in_context
 from stages.completion import TextModel, open_text_model
 from stages.data.tasks import Item, Writer, examples_for, item_of, labels_of, read_task
-from stages.in_context import answer_in, material, option_pieces, prompts_of, solve, with_results
-from stages.store.datasets import find_dataset
+from stages.in_context import answer_in, option_pieces, prompts_of, solve, with_results
+from stages.run import Run
+from stages.store.checkpoints import Checkpoint
 from stages.store.errors import UserError
 from stages.store.evaluations import FILE, Row, read_evaluation
 from stages.store.records import LabelledRecord, Message, PromptRecord
+from stages.store.rundir import Parent, RunSpec, create_run
 from stages.store.specs.in_context import InContext
 from stages.store.tasks import shipped_tasks
 from stages.store.workspace import Workspace
-from tests.stages.helpers import build_small_world, finish, pretrain
+from tests.stages.data.parts import build
 from tests.tiny_model import write_tiny_checkpoint
-from workbench import runs
 
 COLOURS = ("red", "green", "blue", "deep black")
 
@@ -47,11 +50,15 @@ def nothing(done: int, total: int) -> None:
     """Progress that nobody watches."""
 
 
+@functools.lru_cache
+def opened(folder: Path) -> torch.nn.Module:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
+
+
 def theirs(model: TextModel, ids: Sequence[int], read: int) -> float:
     """Σ log p of ids[read:] by transformers on the same folder."""
-    other = AutoModelForCausalLM.from_pretrained(model.tokenizer.folder, dtype=torch.float64)
     with torch.no_grad():
-        logs = other(torch.tensor([list(ids[:-1])])).logits[0].log_softmax(-1)
+        logs = opened(model.tokenizer.folder)(torch.tensor([list(ids[:-1])])).logits[0].log_softmax(-1)
     return sum(float(logs[place - 1, ids[place]]) for place in range(read, len(ids)))
 
 
@@ -157,34 +164,30 @@ def test_answers_are_written_where_there_are_no_options(model: TextModel) -> Non
         solve(model, asked, asked, 0, InContext(scoring="likelihood"), nothing)
 
 
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A model that has learnt a little, and a dataset of choices in two groups."""
-    folder = tmp_path_factory.mktemp("in-context")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_STATE_HOME", str(folder / "state"))
-        workspace = build_small_world(folder)
-        finish(pretrain(workspace, "small", context=192))
-        rows = [
-            msgspec.json.encode(
-                {"task": "choice", "texts": [f"{n} is", *order], "label": n % 3, "meta": {"family": f"f{n % 2}"}}
-            )
-            for n, order in enumerate(itertools.permutations(("green", "brown", "x", "y"), 3))
-        ]
-        (folder / "choices.jsonl").write_bytes(b"\n".join(rows))
-        settings = {"sources": [str(folder / "choices.jsonl")], "split": "documents:0.5"}
-        finish(runs.launch(workspace, "build", "choices", settings))
-    return workspace
-
-
-def test_a_run_keeps_each_share_and_goes_on_with_those_that_are_missing(
-    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """A run on choices in two groups, over two checkpoints, with two numbers of examples."""
+    workspace = Workspace(tmp_path / "ws").ensure()
+    rows = [
+        msgspec.json.encode(
+            {"task": "choice", "texts": [f"{n} is", *order], "label": n % 3, "meta": {"family": f"f{n % 2}"}}
+        )
+        for n, order in enumerate(itertools.permutations(("green", "brown", "x", "y"), 3))
+    ]
+    (tmp_path / "choices.jsonl").write_bytes(b"\n".join(rows))
+    dataset = build(workspace.datasets / "choices", tmp_path / "choices.jsonl", split="documents:0.5")
+    parents = {"dataset": Parent("choices", dataset.info.digest)}
+    for role, step in (("checkpoint", 18), ("checkpoint-2", 24)):
+        folder = write_tiny_checkpoint(tmp_path / f"m{step}", context=192, seed=step, name="small", step=step)
+        parents[role] = Parent(str(folder), Checkpoint(folder, 0).digest())
     settings = {"shots": [2, 0], "task": "choice", "device": "cpu", "split": "all"}
-    checkpoints = ["small@18", "small"]
-    run = runs.launch(workspace, "in_context", "few", settings, dataset="choices", checkpoints=checkpoints)
-    found = read_evaluation(finish(run))
+    spec = RunSpec(stage="in_context", name="few", settings=settings, parents=parents, threads=1)
+    return Run(create_run(workspace, spec).path)
+
+
+def test_a_run_keeps_each_share_and_goes_on_with_those_that_are_missing(run: Run) -> None:
+    in_context.run(run)
+    found = read_evaluation(run.dir)
     assert [row.checkpoint for row in found.rows] == ["small@18", "small@24"]
     for row in found.rows:
         assert set(row.shares) == {"0-shot", "2-shot", *(f"{k}-shot/f{n}" for k in (0, 2) for n in (0, 1))}
@@ -192,16 +195,9 @@ def test_a_run_keeps_each_share_and_goes_on_with_those_that_are_missing(
         assert row.shares["2-shot/f0"].of + row.shares["2-shot/f1"].of == 24
         assert row.answers and row.answers[0].prompt.count("Question:") == 3
     kept = msgspec.structs.replace(found.rows[0], shares={"0-shot": found.rows[0].shares["0-shot"]})
-    half = msgspec.structs.replace(found, rows=[kept])
-    (run.path / FILE).write_bytes(msgspec.json.encode(half))
-    run.write_state(msgspec.structs.replace(run.state(), status="stopped"))
-    runs.start(run)
-    again = read_evaluation(finish(run))
+    (run.dir.path / FILE).write_bytes(msgspec.json.encode(msgspec.structs.replace(found, rows=[kept])))
+    in_context.run(Run(run.dir.path))
+    again = read_evaluation(run.dir)
     assert [row.shares["2-shot"] for row in again.rows] == [row.shares["2-shot"] for row in found.rows]
     assert "0-shot/f0" not in again.rows[0].shares, "what was there is not measured again"
     assert again.rows[1] == found.rows[1]
-
-
-def test_a_dataset_without_questions_is_refused(workspace: Workspace) -> None:
-    with pytest.raises(UserError, match="no questions with answers"):
-        material(find_dataset(workspace, "rhymes"), InContext())
