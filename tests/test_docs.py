@@ -1,0 +1,63 @@
+"""What the words say is so: commands in them parse, files they link to exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from stages.store.errors import UserError
+from stages.store.specs import STAGES
+from workbench.cli import workbench
+from workbench.cli_common import parse_pairs
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", ROOT / "ARCHITECTURE.md", *(ROOT / "docs").glob("*.md")])
+
+
+def commands(page: Path) -> Iterator[str]:
+    """Lines of code that call the program."""
+    for line in page.read_text("utf-8").splitlines():
+        if line.startswith("    workbench ") and "►" not in line:
+            yield line.strip()
+
+
+def parse(arguments: list[str]) -> None:
+    """Read the arguments as the command would, without running it. Raises click.UsageError for what it refuses."""
+    command: click.Command = workbench
+    context = click.Context(command, info_name="workbench")
+    while isinstance(command, click.Group) and arguments and not arguments[0].startswith("-"):
+        found = command.get_command(context, arguments[0])
+        if found is None:
+            raise click.UsageError(f"no command {arguments[0]}")
+        command, arguments = found, arguments[1:]
+    made = command.make_context(command.name, list(arguments), parent=context)
+    if command.name in STAGES and made.params.get("pairs"):
+        parse_pairs(STAGES[command.name], made.params["pairs"])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_parse(page: Path) -> None:
+    for line in commands(page):
+        try:
+            parse(shlex.split(line, comments=True)[1:])
+        except (click.UsageError, UserError) as error:
+            pytest.fail(f"{page.name}: {line}\n{error}")
+
+
+def test_a_wrong_command_would_be_found() -> None:
+    misspelt = "train pretrain --data a --tokenizer b --set stpes=3"
+    for wrong in ("trian pretrain", "train pretrain --dta notes", "runs shwo x", "card", misspelt):
+        with pytest.raises((click.UsageError, UserError)):
+            parse(shlex.split(wrong))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)\)", page.read_text("utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
