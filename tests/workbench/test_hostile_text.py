@@ -26,6 +26,7 @@ from textual.widget import Widget
 from textual.widgets import OptionList, Static
 
 import workbench.app
+from stages.store.bin import throw
 from stages.store.chat import Done
 from stages.store.checks import Check, Example, Finding
 from stages.store.datasets import Filter, Problem, Source
@@ -33,6 +34,7 @@ from stages.store.errors import UserError
 from stages.store.evaluations import Answer, Row
 from stages.store.labels import Candidate, open_labels
 from stages.store.labels import Prompt as LabelPrompt
+from stages.store.notes import Notes, write_notes
 from stages.store.records import Message
 from stages.store.rundir import Parent, RunDir, RunError, RunSpec, RunState
 from stages.store.specs import STAGES
@@ -57,6 +59,7 @@ from workbench.screens.duel import DuelScreen
 from workbench.screens.elo import EloScreen, Table
 from workbench.screens.home import HomeScreen
 from workbench.screens.judge import JudgeScreen
+from workbench.screens.machine import MachineScreen
 from workbench.screens.mask import MaskScreen, painted
 from workbench.screens.question import Ask, Question
 from workbench.screens.rank import RankScreen
@@ -596,6 +599,44 @@ async def visit_evaluation(pilot: Pilot[Any]) -> None:
         await settled(pilot)
 
 
+ELSEWHERE = READABLE[::12]
+
+
+def prepare_elsewhere(workspace: Workspace) -> None:
+    """Runs with foreign names and notes; half of them deleted, one at work."""
+    for number, text in enumerate(ELSEWHERE):
+        run = add_run(workspace, "pretrain", text, created=CREATED + number, parents={text: Parent(text, text)})
+        write_notes(run, Notes(note=text, bookmarked=True))
+        if number % 2:
+            throw(workspace, run.path)
+    busy = add_run(workspace, "pretrain", ELSEWHERE[0], "queued", created=CREATED + 9_000, phase=ELSEWHERE[0])
+    busy.write_state(
+        RunState(status="queued", phase=ELSEWHERE[0], device=ELSEWHERE[0], host="elsewhere", heartbeat=2**33)
+    )
+
+
+async def visit_elsewhere(pilot: Pilot[Any]) -> None:
+    """Notes below the list of runs, the bin, the lineage with a filter that nothing passes, the machine."""
+    app = pilot.app
+    await pilot.press("R")
+    await settled(pilot)
+    for _ in range(3):
+        await pilot.press("j")
+        await settled(pilot)
+    await pilot.press("B")
+    await wait_for(pilot, on_screen(pilot, ELSEWHERE[1::2][-12:]))
+    for _ in ELSEWHERE[1::2]:
+        await pilot.press("j")
+        await pilot.pause()
+    await pilot.press("escape", "L")
+    await wait_for(pilot, on_screen(pilot, ELSEWHERE[::2]))
+    app.screen.query_one(FilterField).value = f"no such {ELSEWHERE[0]}"
+    await settled(pilot)
+    await pilot.press("escape", "M")
+    await wait_for(pilot, lambda: isinstance(app.screen, MachineScreen) and app.screen._holders)
+    await settled(pilot)
+
+
 PLACES = [
     Place("home", nothing, visit_home),
     Place("data", prepare_data, visit_data, READABLE[:351], size=(160, 300)),
@@ -616,6 +657,7 @@ PLACES = [
     Place("answers", nothing, visit_answers, READABLE[::3], size=(200, 60)),
     Place("duel", nothing, visit_duel, READABLE[::9], size=(160, 60)),
     Place("sample form", nothing, visit_sample_form, SHORT[::16], size=(160, 60)),
+    Place("bin, lineage, machine", prepare_elsewhere, visit_elsewhere, ELSEWHERE, size=(160, 100)),
     Place("forms", prepare_forms, visit_forms, PAYLOADS[::8], size=(200, 120)),
 ]
 
