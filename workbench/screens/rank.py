@@ -9,6 +9,7 @@ sets ────────────────╮╭ world-rank ───
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import import_module
 from itertools import takewhile
 
 from textual import on, work
@@ -113,6 +114,7 @@ class RankScreen(PlaceScreen):
             self.app.call_from_thread(self.workbench.show_error, error)
             return
         self.app.call_from_thread(self._show_sets, sets, done)
+        import_module("workbench.screens.judge")  # so that enter opens it at once
 
     def _show_sets(self, sets: list[LabelSet], done: dict[str, int]) -> None:
         self._sets = {one.name: one for one in sets}

@@ -9,7 +9,6 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.containers import ScrollableContainer, Vertical
 from textual.content import Content
-from textual.widgets import Markdown
 
 from stages.store.labels.records import Completion
 from workbench.display import content, displayable
@@ -87,6 +86,8 @@ class Candidate(Vertical):
 
     async def show_markdown(self, markdown: bool) -> bool:
         """Lay the text out as Markdown, or show it raw; False when it is too long for that."""
+        from textual.widgets import Markdown  # slow to import, and wanted by few
+
         fits = len(self.completion.text) <= MARKDOWN_LIMIT
         self._markdown = markdown and fits
         await self.query(Markdown).remove()
