@@ -12,7 +12,7 @@ Shapes: T tokens, V vocabulary, H heads, G heads of keys, D width of a head. Ver
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,12 +29,14 @@ from stages.models.decoder import Attend, Block, Decoder
 from stages.models.encoder import Encoder, load_encoder
 from stages.models.hf_config import read_any_config
 from stages.models.opening import open_decoder
-from stages.store.architecture import ENCODERS
+from stages.models.transformer_xl import Layer, TransformerXL, load_transformer_xl, shifted
 from stages.store.checkpoints import resolve_checkpoint, verify
 from stages.store.errors import UserError
 
 ROWS = 64
 """Places whose logits are held at once."""
+SEGMENTS = 16
+"""Segments of a text that a Transformer-XL reads, each as long as its context."""
 MOST_ATTENDED = 512
 """Tokens of a text whose attention is told."""
 LONGEST = 100_000
@@ -83,16 +85,12 @@ class Reading(NamedTuple):
 
 
 class Inside:
-    """A decoder or encoder checkpoint, ready to be looked into."""
+    """A checkpoint of a decoder, an encoder or a Transformer-XL, ready to be looked into."""
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
         self.tokenizer = TextTokenizer.load(folder)
-        encodes = read_any_config(base_folder(folder)).family in ENCODERS
-        self.model: Decoder | Encoder = (
-            load_encoder(folder, torch.float32, device) if encodes else open_decoder(folder, torch.float32, device)
-        )
-        self.model.eval()
-        self._blanks = Blanks.of(self.tokenizer) if encodes else None
+        self.model = _model(folder, device)
+        self._blanks = Blanks.of(self.tokenizer) if isinstance(self.model, Encoder) else None
         self._hooking = threading.Lock()
 
     @property
@@ -110,7 +108,8 @@ class Inside:
         start = [self._blanks.start] if self._blanks else self.tokenizer.start_ids or [self.tokenizer.eos_id]
         end = [self._blanks.end] if self._blanks else []
         found = tokens_of(self.tokenizer, text)
-        room = min(most or len(found) + len(start) + len(end), self.model.config.context) - len(start) - len(end)
+        context = self.model.config.context * (SEGMENTS if isinstance(self.model, TransformerXL) else 1)
+        room = min(most or context, context) - len(start) - len(end)
         kept = found[: max(0, room)]
         names = [self.tokenizer.name_of(token) for token in start], [self.tokenizer.name_of(token) for token in end]
         return Reading(
@@ -150,11 +149,19 @@ class Inside:
         """
         if not 0 <= layer < self.layers:
             raise UserError(f"There is no layer {layer + 1}.", f"The model has {self.layers}.")
-        reading = self.read(text, MOST_ATTENDED)
-        tokens_1T = torch.tensor([reading.ids], device=self.model.tokens.device)
-        causal = self._blanks is None
-        window = self.model.config.windows[layer]
+        reading = self.read(text, min(MOST_ATTENDED, self.model.config.context))
         seen: list[Tensor] = []
+        with self._hooking:
+            handle = self.model.blocks[layer].register_forward_pre_hook(self._watching(layer, seen))
+            try:
+                self._hidden_states(reading.ids)
+            finally:
+                handle.remove()
+        return reading, seen[0].cpu()
+
+    def _watching(self, layer: int, seen: list[Tensor]) -> Callable[..., Any]:
+        """A hook before a block, which has the block's attention kept in `seen` as well as done."""
+        causal, window = self._blanks is None, self.model.config.windows[layer]
 
         def watched(attend: Attend) -> Attend:
             def attend_and_keep(at: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -163,22 +170,29 @@ class Inside:
 
             return attend_and_keep
 
-        def hook(_: Block, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        def hook(block: Block | Layer, given: tuple[Any, ...]) -> tuple[Any, ...]:
+            if isinstance(block, Layer):
+                seen.append(relative_weights(block, *given))
+                return given
             h_NC, B, attend, turn = given
             return h_NC, B, watched(attend), turn
 
-        with self._hooking:
-            handle = self.model.blocks[layer].register_forward_pre_hook(hook)
-            try:
-                self.model.hidden_states(tokens_1T)
-            finally:
-                handle.remove()
-        return reading, seen[0].cpu()
+        return hook
+
+    def _hidden_states(self, ids: Sequence[int]) -> Tensor:
+        """(T, C) of one text; a Transformer-XL reads it segment by segment."""
+        tokens_1T = torch.tensor([ids], device=self.model.tokens.device)
+        if not isinstance(self.model, TransformerXL):
+            return self.model.hidden_states(tokens_1T)
+        memory, parts = self.model.empty_memory(1), []
+        for part_1T in tokens_1T.split(self.model.config.context, 1):
+            h_NC, memory = self.model.hidden_states(part_1T, memory)
+            parts.append(h_NC)
+        return torch.cat(parts)
 
     def _after(self, reading: Reading, places: range, count: int) -> list[_Row]:
         """What follows each of these places of a decoder's text."""
-        tokens_1T = torch.tensor([reading.ids], device=self.model.tokens.device)
-        h_TC = self.model.hidden_states(tokens_1T)[places.start : places.stop]
+        h_TC = self._hidden_states(reading.ids)[places.start : places.stop]
         targets = [*reading.ids[places.start + 1 :], self.tokenizer.eos_id]  # nothing stands at the last place
         rows: list[_Row] = []
         for start in range(0, len(h_TC), ROWS):
@@ -252,6 +266,38 @@ def weights(q_HTD: Tensor, k_GTD: Tensor, *, causal: bool, window: int | None = 
     if window is not None:
         hidden |= apart >= window
     return scores_HTT.masked_fill(hidden, -torch.inf).softmax(-1)
+
+
+def relative_weights(
+    layer: Layer, h_1TC: Tensor, memory_1MC: Tensor, sinusoids_SC: Tensor, u_HD: Tensor, v_HD: Tensor
+) -> Tensor:
+    """What a block of a Transformer-XL looks at in its own segment, without memory: (H, T, T) fp32.
+
+    softmax(((q + u) kᵀ + (q + v) (W_R R)ᵀ) / √D). Source: Dai et al. (1901.02860), section 3.3.
+    """
+    T = h_1TC.shape[1]
+    q_THD = layer.query_in(h_1TC[0]).view(T, layer.heads, -1)
+    k_HTD = layer.keys_in(h_1TC[0]).view(T, 2 * layer.heads, -1).transpose(0, 1)[: layer.heads]
+    far_HTD = layer.distance_in(sinusoids_SC).view(len(sinusoids_SC), layer.heads, -1).transpose(0, 1)
+    by_key = (q_THD + u_HD).transpose(0, 1) @ k_HTD.transpose(1, 2)
+    by_distance = shifted((q_THD + v_HD).transpose(0, 1) @ far_HTD.transpose(1, 2))
+    scores_HTT = (by_key + by_distance).float() / q_THD.shape[-1] ** 0.5
+    future = torch.ones(T, T, dtype=torch.bool, device=h_1TC.device).triu(1)
+    return scores_HTT.masked_fill(future, -torch.inf).softmax(-1)
+
+
+def _model(folder: Path, device: str) -> Decoder | Encoder | TransformerXL:
+    """The model of a folder in evaluation mode, in fp32. UserError for a kind that is not looked into."""
+    kind = read_any_config(base_folder(folder)).kind
+    if kind == "encoder":
+        return load_encoder(folder, torch.float32, device)
+    if kind == "recurrent decoder":
+        return load_transformer_xl(folder, torch.float32, device)
+    if kind == "encoder-decoder":
+        raise UserError(
+            f"{folder} holds an encoder-decoder, which is not looked into.", "Choose a decoder or an encoder."
+        )
+    return open_decoder(folder, torch.float32, device)
 
 
 # -- verbs of the desk -------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
@@ -15,8 +16,10 @@ from stages.inside import Inside, attention, score
 from stages.models.decoder import new_decoder
 from stages.models.encoder import new_encoder, save_encoder
 from stages.models.hf import save_weights
+from stages.models.transformer_xl import TransformerXL, new_transformer_xl, save_transformer_xl
 from stages.store.architecture import ModelConfig
 from stages.store.errors import UserError
+from stages.store.presets import load_preset
 from stages.store.workspace import Workspace
 
 TEXT = "Naïve <|endoftext|> \x1b[31m日本 and more."
@@ -114,6 +117,31 @@ def test_an_encoder_is_scored_with_each_token_hidden_and_attends_both_ways(encod
             logs = theirs(hidden).logits[0, place].log_softmax(-1)
         assert token.logprob == pytest.approx(float(logs[token.id]), abs=1e-4)
     assert not found.next
+
+
+def test_a_transformer_xl_reads_by_segments_and_its_attention_is_what_its_blocks_do(tmp_path: Path) -> None:
+    config = load_preset("tiny-transformer-xl")
+    config = msgspec.structs.replace(config, layers=2, width=32, heads=4, context=16, memory=16, vocab_size=260)
+    model = lively(new_transformer_xl(config, 3))
+    assert isinstance(model, TransformerXL)
+    save_tokenizer(train_tokenizer([], "byte", 260, split_digits=False), tmp_path)
+    save_transformer_xl(model, tmp_path, eos_id=0, pad_id=0)
+    inside, text = Inside(tmp_path), TEXT * 2
+    ids = torch.tensor([inside.read(text).ids])
+    found, memory, total = inside.score(text), model.empty_memory(1), 0.0
+    for inputs, targets in zip(ids[:, :-1].split(16, 1), ids[:, 1:].split(16, 1), strict=True):
+        loss, memory = model(inputs, targets, memory)
+        total -= loss.item() * targets.shape[1]
+    assert sum(token.logprob for token in found.tokens) == pytest.approx(total, rel=1e-5) and not found.left_out
+    reading, weights = inside.attention(text, 1)
+    assert len(reading.ids) == 16
+    block, given = inside.model.blocks[1], []
+    block.register_forward_pre_hook(lambda _, values: given.extend(values))
+    with torch.no_grad():
+        inside._hidden_states(reading.ids)
+        value_HTD = block.keys_in(given[0][0]).view(16, 8, 8).transpose(0, 1)[4:]  # type: ignore[operator]  # a Layer
+        attended = block.attention_out((weights @ value_HTD).transpose(0, 1).reshape(16, -1))  # type: ignore[operator]
+        torch.testing.assert_close(attended, block._attention(*given)[0], atol=1e-4, rtol=1e-4)  # type: ignore[operator]
 
 
 def test_a_text_beyond_the_context_is_cut_and_it_is_said(decoder: Path) -> None:
