@@ -7,7 +7,7 @@ from memory and for PyTorch to start one small operation after the other, so her
   activation, and the product of a gated mlp, computed while a result is still in a register;
 - norms are called without the layers of Python around them, and RMSNorm takes four operations instead of seven;
 - a step of one token a row goes without the turning about of axes that longer sequences need;
-- the cache is fp32 whatever the weights, because small products of bf16 take twice the time;
+- the cache of such a model is fp32 whatever its weights, because small products of bf16 take twice the time;
 - low-rank adapters are merged into the weights.
 
 Shapes as in `decoder.py`: N rows, I inputs, O outputs, V vocabulary, C width; B sequences, H query heads, G heads of
@@ -61,7 +61,7 @@ class InferenceDecoder(Decoder):
             super().__init__(model.config)
         self.tokens, self.positions, self.head = model.tokens, model.positions, model.head
         self.rotary = model.rotary
-        copied = copies(model)
+        copied = self._copied = copies(model)
         if model.final_norm is not None:
             _replace(self, "final_norm", lean_norm(model.final_norm))
         for own, block in zip(self.blocks, model.blocks, strict=True):
@@ -75,8 +75,8 @@ class InferenceDecoder(Decoder):
         return self._logits(h_NC)
 
     def new_cache(self, rows: int, length: int) -> KVCache:
-        c, device = self.config, self.tokens.device
-        like = torch.empty(0, dtype=torch.float32) if device.type == "cpu" else self.tokens
+        c = self.config
+        like = torch.empty(0, dtype=torch.float32) if self._copied else self.tokens
         return KVCache(c.layers, rows, c.key_heads, length, c.head_width, like)
 
     @torch.inference_mode()

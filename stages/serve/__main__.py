@@ -96,7 +96,7 @@ def slots_that_fit(folder: Path, wanted: int, length: int, precision: str, devic
     from stages.chat import free_gpu_bytes
 
     free = free_gpu_bytes(device) if device.kind == "cuda" else psutil.virtual_memory().available
-    dtype = precision if precision in ("bf16", "fp16") else "fp32"
+    dtype = precision if device.kind == "cuda" and precision in ("bf16", "fp16") else "fp32"
     each = inference_memory(checkpoint_config(folder), context=length, dtype=dtype).cache
     return max(1, min(wanted, int(free * CACHE_SHARE / max(each, 1))))
 

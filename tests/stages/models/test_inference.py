@@ -73,7 +73,22 @@ def test_a_model_too_large_is_not_copied(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not inference.copies(model)
     laid_out = InferenceDecoder(model)
     assert laid_out.blocks[0].mlp_in.packed is None
-    assert torch.allclose(logits_by(laid_out, 2), logits_by(model, 2), atol=0.06)
+    assert laid_out.new_cache(1, 4).k.dtype == torch.bfloat16
+    assert torch.equal(logits_by(laid_out, 2), logits_by(model, 2))
+
+
+@pytest.mark.parametrize("lengths", [[7, 7], [3, 9]])
+def test_a_cache_of_pages_not_yet_touched_grows_and_keeps_what_it_holds(lengths: list[int]) -> None:
+    """Masked places are read, and must hold numbers: zeros."""
+    decoder = InferenceDecoder(loud({}, torch.bfloat16))
+    cache = decoder.new_cache(2, 9)
+    assert cache.k.dtype == cache.v.dtype and not cache.k.any() and cache.k.data_ptr() % 64 == 0
+    prompts = torch.randint(61, (2, 9), generator=torch.Generator().manual_seed(4))
+    decoder.prefill_rows(prompts, torch.tensor(lengths), cache, torch.arange(2))
+    kept = cache.k.clone()
+    cache.grow(20)
+    assert torch.equal(cache.k[..., :9, :], kept) and not cache.k[..., 9:, :].any()
+    assert cache.lengths.tolist() == lengths and decoder.decode(prompts[:, 0], cache).isfinite().all()
 
 
 @pytest.mark.parametrize("shape", [(5, 24), (2, 3, 4, 24)])
