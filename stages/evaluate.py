@@ -9,6 +9,8 @@ prompts    answers, each token the likeliest; the share that is right, with Wils
            the checkpoint, KL(π ‖ π_ref) in nats an answer.
 labelled   multiple choice: the option of highest log-likelihood after the question, as it is (`choice`) and divided by
            its bytes (`choice_per_byte`). Source: Brown et al., Language Models are Few-Shot Learners (2005.14165), 2.4.
+
+A T5 writes its answers whatever the kind: `stages.evaluate_t5`.
 """
 
 from __future__ import annotations
@@ -32,9 +34,11 @@ from stages.data.templates import template_in
 from stages.data.world import is_correct
 from stages.data.world import score as world_score
 from stages.distance import kl_from
+from stages.evaluate_t5 import evaluate_t5
 from stages.generate import Sampling, generate
 from stages.loop import set_up_torch
 from stages.models.bases import base_folder
+from stages.models.hf_config import read_any_config
 from stages.run import Run
 from stages.store.checkpoints import Checkpoint
 from stages.store.datasets import Dataset
@@ -81,7 +85,10 @@ def run(run: Run) -> dict[str, Any]:
             run.progress(done * total + count, len(roles) * total, unit="records", phase=f"checkpoint {done + 1}")
 
         folder = run.checkpoint(role)
-        row = evaluate(folder, records, settings, device, progress, reference)
+        if read_any_config(base_folder(folder)).kind == "encoder-decoder":
+            row = evaluate_t5(row_of(folder), folder, dataset, records, settings, device, progress, is_right)
+        else:
+            row = evaluate(folder, records, settings, device, progress, reference)
         found = msgspec.structs.replace(found, rows=[*found.rows, row])
         write_atomic(run.dir.path / FILE, msgspec.json.format(msgspec.json.encode(found), indent=1))
         shares = {f"eval/{name}": part.value for name, part in row.shares.items() if part.value is not None}

@@ -13,6 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM
 
+from stages import evaluate, seq2seq
 from stages.data.pairs import Pair, Pairs, pairs_of
 from stages.data.tokenizer import TextTokenizer, save_tokenizer, train_tokenizer
 from stages.models.loss import IGNORED
@@ -25,6 +26,7 @@ from stages.store.chat import Done, Request, Turn
 from stages.store.checkpoints import list_checkpoints, resolve_checkpoint, write_checkpoint
 from stages.store.datasets import find_dataset
 from stages.store.errors import UserError
+from stages.store.evaluations import read_evaluation
 from stages.store.records import ChatRecord, LabelledRecord, Message, PromptRecord, TextRecord
 from stages.store.rundir import Parent, RunDir, RunSpec, create_run
 from stages.store.specs.chat import Chat
@@ -98,15 +100,19 @@ def tune(workspace: Workspace, name: str, **settings: Any) -> RunDir:
     return runs.launch(workspace, "seq2seq", name, SMALL | settings, dataset="colours", checkpoint="base")
 
 
-def job_in(workspace: Workspace, name: str, *, dataset: str = "colours", **settings: Any) -> Job:
-    """The same, prepared in this process."""
+def run_in(workspace: Workspace, name: str, *, dataset: str = "colours", **settings: Any) -> Run:
+    """The same, for this process."""
     found = resolve_checkpoint(workspace, "base")
     parents = {
         "dataset": Parent(dataset, find_dataset(workspace, dataset).info.digest),
         "checkpoint": Parent(str(found.path), found.digest()),
     }
     spec = RunSpec(stage="seq2seq", name=name, settings=SMALL | settings, parents=parents, threads=1)
-    return prepare(Run(create_run(workspace, spec).path))
+    return Run(create_run(workspace, spec).path)
+
+
+def job_in(workspace: Workspace, name: str, *, dataset: str = "colours", **settings: Any) -> Job:
+    return prepare(run_in(workspace, name, dataset=dataset, **settings))
 
 
 def test_records_of_every_kind_become_pairs() -> None:
@@ -204,8 +210,24 @@ def test_a_t5_speaks_by_chance_but_by_its_seed(learnt: RunDir) -> None:
         speaker.start(Request(id=1, messages=turns[:2]), Chat())
 
 
+def test_evaluation_tells_the_share_that_is_right(workspace: Workspace, learnt: RunDir) -> None:
+    found = resolve_checkpoint(workspace, "learnt")
+    parents = {
+        "dataset": Parent("colours", find_dataset(workspace, "colours").info.digest),
+        "checkpoint": Parent(str(found.path), found.digest()),
+    }
+    spec = RunSpec(stage="evaluate", name="score", settings={"device": "cpu"}, parents=parents, threads=1)
+    made = Run(create_run(workspace, spec).path)
+    assert evaluate.run(made)["records"] == 12
+    row = read_evaluation(made.dir).rows[0]
+    assert (row.checkpoint, row.shares["exact"].value) == ("learnt@150", 1.0)
+    assert row.answers[0].prompt.startswith("colours: ")
+    assert row.answers[0].text == row.answers[0].wanted
+
+
 def test_killed_and_resumed_it_ends_with_the_bits_of_a_run_in_one_go(workspace: Workspace) -> None:
-    whole = finish(tune(workspace, "whole", dropout=0.1))
+    whole = run_in(workspace, "whole", dropout=0.1)
+    seq2seq.run(whole)
     cut = tune(workspace, "cut", dropout=0.1)
     wait_until(lambda: bool(list_checkpoints(cut)), what="a checkpoint")
     pid = cut.state().pid
@@ -215,7 +237,7 @@ def test_killed_and_resumed_it_ends_with_the_bits_of_a_run_in_one_go(workspace: 
     if cut.status() != "finished":
         runs.start(cut)
         finish(cut)
-    last = [list_checkpoints(run)[-1].path / "model.safetensors" for run in (whole, cut)]
+    last = [list_checkpoints(run)[-1].path / "model.safetensors" for run in (whole.dir, cut)]
     assert last[0].read_bytes() == last[1].read_bytes()
 
 

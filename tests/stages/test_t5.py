@@ -24,7 +24,7 @@ from stages.store.errors import UserError
 from stages.store.rundir import Parent, RunDir, RunSpec, create_run
 from stages.store.tokenizers import find_tokenizer
 from stages.store.workspace import Workspace
-from stages.t5 import prepare
+from stages.t5 import prepare, run
 from stages.text_to_text import write
 from tests.stages.helpers import TINY, finish, wait_until
 from workbench import runs
@@ -55,6 +55,16 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 def t5(workspace: Workspace, name: str, **settings: Any) -> RunDir:
     return runs.launch(workspace, "t5", name, SMALL | settings, dataset="colours", tokenizer="pieces")
+
+
+def run_in(workspace: Workspace, name: str, **settings: Any) -> Run:
+    """The same, for this process."""
+    parents = {
+        "dataset": Parent("colours", find_dataset(workspace, "colours").info.digest),
+        "tokenizer": Parent("pieces", find_tokenizer(workspace, "pieces").info.digest),
+    }
+    spec = RunSpec(stage="t5", name=name, settings=SMALL | settings, parents=parents, threads=1)
+    return Run(create_run(workspace, spec).path)
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -98,7 +108,8 @@ def test_transformers_writes_the_same(learnt: RunDir) -> None:
 
 
 def test_killed_and_resumed_it_ends_with_the_bits_of_a_run_in_one_go(workspace: Workspace) -> None:
-    whole = finish(t5(workspace, "whole"))
+    whole = run_in(workspace, "whole")
+    run(whole)
     cut = t5(workspace, "cut")
     wait_until(lambda: bool(list_checkpoints(cut)), what="a checkpoint")
     pid = cut.state().pid
@@ -108,7 +119,7 @@ def test_killed_and_resumed_it_ends_with_the_bits_of_a_run_in_one_go(workspace: 
     if cut.status() != "finished":
         runs.start(cut)
         finish(cut)
-    last = [list_checkpoints(run)[-1].path / "model.safetensors" for run in (whole, cut)]
+    last = [list_checkpoints(each)[-1].path / "model.safetensors" for each in (whole.dir, cut)]
     assert last[0].read_bytes() == last[1].read_bytes()
 
 
@@ -121,13 +132,8 @@ def test_killed_and_resumed_it_ends_with_the_bits_of_a_run_in_one_go(workspace: 
     ],
 )
 def test_what_cannot_be_trained_is_refused(workspace: Workspace, changes: Any, message: str, hint: str) -> None:
-    parents = {
-        "dataset": Parent("colours", find_dataset(workspace, "colours").info.digest),
-        "tokenizer": Parent("pieces", find_tokenizer(workspace, "pieces").info.digest),
-    }
-    spec = RunSpec(stage="t5", name="wrong", settings=SMALL | changes, parents=parents, threads=1)
     with pytest.raises(UserError, match=message) as caught:
-        prepare(Run(create_run(workspace, spec).path))
+        prepare(run_in(workspace, "wrong", **changes))
     assert hint in caught.value.hint
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from stages import transformer_xl
 from stages.data.streams import Streams
 from stages.run import Run
 from stages.speaking import open_speaker
@@ -52,14 +53,18 @@ def train(workspace: Workspace, name: str, **settings: Any) -> RunDir:
     return runs.launch(workspace, "transformer_xl", name, SMALL | settings, dataset="figures", tokenizer="bytes")
 
 
-def job_in(workspace: Workspace, name: str, **settings: Any) -> Job:
-    """The same, prepared in this process."""
+def run_in(workspace: Workspace, name: str, **settings: Any) -> Run:
+    """The same, for this process."""
     parents = {
         "dataset": Parent("figures", find_dataset(workspace, "figures").info.digest),
         "tokenizer": Parent("bytes", find_tokenizer(workspace, "bytes").info.digest),
     }
     spec = RunSpec(stage="transformer_xl", name=name, settings=SMALL | settings, parents=parents, threads=1)
-    return prepare(Run(create_run(workspace, spec).path))
+    return Run(create_run(workspace, spec).path)
+
+
+def job_in(workspace: Workspace, name: str, **settings: Any) -> Job:
+    return prepare(run_in(workspace, name, **settings))
 
 
 def validated(job: Job) -> float:
@@ -100,7 +105,8 @@ def test_the_memory_follows_its_rows_through_micro_batches(workspace: Workspace)
 
 
 def test_killed_and_resumed_it_ends_with_the_bits_of_a_run_in_one_go(workspace: Workspace) -> None:
-    whole = finish(train(workspace, "whole", dropout=0.1))
+    whole = run_in(workspace, "whole", dropout=0.1)
+    transformer_xl.run(whole)
     cut = train(workspace, "cut", dropout=0.1)
     wait_until(lambda: bool(list_checkpoints(cut)), what="a checkpoint")
     pid = cut.state().pid
@@ -111,9 +117,9 @@ def test_killed_and_resumed_it_ends_with_the_bits_of_a_run_in_one_go(workspace: 
         runs.start(cut)
         finish(cut)
     for name in ("model.safetensors", "resume/state.safetensors"):
-        last = [list_checkpoints(run)[-1].path / name for run in (whole, cut)]
+        last = [list_checkpoints(run)[-1].path / name for run in (whole.dir, cut)]
         assert last[0].read_bytes() == last[1].read_bytes()
-    samples = [json.loads(line) for line in whole.samples.read_bytes().splitlines()]
+    samples = [json.loads(line) for line in whole.dir.samples.read_bytes().splitlines()]
     assert samples[-1]["tokens"] == SMALL["sample_tokens"]
 
 
