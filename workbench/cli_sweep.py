@@ -225,7 +225,7 @@ def _say_group(group: Group, rows: list[groups.Standing], metric: str, *, as_jso
         say_json(table)
         return
     say(f"{group.name}: {groups.summary(rows)}")
-    columns = columns_of(group, rows, metric)
+    columns = columns_of(group, metric)
     say_table(table, {key: key for key in columns}, as_json=False, empty="It has no runs.")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from stages.store.groups import Group
@@ -13,10 +12,9 @@ from workbench.sweeps import as_typed
 RESERVED = frozenset(("name", "status", "kind"))
 
 
-def columns_of(group: Group, rows: Sequence[Standing], metric: str) -> list[str]:
+def columns_of(group: Group, metric: str) -> list[str]:
     """Keys of a row in the order of the table."""
-    varied = list(dict.fromkeys([*group.over, *(key for row in rows for key in row.member.values)]))
-    return ["name", *(_key(key) for key in varied), "status", metric]
+    return ["name", *(_key(key) for key in group.over), "status", metric]
 
 
 def row_of(row: Standing, metric: str) -> dict[str, Any]:

@@ -308,7 +308,7 @@ def _table(
 ) -> tuple[list[str], list[tuple[str, list[str]]]]:
     """Headings and rows: what varies, where each run stands, the metric; of a study sizes and what the law says."""
     if study is None:
-        columns = columns_of(group, ordered, metric)
+        columns = columns_of(group, metric)
         return columns, [
             (row.member.name, [_shown(row_of(row, metric).get(column)) for column in columns]) for row in ordered
         ]
