@@ -78,7 +78,7 @@ def attention_decode(
 
 
 def _numpy_product(a: Tensor, b: Tensor) -> Tensor:
-    return torch.from_numpy(np.matmul(a.numpy(), b.numpy()))
+    return torch.from_numpy(np.matmul(a.detach().numpy(), b.detach().numpy()))
 
 
 @lru_cache(maxsize=4)
