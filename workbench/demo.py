@@ -38,7 +38,6 @@ def plan(seed: int = 0, prefix: str = "demo") -> list[Step]:
         return Step(stage, named(name), about, {"seed": seed, **settings}, parents)
 
     sft, reward, policy = named("sft"), named("reward-model"), named("policy")
-    improved = {"checkpoint": sft, "dataset": policy, "extra": {"reward": reward}}
     judged = named("judged")
     return [
         *(
@@ -48,13 +47,21 @@ def plan(seed: int = 0, prefix: str = "demo") -> list[Step]:
         Step("tokenizer", named("bpe"), "a tokenizer", TOKENIZER, {"dataset": named("text")}),
         onward("pretrain", "base", "a language model", PRETRAIN, dataset=named("text"), tokenizer=named("bpe")),
         onward("sft", "sft", "it learns to answer", SFT, dataset=named("chat"), checkpoint=named("base")),
-        onward("reward", "reward-model", "what is preferred", REWARD, dataset=named("rankings"), checkpoint=sft),
         onward(
             "best_of", "judged", "its own answers, ranked by the world's rule", JUDGED, dataset=policy, checkpoint=sft
         ),
-        onward("dpo", "dpo", "better answers, from these rankings", DPO, dataset=judged, checkpoint=sft),
-        onward("grpo", "grpo", "better answers, from groups of its own", GRPO, **improved),
-        onward("ppo", "ppo", "better answers, with a critic", PPO, **improved),
+        onward("reward", "reward-model", "what is preferred", REWARD, dataset=named("rankings"), checkpoint=sft),
+        onward("dpo", "dpo", "better answers, from its own that were ranked", DPO, dataset=judged, checkpoint=sft),
+        onward("grpo", "grpo", "better answers, rewarded by the rule", GRPO, dataset=policy, checkpoint=sft),
+        onward(
+            "ppo",
+            "ppo",
+            "better answers, rewarded by the reward model",
+            PPO,
+            dataset=policy,
+            checkpoint=sft,
+            extra={"reward": reward},
+        ),
     ]
 
 
@@ -67,28 +74,70 @@ DATASETS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
 )
 """By what follows the prefix: the starter source, what it is, and settings."""
 
-TOKENIZER: dict[str, Any] = {"type": "bpe", "vocab_size": 512}
+TOKENIZER: dict[str, Any] = {"type": "bpe", "vocab_size": 1_514}
+"""Then every word of the text is one token, and none is misspelt."""
 PRETRAIN: dict[str, Any] = {
     "preset": "tiny",
-    "steps": 400,
-    "eval_every": 200,
-    "checkpoint_every": 400,
-    "sample_every": 200,
+    "steps": 1_000,
+    "batch_size": 8,
+    "eval_every": 250,
+    "checkpoint_every": 500,
+    "sample_every": 250,
 }
-SFT: dict[str, Any] = {"epochs": 12, "batch_size": 4, "eval_every": 200, "checkpoint_every": 500, "sample_every": 500}
-REWARD: dict[str, Any] = {"epochs": 2, "eval_every": 100}
-JUDGED: dict[str, Any] = {"n": 6, "keep": "ranking", "reward": "world", "max_new_tokens": 32}
-DPO: dict[str, Any] = {"epochs": 1, "sft_term": 0.1, "eval_every": 50, "checkpoint_every": 50, "sample_every": 100}
+SFT: dict[str, Any] = {
+    "steps": 2_000,
+    "batch_size": 4,
+    "eval_every": 250,
+    "eval_tokens": 10_000,
+    "checkpoint_every": 500,
+    "sample_every": 500,
+}
+REWARD: dict[str, Any] = {"steps": 160, "eval_every": 80, "threads": 1}
+JUDGED: dict[str, Any] = {"n": 6, "keep": "ranking", "reward": "world", "max_new_tokens": 32, "threads": 1}
+DPO: dict[str, Any] = {
+    "epochs": 2,
+    "lr": 2e-4,
+    "pairs": "best_worst",
+    "sft_term": 4.0,
+    "eval_every": 50,
+    "eval_prompts": 64,
+    "checkpoint_every": 50,
+    "sample_every": 100,
+    "threads": 1,
+}
 POLICY: dict[str, Any] = {
     "max_new_tokens": 32,
+    "checkpoint_every": 10,
+    "sample_every": 20,
+    "max_kl": 5.0,
+    "max_length_ratio": 3.0,
+    "kl_budget": 1.5,
+    "threads": 1,
+}
+"""The preferred answers are whole sentences, and longer than what the SFT model mostly says."""
+GRPO: dict[str, Any] = {
+    **POLICY,
+    "reward": "world",
+    "steps": 90,
+    "batch_size": 16,
+    "group": 8,
+    "lr": 1e-4,
+    "beta": 0.02,
+    "eval_every": 10,
+}
+PPO: dict[str, Any] = {
+    **POLICY,
+    "steps": 30,
+    "batch_size": 128,
+    "passes": 1,
+    "minibatches": 4,
+    "lr": 5e-5,
+    "value_lr": 3e-4,
+    "kl": 0.2,
+    "ptx": 0.0,
     "eval_every": 5,
     "checkpoint_every": 5,
-    "sample_every": 10,
-    "max_kl": 5.0,
-    "kl_budget": 1.5,
 }
-GRPO: dict[str, Any] = {**POLICY, "steps": 60, "batch_size": 16, "group": 8, "lr": 5e-5, "beta": 0.1}
-PPO: dict[str, Any] = {**POLICY, "steps": 60, "batch_size": 128, "lr": 3e-5, "kl": 0.15, "ptx": 0.0}
 
 MODELS = ("base", "sft", "dpo", "grpo", "ppo")
 """The rows of the table at the end, by what follows the prefix."""
