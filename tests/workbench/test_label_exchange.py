@@ -21,7 +21,7 @@ HH = DATA / "hh_rlhf" / "harmless-base_test.jsonl.gz"
 
 TALK = [Message("system", "Be kind."), Message("user", "Hi"), Message("assistant", "Yes?"), Message("user", "Why?")]
 HOSTILE = ("海の\u202e灯台", "\x1b]0;owned\x07", "=1+1", "e\u0301" * 40)
-TEXTS = ("plain", "", "  spaces  ", 'quo"ted, with\r\nlines', *HOSTILE, "9")
+TEXTS = ("plain", "", "  spaces  ", 'quo"ted, with\r\nlines', *HOSTILE, "w" * 200_000)
 
 
 @pytest.fixture
