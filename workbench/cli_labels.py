@@ -23,6 +23,7 @@ from stages.store.rundir import find_run
 from workbench.cli_common import House, confirm, json_option, pass_house, say, say_facts, say_json, say_table
 from workbench.cli_elo import elo
 from workbench.cli_model_labels import ask, by_model
+from workbench.freezing import refuse_unknown
 from workbench.label_sets import decoded, mode_for, take_in_labels, tasks_of
 from workbench.labelling import annotator_name
 
@@ -203,10 +204,9 @@ def export_(
         raise UserError(f"{file} is there already.", "Choose another name, or pass --force.")
     lost = Counter[str]()
     with _existing(house) as opened:
-        for name in sets:
-            opened.find_set(name)
-        meant = judged(opened, Choice(sets=sets, annotators=annotators, parts=parts, models=models))
-        records = [record for one in meant if (record := preference_of(one)) is not None]
+        choice = Choice(sets=sets, annotators=annotators, parts=parts, models=models)
+        refuse_unknown(opened, choice)
+        records = [record for one in judged(opened, choice) if (record := preference_of(one)) is not None]
     count = _write(file, export(records, form, lost))
     say(f"Wrote {count:,} lines to {file}, from {len(records):,} rankings.")
     for sentence, times in lost.items():

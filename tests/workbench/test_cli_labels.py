@@ -61,6 +61,9 @@ def test_rankings_are_taken_in_once_and_go_out_as_they_came(
     assert "Wrote 24 lines" in said and "warning: ties were left out (12)" in said
     with pytest.raises(UserError, match="is there already"):
         command("labels", "export", tmp_path / "out.jsonl")
+    with pytest.raises(UserError, match="Nobody called 'adda' has labelled here"):
+        command("labels", "export", tmp_path / "none.jsonl", "--annotator", "adda")
+    assert not (tmp_path / "none.jsonl").exists()
 
 
 def test_figures_are_told_and_are_json_on_request(
