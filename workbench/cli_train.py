@@ -125,7 +125,10 @@ def say_trained(run: RunDir) -> None:
     metrics = ", ".join(f"{key} {value:.4f}" for key, value in (figures.metrics if figures else {}).items())
     say(f"{name} {state.status} at step {state.step:,}{': ' + metrics if metrics else ''}.")
     if found:
+        blanks = f"`workbench fill {name} 'a text with ___ in it'` asks it"
         onward = {
+            "bert": blanks,
+            "t5": blanks,
             "reward": f"`workbench reward report {name}` judges it",
             "classify": f"`workbench classified {name}` tells how well it labels",
         }.get(run.spec().stage, f"`workbench chat {name}` talks to it")

@@ -32,6 +32,7 @@ from workbench.widgets.text_field import TextField
 
 FIRST = "The opposite of hot is ___."
 """What stands in the field at first."""
+LOADING = "Loading the model …"
 WAIT = 0.1
 """Seconds that typing must pause before the model is asked."""
 CANDIDATES = 8
@@ -65,7 +66,7 @@ class FillScreen(PlaceScreen):
         yield field
         with Answers(id="answers", classes="pane") as answers:
             answers.border_title = line(self._called)
-            yield Static(id="filled", markup=False)
+            yield Static(content(LOADING, "$text-muted"), id="filled", markup=False)
 
     def on_mount(self) -> None:
         self.show_trail("runs", self._called)
