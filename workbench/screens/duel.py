@@ -215,8 +215,8 @@ class DuelScreen(PlaceScreen):
     async def _answer(self, prompt: Asks) -> None:
         """Have both answer, and show the answers when both are there: the quicker one would be known by its pace."""
         duel = self.duel
-        if duel is None:
-            return
+        if duel is None or not self.query(Asked):
+            return  # the person has left meanwhile
         self._turn += 1
         turn, self.round, self._writing = self._turn, None, True
         self.query_one(Asked).focus()
@@ -232,7 +232,8 @@ class DuelScreen(PlaceScreen):
             return
         if turn == self._turn:
             self._writing = False
-            await self._show(round_)
+            if self.query(Asked):  # or the person has left meanwhile
+                await self._show(round_)
 
     async def _show(self, round_: Round) -> None:
         """Put a prompt and its answers before the person."""
@@ -404,7 +405,8 @@ class DuelScreen(PlaceScreen):
         )
 
     def _say(self, text: str) -> None:
-        self.query_one("#order", Static).update(content(text, "$text-muted"))
+        for where in self.query("#order").results(Static):  # none, once the person has left
+            where.update(content(text, "$text-muted"))
 
     def _show_model(self, text: Content) -> None:
         self.query_one("#model", Static).update(text)
