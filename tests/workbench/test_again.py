@@ -72,7 +72,7 @@ async def test_the_form_comes_filled_as_it_was(
         screen = await open_runs(pilot)
         await settled(pilot)
         screen.query_one(RunList).select(first.id)
-        await pilot.press("t")
+        await pilot.press("T")
         await wait_for(pilot, lambda: isinstance(app.screen, StartScreen))
         settings, extra = app.screen.query_one(SpecForm).split(app.screen.query_one(SpecForm).peek())
         assert settings == first.spec().settings

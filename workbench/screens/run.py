@@ -49,7 +49,7 @@ class RunScreen(Plotting, Steering, PlaceScreen):
         bind("run.chat", "c", "chat", "Chat", "Chat with the last checkpoint."),
         bind("run.evaluate", "e", "evaluate", "Evaluate", "Measure this run's checkpoints on a dataset."),
         bind("run.sample", "a", "sample", "Sample", "Have this run's model write completions to judge."),
-        bind("run.again", "t", "again", "Again", "Do the run again: the same, or with a change.", show=False),
+        bind("run.again", "T", "again", "Again", "Do the run again: the same, or with a change.", show=False),
         bind("run.inside", "I", "inside", "Inside", "Token probabilities and attention.", show=False),
         bind("run.pane", "v", "pane(1)", "View", "Samples, log or settings."),
         *PLOT_KEYS,
