@@ -47,9 +47,7 @@ def canonical(
         raise Unfit("ranks", f"These are not {many} ranks from 1 to {many}.")
     if scores is not None and len(scores) != many:
         raise Unfit("scores", f"These are not {many} scores.")
-    return PreferenceRecord(
-        messages=messages, completions=completions, ranks=ranks, scores=scores, annotator=annotator
-    )
+    return PreferenceRecord(messages=messages, completions=completions, ranks=ranks, scores=scores, annotator=annotator)
 
 
 def _is_explicit(row: Row) -> bool:
