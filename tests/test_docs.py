@@ -61,3 +61,10 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)\)", page.read_text("utf-8")):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_code_that_is_named_is_there(page: Path) -> None:
+    rooms = "workbench|stages|kernels|assets|tests|benchmarks|docs"
+    for path in re.findall(rf"`((?:{rooms})/[\w/.-]+)`", page.read_text("utf-8")):
+        assert (ROOT / path).exists(), f"{page.name}: {path}"
