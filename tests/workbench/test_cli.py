@@ -155,10 +155,16 @@ def test_interrupting_the_wait_leaves_the_run_at_work(tmp_path: Path, text: Path
     for number in range(2_000):
         (tmp_path / "long" / f"{number}.txt").write_text(f"{number} {TEXT}")
     waiting = spawn("data", "build", str(tmp_path / "long"), "--name", "long", start_new_session=True)
+    until(lambda: any(run.state().status == "running" for run in list_runs(workspace)))
+    (run,) = list_runs(workspace)
+    worker = run.state().pid
+    assert worker is not None
+    os.kill(worker, signal.SIGSTOP)  # so that the work cannot end before the wait for it is interrupted
     assert waiting.stderr is not None
     until(lambda: "running" in waiting.stderr.readline())
     waiting.send_signal(signal.SIGINT)
-    _, err = waiting.communicate(timeout=30)
+    _, err = waiting.communicate(timeout=60)
+    os.kill(worker, signal.SIGCONT)
     assert waiting.returncode == 130, err
     assert "Detached" in err
     assert "workbench runs attach long" in err

@@ -37,7 +37,7 @@ from stages.store.labels import Prompt as LabelPrompt
 from stages.store.notes import Notes, write_notes
 from stages.store.records import Message
 from stages.store.rundir import Parent, RunDir, RunError, RunSpec, RunState
-from stages.store.specs import STAGES
+from stages.store.specs import STAGES, TRAINING
 from stages.store.statistics import share
 from stages.store.strict import fields
 from stages.store.workspace import Workspace
@@ -357,7 +357,7 @@ def prepare_forms(workspace: Workspace) -> None:
 
 async def visit_forms(pilot: Pilot[Any]) -> None:
     """Forms, every field filled with another payload, and the mistakes that quote them."""
-    for stage in cycle(STAGES):
+    for stage in cycle((*TRAINING, "build", "tokenizer", "evaluate", "in_context", "sample")):
         names = [field.name for field in fields(STAGES[stage]) if field.kind not in ("choice", "bool")]
         left = [text for text in PAYLOADS[::8] if text[:4] not in pilot.app.seen][: len(names)]
         if not left:
