@@ -1,6 +1,6 @@
 """A scaling study of starter text: five sizes × three budgets, and how far the forecast of the sixth size is off.
 
-    python -m benchmarks.scaling [--folder DIR] [--widths 16,24,32,48,64] [--budgets 300k,600k,1M]
+    python -m benchmarks.scaling [--folder DIR] [--widths 16,24,32,48,64] [--budgets 500k,1M,2M]
 
 Builds starter:world and a tokenizer of 512 tokens, trains the ladder through the queue as `workbench scale` does, fits
 L(N, D) = E + A / N^α + B / D^β to its fifteen runs, forecasts the next size on the largest budget, trains it, and says
@@ -41,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--widths", default="16, 24, 32, 48, 64")
-    parser.add_argument("--budgets", default="300k, 600k, 1M")
+    parser.add_argument("--budgets", default="500k, 1M, 2M")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _interrupt)
     with tempfile.TemporaryDirectory() as temporary:

@@ -47,7 +47,7 @@ WIDTHS = (32, 64, 96, 128, 256)
 SHORT = 512
 """Up to this many keys a call counts as short."""
 FAMILIES = {
-    "sm_80": "sm_80", "sm_86": "sm_86", "sm_87": "sm_86", "sm_89": "sm_86", "sm_120": "sm_86", "sm_121": "sm_86",
+    "sm_80": "sm_80", "sm_86": "sm_86", "sm_87": "sm_86", "sm_89": "sm_86", "sm_120": "sm_120", "sm_121": "sm_120",
     "sm_90": "sm_90", "sm_100": "sm_100", "sm_103": "sm_100",
     "gfx90a": "gfx942", "gfx942": "gfx942", "gfx950": "gfx942",
 }  # fmt: skip
@@ -222,6 +222,13 @@ TABLE: dict[tuple[str, int], dict[str, list[Config]]] = {
 """By family and bytes of an element. The rows called `any` are for calls that are not plain: ragged lengths, windows,
 packed documents and biases take registers of their own."""
 
+TABLE["sm_120", 2] = TABLE["sm_86", 2] | _table(
+    backward_keys="           64x64/4/2   64x128/8/2  16x64/8/1  64x64/8/2  32x32/8/1",
+    backward_keys_any="       64x64/4/2   64x128/8/2  16x64/8/1  64x64/8/2  32x32/8/1",
+    backward_queries_any="    64x64/4/2   128x64/8/2  64x32/8/1  64x64/8/2  64x32/8/1",
+)
+"""As sm_86, but for heads of 72 to 96, whose two pieces its compiler spills in loops at sm_86's tiles."""
+
 _SINGLE = _table(
     forward="                 32x32/4/1   32x32/4/1   32x32/4/1  32x32/8/1  32x16/8/1",
     forward_any="             32x32/4/1   32x32/4/1   32x32/8/1  32x32/8/1  32x16/8/1",
@@ -237,6 +244,7 @@ TABLE |= {(family, 4): _SINGLE for family in set(FAMILIES.values())}
 LINEAR: dict[tuple[str, int], tuple[Linear, Linear]] = {
     ("sm_80", 2): (Linear(128, 128, 32, 8, 4), Linear(128, 128, 32, 8, 4)),
     ("sm_86", 2): (Linear(128, 128, 32, 8, 4), Linear(128, 128, 32, 8, 4)),
+    ("sm_120", 2): (Linear(128, 128, 32, 8, 4), Linear(128, 128, 32, 8, 4)),
     ("sm_90", 2): (Linear(128, 256, 64, 8, 3), Linear(128, 128, 64, 8, 4)),
     ("sm_100", 2): (Linear(128, 128, 64, 8, 4), Linear(128, 128, 64, 8, 4)),
     ("gfx942", 2): (Linear(128, 128, 32, 8, 1), Linear(128, 128, 32, 8, 1)),
