@@ -134,11 +134,11 @@ def measure(folder: Path, sizes: Sequence[int], rounds: int = 5, each: int = 100
     """What judging costs in sets of these sizes, which take turns: what else the machine does hits all alike."""
     workspaces = [Workspace(folder / str(size)).ensure() for size in sizes]
     for workspace, size in zip(workspaces, sizes, strict=True):
-        generate(workspace, size, size * 6 // 10, annotator_name(None), repeat_share=0.0)
+        generate(workspace, size, size // 2, annotator_name(None), repeat_share=0.0)
     found: list[list[Measured]] = [[] for _ in sizes]
     for number in range(rounds):
         for workspace, size, kept in zip(workspaces, sizes, found, strict=True):
-            kept.append(_round(workspace, size * 6 // 10 + number * each, each))
+            kept.append(_round(workspace, size // 2 + number * each, each))
     return [Measured(*map(min, zip(*kept, strict=True))) for kept in found]
 
 

@@ -57,7 +57,7 @@ def trained(run: RunDir) -> int:
     return state.step if state.unit == "steps" else 0
 
 
-@pytest.mark.parametrize("size", [(120, 40), (80, 24)])
+@pytest.mark.parametrize("size", [(120, 40), pytest.param((80, 24), marks=pytest.mark.soak)])
 def test_from_a_folder_of_text_to_chat(tmp_path: Path, terminals: list[Terminal], size: tuple[int, int]) -> None:
     world = environment(tmp_path)
     (tmp_path / "config" / "workbench").mkdir(parents=True)
