@@ -87,6 +87,8 @@ class BinScreen(Dialog[None]):
         self.app.call_from_thread(self._show, thrown, [one.bytes() for one in thrown])
 
     def _show(self, thrown: list[Thrown], sizes: list[int]) -> None:
+        if not self.query(BinList):
+            return  # the thread that looked was slower than the one who left
         self._thrown = thrown
         found = self.query_one(BinList)
         at = found.highlighted or 0

@@ -119,6 +119,8 @@ class LineageScreen(PlaceScreen):
         self.app.call_from_thread(self._show, tree)
 
     def _show(self, tree: list[Node]) -> None:
+        if not self.query(FilterField):
+            return  # the thread that looked was slower than the one who left
         self._tree = tree
         words = self.query_one(FilterField).value.casefold().split()
         found = list(rows(matching(tree, words) if words else tree))

@@ -117,6 +117,8 @@ class RankScreen(PlaceScreen):
         import_module("workbench.screens.judge")  # so that enter opens it at once
 
     def _show_sets(self, sets: list[LabelSet], done: dict[str, int]) -> None:
+        if not self.query("#sets"):
+            return  # the thread that looked was slower than the one who closed the app
         self._sets = {one.name: one for one in sets}
         entries = [
             (one.name, Content.assemble(line(one.name), (f"  {done[one.name]:,}/{one.prompts:,}", "$text-muted")))
@@ -158,7 +160,7 @@ class RankScreen(PlaceScreen):
             self.app.call_from_thread(self._show_figures, name, far, found)
 
     def _show_figures(self, name: str, far: Progress, found: Figures) -> None:
-        if self.query_one("#sets", PickList).chosen == name:
+        if self.query("#sets") and self.query_one("#sets", PickList).chosen == name:
             self._figures = far, found
             bar = SHORT if self.app.size.width < NARROW else BAR
             self._show(Content("\n").join(sheet_of(self._sets[name], far, found, bar)))
