@@ -65,7 +65,7 @@ async def chat(pilot: Pilot[Any]) -> None:
     assert isinstance(app, WorkbenchApp)
     app.open_chat("demo-sft")
     await shows(pilot, "chat model")
-    for question in ("What is 12 plus 7?", "What is the opposite of cold?"):
+    for question in ("What is 12 plus 7?", "What is 30 plus 8?"):
         await pilot.press(*question, "enter")
         await shows(pilot, question.split()[-1].rstrip("?"), "tokens/s")
         await pilot.pause(2)
