@@ -171,10 +171,12 @@ def test_interrupting_the_wait_leaves_the_run_at_work(tmp_path: Path, text: Path
     worker = run.state().pid
     assert worker is not None
     os.kill(worker, signal.SIGSTOP)  # so that the work cannot end before the wait for it is interrupted
-    assert waiting.stderr is not None
-    until(lambda: "running" in waiting.stderr.readline())
-    _, err = interrupted(waiting)
-    os.kill(worker, signal.SIGCONT)
+    try:
+        assert waiting.stderr is not None
+        until(lambda: "running" in waiting.stderr.readline())
+        _, err = interrupted(waiting)
+    finally:
+        os.kill(worker, signal.SIGCONT)
     assert waiting.returncode == 130, err
     assert "Detached" in err
     assert "workbench runs attach long" in err
