@@ -238,6 +238,7 @@ def test_an_ended_evaluation_does_not_hold_what_it_measured(workspace: Workspace
     one = add_checkpoint(gpt, 10)
     add_run(workspace, "measured", "evaluate", **{"checkpoint-1": Parent(str(one.path), one.digest())})
     delete_run(workspace, "gpt")
+    assert not gpt.path.exists()
 
 
 def test_the_ancestry_of_a_checkpoint_is_told_even_where_one_is_gone(workspace: Workspace, tmp_path: Path) -> None:
