@@ -26,9 +26,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.assessment import ask
+from stages.asking.labeller import Labeller
 from stages.data.labelled import read_examples
-from stages.labeller import Labeller
+from stages.measuring.assessment import ask
 from stages.store.checkpoints import list_checkpoints
 from stages.store.classifiers import read_classified
 from stages.store.datasets import find_dataset

@@ -22,7 +22,7 @@ import psutil
 from benchmarks.ui import HOME, Terminal, app_in_terminal, percentile
 from stages.store.labels import open_labels, spans
 from stages.store.workspace import Workspace
-from workbench.labelling import annotator_name
+from workbench.judging.labelling import annotator_name
 
 OPEN, KEY = 0.300, 0.050
 """Seconds that the app may take: targets of the project."""

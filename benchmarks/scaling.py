@@ -18,17 +18,17 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from stages.scaling import fit
+from stages.measuring.scaling import fit
 from stages.store.errors import UserError
 from stages.store.groups import Group, find_group, group_names
 from stages.store.rundir import RunDir
 from stages.store.scaling import Fit
 from stages.store.workspace import Workspace
-from workbench import groups
-from workbench.ladder import Ladder, plan_ladder
 from workbench.runs import launch
-from workbench.study import Study, launch_next, misses, read_study
-from workbench.study_lines import check_line, law_lines
+from workbench.studies import groups
+from workbench.studies.ladder import Ladder, plan_ladder
+from workbench.studies.study import Study, launch_next, misses, read_study
+from workbench.studies.study_lines import check_line, law_lines
 
 NAME, TEXT, TOKENIZER = "scaling", "world", "world-bpe"
 AT_ONCE = 2

@@ -23,7 +23,7 @@ from stages.store.labels import open_labels
 from stages.store.rundir import find_run
 from stages.store.workspace import Workspace
 from workbench.app import WorkbenchApp
-from workbench.cli import run as command
+from workbench.cli.root import run as command
 from workbench.settings import Settings
 
 FOLDER = Path(__file__).parent / "pictures"

@@ -11,13 +11,13 @@ import time
 import traceback
 from pathlib import Path
 
-from stages.devices import choose_device, confine_to, spare_busy_cores
 from stages.run import Run, Stopped
 from stages.store.errors import UserError
 from stages.store.notes import read_notes
 from stages.store.queue import Ticket
 from stages.store.rundir import RunDir
 from stages.store.specs import ON_DEVICE, spec_of
+from stages.training.devices import choose_device, confine_to, spare_busy_cores
 
 HEARTBEAT = 15.0
 """Seconds after which a silent worker writes its state again; see stages.store.rundir.HEARTBEAT_OLD."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from stages.assessment import write_classified
+from stages.asking.labeller import Labeller
 from stages.data.labelled import read_examples, survey
-from stages.labeller import Labeller
 from stages.loop import set_up_torch
+from stages.measuring.assessment import write_classified
 from stages.run import Run
 from stages.store.checkpoints import Checkpoint
 from stages.store.errors import UserError

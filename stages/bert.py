@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from stages import pretrain
+from stages.asking.fill import fill_text
 from stages.data.masking import Blanks, masked
 from stages.data.tokenizer import copy_tokenizer
-from stages.fill import fill_text
 from stages.loop import honour
 from stages.models.encoder import Encoder, load_encoder, new_encoder, save_encoder
 from stages.models.loss import IGNORED

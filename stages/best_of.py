@@ -12,15 +12,15 @@ from typing import Any
 
 import msgspec
 
-from stages.completion import TextModel, open_text_model
+from stages.asking.completion import TextModel, open_text_model
 from stages.data.conversations import Masker, choose_template
 from stages.data.edit import write_set
 from stages.data.shards import SPLITS
 from stages.loop import set_up_torch
 from stages.models.bases import base_folder
-from stages.rollouts import Asked, Prompts, Writer, read_prompts, seeds_of
+from stages.policies.rollouts import Asked, Prompts, Writer, read_prompts, seeds_of
+from stages.policies.scoring import Said, Score, open_score
 from stages.run import Run
-from stages.scoring import Said, Score, open_score
 from stages.store.building import building
 from stages.store.checkpoints import Checkpoint
 from stages.store.datasets import DatasetInfo

@@ -22,7 +22,6 @@ import msgspec
 import psutil
 import pynvml
 
-from stages.devices import CPU, Device, confine_to, visible_gpus
 from stages.models.bases import writer_config
 from stages.store import strict
 from stages.store.chat import MAX_LINE, Done, Facts, Reply, Request, Trouble, encode
@@ -31,9 +30,10 @@ from stages.store.endpoints import endpoint_in
 from stages.store.errors import UserError
 from stages.store.sizes import inference_memory
 from stages.store.specs.chat import Chat
+from stages.training.devices import CPU, Device, confine_to, visible_gpus
 
 if TYPE_CHECKING:
-    from stages.speaking import Answering, Speaker
+    from stages.asking.speaking import Answering, Speaker
 
 FLUSH = 0.03
 """Seconds of text that go into one line."""
@@ -99,14 +99,14 @@ class Server:
             raise UserError(f"There is no folder {folder}.", "Choose a checkpoint that exists.")
         verify(folder)
         if endpoint := endpoint_in(folder):
-            from stages.remote import RemoteSpeaker
+            from stages.asking.remote import RemoteSpeaker
 
             self._speaker = RemoteSpeaker(endpoint)
             self.say(Reply(ready=_facts(folder, self._speaker, CPU._replace(name=endpoint.url), "")))
             return
         device, precision, note = choose_place(folder, device_setting)
         confine_to(device)
-        from stages.speaking import open_speaker  # torch: only now that it is known which device it may see
+        from stages.asking.speaking import open_speaker  # torch: only now that it is known which device it may see
 
         self._speaker = open_speaker(folder, device.kind, precision=precision, threads=threads)
         self.say(Reply(ready=_facts(folder, self._speaker, device, note)))

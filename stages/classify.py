@@ -23,8 +23,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stages.adapting import open_whole
-from stages.assessment import Tensors, ask, figures, write_classified
 from stages.data.labelled import UNKNOWN, Batch, Examples, Ints, Writer, read_examples, survey
 from stages.data.tokenizer import TextTokenizer, copy_tokenizer
 from stages.loop import (
@@ -39,13 +37,13 @@ from stages.loop import (
     set_up_torch,
     worth_saving,
 )
+from stages.measuring.assessment import Tensors, ask, figures, write_classified
 from stages.models.bases import base_folder
 from stages.models.decoder import Decoder, new_decoder
 from stages.models.encoder import Encoder, load_encoder, new_encoder
 from stages.models.heads import Classifier, load_classifier, new_classifier, save_classifier, take_pooler
 from stages.models.hf_config import read_any_config, refuse_reward_model
 from stages.optim import AdamW
-from stages.precision import choose_precision
 from stages.run import Run
 from stages.store.architecture import ModelConfig
 from stages.store.checkpoints import Checkpoint, best_checkpoint
@@ -53,7 +51,9 @@ from stages.store.classifiers import Head
 from stages.store.errors import UserError
 from stages.store.sizes import flops_per_token
 from stages.store.specs.classify import Classify
-from stages.tuning import MicroBatches, Updates, room_for
+from stages.training.adapting import open_whole
+from stages.training.precision import choose_precision
+from stages.training.tuning import MicroBatches, Updates, room_for
 
 LR_TIMES_WIDTH = 0.064
 """Peak rate times width: half of what instruction tuning uses."""

@@ -35,12 +35,12 @@ from stages.models.bases import checkpoint_config
 from stages.models.logprobs import AT_ONCE
 from stages.models.loss import IGNORED
 from stages.models.opening import open_decoder
-from stages.precision import choose_precision
 from stages.run import Run
 from stages.store.errors import UserError
 from stages.store.files import sha256_file
 from stages.store.specs.distill import Distill
 from stages.store.tokenizers import Tokenizer, TokenizerInfo
+from stages.training.precision import choose_precision
 
 
 def run(run: Run) -> dict[str, Any]:

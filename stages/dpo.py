@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from stages.adapting import config_of
 from stages.data.comparisons import Comparison, comparison
 from stages.data.conversations import choose_template
 from stages.data.preference_shards import PreferenceSet
@@ -36,15 +35,24 @@ from stages.data.rankings import Pairs, Rankings
 from stages.loop import Pace, Progress, honour, log_interval, save_checkpoint, set_up_torch, worth_saving
 from stages.models.decoder import Decoder
 from stages.optim import AdamW
-from stages.precision import choose_precision
-from stages.preferences import read_preferences
-from stages.reference import completion_logprobs, reference_logprobs
+from stages.policies.preferences import read_preferences
+from stages.policies.reference import completion_logprobs, reference_logprobs
 from stages.run import Run
 from stages.store.checkpoints import best_checkpoint
 from stages.store.errors import UserError
 from stages.store.sizes import flops_per_token, parameter_count
 from stages.store.specs.dpo import DPO
-from stages.tuning import FixedPrompts, MicroBatches, Updates, fixed_prompts, open_model, room_for, write_chat_model
+from stages.training.adapting import config_of
+from stages.training.precision import choose_precision
+from stages.training.tuning import (
+    FixedPrompts,
+    MicroBatches,
+    Updates,
+    fixed_prompts,
+    open_model,
+    room_for,
+    write_chat_model,
+)
 
 LR_TIMES_WIDTH = 0.0128
 """Peak rate times width: 1e-4 at width 128, a tenth of what instruction tuning uses."""

@@ -10,7 +10,7 @@ prompts    answers, each token the likeliest; the share that is right, with Wils
 labelled   multiple choice: the option of highest log-likelihood after the question, as it is (`choice`) and divided by
            its bytes (`choice_per_byte`). Source: Brown et al., Language Models are Few-Shot Learners (2005.14165), 2.4.
 
-A T5 writes its answers whatever the kind: `stages.evaluate_t5`.
+A T5 writes its answers whatever the kind: `stages.measuring.evaluate_t5`.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 import torch
 
-from stages.completion import TextModel, open_text_model
+from stages.asking.completion import TextModel, open_text_model
 from stages.data.conversations import Masker, choose_template
 from stages.data.records import read_records
 from stages.data.templates import template_in
 from stages.data.world import is_correct
 from stages.data.world import score as world_score
-from stages.distance import kl_from
-from stages.evaluate_t5 import evaluate_t5
 from stages.generate import Sampling, generate
 from stages.loop import set_up_torch
+from stages.measuring.evaluate_t5 import evaluate_t5
 from stages.models.bases import base_folder
 from stages.models.hf_config import read_any_config
+from stages.policies.distance import kl_from
 from stages.run import Run
 from stages.store.checkpoints import Checkpoint
 from stages.store.datasets import Dataset
@@ -48,7 +48,7 @@ from stages.store.files import write_atomic
 from stages.store.records import ChatRecord, LabelledRecord, Message, PromptRecord, Record, TextRecord
 from stages.store.specs.evaluate import Evaluate
 from stages.store.statistics import share
-from stages.tuning import probe_prompts
+from stages.training.tuning import probe_prompts
 
 T = TypeVar("T")
 

@@ -4,8 +4,8 @@
 
     A_i = (r_i − mean(r_group)) / (std(r_group) + 10⁻⁴)        ρ_{i,t} = π_θ(x_t) / π_old(x_t)
 
-over completions i of a minibatch of B and their tokens t; k3 estimates the KL from the reference (`stages.kl`), and is
-multiplied by ρ where kl_correction is set.
+over completions i of a minibatch of B and their tokens t; k3 estimates the KL from the reference
+(`stages.policies.kl`), and is multiplied by ρ where kl_correction is set.
 
     sequence   w = 1 / (B |x_i|)               Shao et al., DeepSeekMath (arXiv 2402.03300), eq. 3
     token      w = 1 / Σ_i |x_i|               Yu et al., DAPO (arXiv 2503.14476), eq. 8
@@ -23,14 +23,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stages.kl import k3
 from stages.loop import cosine_lr, honour, refuse_no_number, set_up_torch
 from stages.models.logprobs import token_logprobs_and_entropy
-from stages.policy import Looked, Policy, Tally, assert_on_policy, clipped_surrogate, open_policy
-from stages.rollouts import Rollouts
+from stages.policies.kl import k3
+from stages.policies.policy import Looked, Policy, Tally, assert_on_policy, clipped_surrogate, open_policy
+from stages.policies.rollouts import Rollouts
 from stages.run import Run
 from stages.store.specs.grpo import GRPO
-from stages.tuning import add_gradients
+from stages.training.tuning import add_gradients
 
 TINY = 1e-4
 """Keeps a spread of nearly nothing from making advantages of noise."""

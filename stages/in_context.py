@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from stages.completion import TextModel, open_text_model
+from stages.asking.completion import TextModel, open_text_model
 from stages.data.records import read_records
 from stages.data.tasks import Item, Writer, examples_for, fitting_task, item_of, labels_of, read_task
 from stages.evaluate import Scored, checkpoint_roles, chosen, is_right, log_likelihoods, row_of

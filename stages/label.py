@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from stages.loop import set_up_torch
+from stages.measuring.scorer import Scorer
 from stages.run import Run
-from stages.scorer import Scorer
 from stages.store.checkpoints import Checkpoint
 from stages.store.errors import UserError
 from stages.store.files import append_line

@@ -29,7 +29,7 @@ from stages.store.checkpoints import (
 from stages.store.errors import UserError, WorkFailed
 from stages.store.files import check_space, write_atomic
 from stages.store.sizes import peak_flops
-from stages.tensors import save_tensors
+from stages.training.tensors import save_tensors
 
 MAX_ROWS = 100_000
 """A run logs at most about this many rows of metrics, so that attaching to it stays quick."""

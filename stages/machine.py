@@ -68,7 +68,7 @@ def precision() -> dict[str, Any]:
     """What `precision = "auto"` means here."""
     import torch
 
-    from stages.precision import choose_precision
+    from stages.training.precision import choose_precision
 
     chosen = choose_precision("auto", torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     return {"name": chosen.name, "why": chosen.why}

@@ -12,7 +12,7 @@ al., High-Dimensional Continuous Control Using Generalized Advantage Estimation 
 the mix with pre-training: Ouyang et al. (arXiv 2203.02155), eq. 2; for what else makes it work: Huang et al., The N+
 Implementation Details of RLHF with PPO (arXiv 2403.17031).
 
-Shapes: B completions, T tokens of prompt and completion less one, as in `stages.rollouts`.
+Shapes: B completions, T tokens of prompt and completion less one, as in `stages.policies.rollouts`.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stages.critic import Critic, open_critic
 from stages.data.packing import Blocks, token_shards
 from stages.data.tokenizer import FILE as TOKENIZER
 from stages.data.tokenizer import TextTokenizer
-from stages.kl import adapted
 from stages.loop import cosine_lr, honour, load_moments, refuse_no_number, set_up_torch
-from stages.memory import forget_gradients
 from stages.optim import AdamW
-from stages.policy import EPS, Looked, Policy, Tally, assert_on_policy, clipped_surrogate, open_policy
-from stages.precision import choose_precision
-from stages.rollouts import Rollouts
+from stages.policies.critic import Critic, open_critic
+from stages.policies.kl import adapted
+from stages.policies.policy import EPS, Looked, Policy, Tally, assert_on_policy, clipped_surrogate, open_policy
+from stages.policies.rollouts import Rollouts
 from stages.run import Run
 from stages.store.errors import UserError
 from stages.store.files import sha256_file
 from stages.store.specs.ppo import PPO
 from stages.store.tokenizers import Tokenizer, TokenizerInfo
+from stages.training.memory import forget_gradients
+from stages.training.precision import choose_precision
 
 TINY = 1e-8
 """Added to a variance before it divides."""

@@ -40,7 +40,6 @@ from stages.loop import (
 from stages.models.decoder import Decoder, new_decoder
 from stages.models.hf import load_model, save_weights
 from stages.optim import AdamW
-from stages.precision import choose_precision
 from stages.run import Run
 from stages.store.checkpoints import best_checkpoint
 from stages.store.errors import UserError
@@ -48,6 +47,7 @@ from stages.store.presets import ModelConfig
 from stages.store.shape import model_config, peak_lr
 from stages.store.sizes import flops_per_token, parameter_count, training_memory
 from stages.store.specs.pretrain import Pretrain
+from stages.training.precision import choose_precision
 
 AnyJob = TypeVar("AnyJob", bound="Job")
 

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from stages.data.preference_shards import Preferences, preference_shards
 from stages.data.records import read_records
 from stages.data.tokenizer import TextTokenizer
-from stages.judgement import Judged, accuracy, calibration, calibration_error, judge
 from stages.loop import set_up_torch
+from stages.measuring.judgement import Judged, accuracy, calibration, calibration_error, judge
+from stages.measuring.scorer import Scorer
 from stages.models.value import ValueModel
 from stages.run import Run
-from stages.scorer import Scorer
 from stages.store.checkpoints import Checkpoint
 from stages.store.datasets import Dataset
 from stages.store.errors import UserError

@@ -24,14 +24,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stages.adapting import ADAPTER, config_of, freeze_in, open_adapted, open_whole
 from stages.data.conversations import choose_template
 from stages.data.preference_shards import PreferenceSet
 from stages.data.rankings import Batch, Pairs, Rankings
 from stages.data.templates import FILE as TEMPLATE
 from stages.data.templates import template_in
 from stages.data.tokenizer import TextTokenizer, copy_tokenizer
-from stages.judgement import Judged, accuracy, calibration, calibration_error, judge
 from stages.loop import (
     Pace,
     Progress,
@@ -44,13 +42,13 @@ from stages.loop import (
     set_up_torch,
     worth_saving,
 )
+from stages.measuring.judgement import Judged, accuracy, calibration, calibration_error, judge
 from stages.models.bases import base_folder
 from stages.models.hf_config import is_reward_model
 from stages.models.lora import has_lora, load_adapter, merge_lora, save_adapter
 from stages.models.value import ValueModel, load_value_model, new_value_model, save_value_model
 from stages.optim import AdamW
-from stages.precision import choose_precision
-from stages.preferences import read_preferences
+from stages.policies.preferences import read_preferences
 from stages.report import write_card
 from stages.run import Run
 from stages.store.architecture import ModelConfig
@@ -59,7 +57,9 @@ from stages.store.errors import UserError
 from stages.store.rewards import FILE, Scale, read_scale
 from stages.store.sizes import flops_per_token, parameter_count
 from stages.store.specs.reward import Reward
-from stages.tuning import MicroBatches, Updates, room_for
+from stages.training.adapting import ADAPTER, config_of, freeze_in, open_adapted, open_whole
+from stages.training.precision import choose_precision
+from stages.training.tuning import MicroBatches, Updates, room_for
 
 LR_TIMES_WIDTH = 0.064
 """Peak rate times width: half of what instruction tuning uses."""

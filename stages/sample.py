@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from stages.completion import open_text_model
+from stages.asking.completion import open_text_model
 from stages.data.conversations import Masker, choose_template
 from stages.data.records import read_records
 from stages.data.templates import template_in

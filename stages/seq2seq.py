@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stages.asking.text_to_text import write
 from stages.data.pairs import KINDS, Batch, Pairs, prefix_of, read_pairs
 from stages.data.tokenizer import TextTokenizer, copy_tokenizer
 from stages.generate import Sampling
@@ -38,14 +39,13 @@ from stages.loop import (
 )
 from stages.models.t5 import T5, load_t5, moved_right, save_t5, t5_config
 from stages.optim import AdamW
-from stages.precision import choose_precision
 from stages.run import Run
 from stages.store.checkpoints import best_checkpoint
 from stages.store.errors import UserError
 from stages.store.sizes import flops_per_token, parameter_count
 from stages.store.specs.seq2seq import Seq2Seq
-from stages.text_to_text import write
-from stages.tuning import MicroBatches, Updates, room_for
+from stages.training.precision import choose_precision
+from stages.training.tuning import MicroBatches, Updates, room_for
 
 LR_TIMES_WIDTH = 0.128
 """Peak rate times width: a third of what pre-training uses, as for instruction tuning."""

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.adapting import config_of
 from stages.data.conversation_shards import ConversationSet, conversation_shards
 from stages.data.conversations import choose_template
 from stages.data.packs import Batch, Rows
@@ -42,7 +41,8 @@ from stages.store.checkpoints import best_checkpoint
 from stages.store.errors import UserError
 from stages.store.sizes import flops_per_token, parameter_count
 from stages.store.specs.sft import SFT
-from stages.tuning import (
+from stages.training.adapting import config_of
+from stages.training.tuning import (
     FixedPrompts,
     MicroBatches,
     Updates,

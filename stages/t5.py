@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from stages import pretrain
+from stages.asking.spans import fill_spans
 from stages.data.corruption import Sentinels, corrupted, hidden_places, lengths_of, text_for
 from stages.data.tokenizer import copy_tokenizer
 from stages.loop import honour
 from stages.models.t5 import T5, load_t5, moved_right, new_t5, save_t5
 from stages.run import Run
-from stages.spans import fill_spans
 from stages.store.architecture import ModelConfig
 from stages.store.specs.t5 import SpanCorruption
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from stages import pretrain
+from stages.asking.text_to_text import follow
 from stages.data.streams import Streams
 from stages.data.tokenizer import copy_tokenizer
 from stages.generate import Sampling
@@ -33,7 +34,6 @@ from stages.models.transformer_xl import (
 from stages.run import Run
 from stages.store.checkpoints import Checkpoint
 from stages.store.specs.transformer_xl import Recurrent
-from stages.text_to_text import follow
 
 
 def run(run: Run) -> dict[str, Any]:

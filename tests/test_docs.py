@@ -12,8 +12,8 @@ import pytest
 
 from stages.store.errors import UserError
 from stages.store.specs import STAGES
-from workbench.cli import workbench
-from workbench.cli_common import parse_pairs
+from workbench.cli.common import parse_pairs
+from workbench.cli.root import workbench
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "ARCHITECTURE.md", *(ROOT / "docs").glob("*.md")])

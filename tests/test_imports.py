@@ -141,5 +141,5 @@ def test_the_app_starts_without_the_command_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["models"], ["runs", "--json"], ["data", "list"]])
 def test_a_command_loads_neither_textual_nor_anything_heavy(arguments: list[str], tmp_path: Path) -> None:
-    loaded = modules_after(f"from workbench.cli import run\nassert run({arguments!r}) == 0", tmp_path)
+    loaded = modules_after(f"from workbench.cli.root import run\nassert run({arguments!r}) == 0", tmp_path)
     assert loaded & (HEAVY | {"textual"}) == set()

@@ -81,7 +81,7 @@ def show(app: WorkbenchApp) -> int:
 
 def run_command(arguments: list[str]) -> int:
     """A command; see `workbench --help`."""
-    from workbench.cli import run
+    from workbench.cli.root import run
 
     return run(arguments)
 

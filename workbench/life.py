@@ -14,7 +14,7 @@ from typing import Any, Literal
 from stages.store.checkpoints import list_checkpoints
 from stages.store.datasets import Dataset
 from stages.store.tokenizers import Tokenizer
-from workbench.progress import amount, duration, speed
+from workbench.cli.progress import amount, duration, speed
 from workbench.survey import Inventory, RunFacts
 
 STARTER = "starter:world"

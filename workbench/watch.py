@@ -10,8 +10,8 @@ from stages.store.errors import UserError
 from stages.store.notes import NOTHING, Notes, notes_path, read_notes
 from stages.store.rundir import RunDir, RunSpec, RunState, Status, list_runs
 from stages.store.workspace import Workspace
-from workbench.curves import Curves, Track
 from workbench.follow import RowFollower, TextFollower
+from workbench.plots.curves import Curves, Track
 
 SAMPLES = 200
 """Samples that are kept, the newest."""

@@ -36,7 +36,7 @@ from stages.models.weights import contents, read_rows
 from stages.store.architecture import ENCODERS, ModelConfig
 from stages.store.classifiers import FILE, Head
 from stages.store.errors import UserError
-from stages.tensors import save_tensors
+from stages.training.tensors import save_tensors
 
 HEAD = "head.safetensors"
 POOLER = {"weight": "bert.pooler.dense.weight", "bias": "bert.pooler.dense.bias"}

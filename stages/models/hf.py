@@ -22,7 +22,7 @@ from stages.models.names import Piece, is_weight, pieces, spellings
 from stages.models.weights import INDEX, STORED, WEIGHTS, Stored, contents, read_rows
 from stages.store.architecture import ModelConfig
 from stages.store.errors import UserError
-from stages.tensors import save_tensors
+from stages.training.tensors import save_tensors
 
 __all__ = ["load_model", "read_config", "save_weights"]
 

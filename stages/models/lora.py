@@ -21,7 +21,7 @@ from stages.models.peft_folder import FILE, AdapterConfig, read_adapter_config, 
 from stages.models.weights import STORED, open_file
 from stages.store.architecture import ModelConfig
 from stages.store.errors import UserError
-from stages.tensors import save_tensors
+from stages.training.tensors import save_tensors
 
 
 class LoraConfig(NamedTuple):

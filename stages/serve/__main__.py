@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 
 from stages.chat import choose_place
-from stages.devices import Device, confine_to
 from stages.models.bases import checkpoint_config
 from stages.store.checkpoints import MANIFEST, Checkpoint, verify
 from stages.store.errors import UserError
 from stages.store.sizes import inference_memory
+from stages.training.devices import Device, confine_to
 
 TOKEN = "WORKBENCH_SERVE_TOKEN"
 """The environment variable that hands the token over: arguments can be read by everybody on the machine."""
@@ -40,8 +40,8 @@ def serve(options: argparse.Namespace) -> int:
     confine_to(device)
     import uvicorn
 
-    from stages.completion import open_text_model  # torch: only now that it is known which device it may see
-    from stages.dialogue import Dialogue
+    from stages.asking.completion import open_text_model  # torch: only now that it is known which device it may see
+    from stages.asking.dialogue import Dialogue
     from stages.serve.app import Endpoint, Served
 
     checkpoint = Checkpoint(options.folder, 0)

@@ -14,8 +14,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from stages.completion import TextModel
-from stages.dialogue import Dialogue
+from stages.asking.completion import TextModel
+from stages.asking.dialogue import Dialogue
 from stages.serve.answers import Answers, Choice
 from stages.serve.batcher import Batcher, Piece, Question
 from stages.serve.guard import App, Guard, Refused, TooLarge

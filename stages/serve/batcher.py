@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from stages.completion import TextModel
+from stages.asking.completion import TextModel
 from stages.generate import Engine, Sampling, TextStream
 from stages.generate import Token as Generated
 from stages.store.errors import UserError, WorkFailed

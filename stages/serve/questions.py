@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from stages.completion import TextModel
-from stages.dialogue import Dialogue
+from stages.asking.completion import TextModel
+from stages.asking.dialogue import Dialogue
 from stages.generate import Sampling
 from stages.serve.guard import Refused
 from stages.store.chat import Turn

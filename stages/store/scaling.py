@@ -3,7 +3,7 @@
 L(N, D) = E + A / N^α + B / D^β      equation 2: nats a token, N parameters, D tokens seen
 C = 6 N D                            the arithmetic of training, in floating-point operations
 
-No numpy here: the app draws from it. It is fitted in `stages/scaling.py`.
+No numpy here: the app draws from it. It is fitted in `stages/measuring/scaling.py`.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from stages.store.records import Message
 from stages.store.workspace import Workspace
 from tests.e2e.terminal import Terminal
 from tests.stages.helpers import wait_until
-from workbench.order import Order
+from workbench.judging.order import Order
 
 K = 4
 

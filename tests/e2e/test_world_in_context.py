@@ -17,13 +17,13 @@ from typing import Any
 
 import pytest
 
+from stages.asking.retrieval import find
 from stages.data.conversations import Masker
 from stages.data.world import is_correct
 from stages.data.world import lexicon as lx
 from stages.desk import Job
 from stages.generate import Sampling, generate
 from stages.models.opening import open_decoder
-from stages.retrieval import find
 from stages.store.checkpoints import resolve_checkpoint
 from stages.store.evaluations import read_evaluation
 from stages.store.records import Message

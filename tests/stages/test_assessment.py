@@ -8,9 +8,18 @@ import msgspec
 import numpy as np
 import pytest
 
-from stages.assessment import Answers, confusion, entities, entity_figures, figures, macro_f1, outside_of, per_class
 from stages.data.labelled import UNKNOWN, Writer, in_order, read_examples, survey
 from stages.data.tokenizer import TextTokenizer
+from stages.measuring.assessment import (
+    Answers,
+    confusion,
+    entities,
+    entity_figures,
+    figures,
+    macro_f1,
+    outside_of,
+    per_class,
+)
 from stages.store.classifiers import Head
 from stages.store.errors import UserError
 from tests.stages.classify_helpers import write_decoder, write_encoder

@@ -13,14 +13,14 @@ import pytest
 import torch
 from transformers import AutoModelForMaskedLM
 
-from stages.fill import Filler
+from stages.asking.fill import Filler
 from stages.store.checkpoints import list_checkpoints
 from stages.store.errors import UserError
 from stages.store.rundir import RunDir
 from stages.store.workspace import Workspace
 from tests.stages.helpers import TINY, finish, wait_until
 from workbench import runs
-from workbench.cli import run as command
+from workbench.cli.root import run as command
 
 SMALL = {name: value for name, value in TINY.items() if name != "sample_tokens"} | {
     "preset": "tiny-bert",

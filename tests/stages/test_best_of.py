@@ -10,8 +10,8 @@ import pytest
 from stages import best_of
 from stages.best_of import FILE
 from stages.data.records import read_records
+from stages.measuring.scorer import Scorer
 from stages.run import Run
-from stages.scorer import Scorer
 from stages.store.checkpoints import resolve_checkpoint
 from stages.store.datasets import find_dataset
 from stages.store.errors import UserError

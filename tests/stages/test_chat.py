@@ -16,10 +16,10 @@ import pytest
 
 from stages.chat import choose_place, decode_request
 from stages.data.templates import read_template
-from stages.devices import CPU, Device
 from stages.store.chat import MAX_LINE, well_formed
 from stages.store.errors import UserError
 from stages.store.workspace import installation_root
+from stages.training.devices import CPU, Device
 from tests.tiny_model import write_tiny_checkpoint
 
 DEADLINE = 60.0

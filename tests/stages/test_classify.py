@@ -11,8 +11,8 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 
+from stages.asking.labeller import Labeller
 from stages.classify import Job, prepare
-from stages.labeller import Labeller
 from stages.models.decoder import Decoder
 from stages.run import Run
 from stages.store.checkpoints import list_checkpoints
@@ -25,7 +25,7 @@ from tests.stages.data.labels import TASKS, classes, labelled_dataset
 from tests.stages.helpers import copy_of, ended, finish, wait_until
 from tests.stages.test_sft import bits, events, forget, kill, rows
 from workbench import runs
-from workbench.cli import run as command
+from workbench.cli.root import run as command
 
 
 @pytest.fixture(scope="module")

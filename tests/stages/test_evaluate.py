@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from stages.completion import open_text_model
+from stages.asking.completion import open_text_model
 from stages.evaluate import Scored, evaluate, is_right, log_likelihoods, windows
 from stages.store.checkpoints import list_checkpoints
 from stages.store.errors import UserError

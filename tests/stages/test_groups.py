@@ -8,9 +8,9 @@ from stages.store.checkpoints import list_checkpoints
 from stages.store.groups import runs_of
 from stages.store.workspace import Workspace
 from tests.stages.helpers import TINY, copy_of, ended, wait_until
-from workbench import groups
-from workbench.groups import ranked, standings
-from workbench.sweeps import plan_sweep
+from workbench.studies import groups
+from workbench.studies.groups import ranked, standings
+from workbench.studies.sweeps import plan_sweep
 
 SETTINGS = TINY | {"steps": 300, "eval_every": 300, "checkpoint_every": 300, "sample_every": 0}
 

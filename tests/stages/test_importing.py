@@ -16,9 +16,9 @@ from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, BertForMaskedLM, BertForPreTraining
 
-from stages.completion import Completion, open_text_model
+from stages.asking.completion import Completion, open_text_model
+from stages.asking.fill import Filler
 from stages.data.tokenizer import save_tokenizer, train_tokenizer
-from stages.fill import Filler
 from stages.generate import Engine
 from stages.importing import Progress, import_model, inspect
 from stages.models.decoder import Decoder

@@ -10,11 +10,11 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModelForSeq2SeqLM, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
+from stages.asking.speaking import open_speaker
 from stages.data.corruption import Sentinels
 from stages.data.tokenizer import TextTokenizer
 from stages.importing import import_model, inspect
 from stages.models.t5 import load_t5
-from stages.speaking import open_speaker
 from stages.store.chat import Request, Turn
 from stages.store.specs.chat import Chat
 from stages.store.workspace import Workspace

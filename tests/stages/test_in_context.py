@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from stages import in_context
-from stages.completion import TextModel, open_text_model
+from stages.asking.completion import TextModel, open_text_model
 from stages.data.tasks import Item, Writer, examples_for, item_of, labels_of, read_task
 from stages.in_context import answer_in, option_pieces, prompts_of, solve, with_results
 from stages.run import Run

@@ -10,9 +10,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
+from stages.asking.inside import Inside, attention, score
 from stages.data.tokenizer import TextTokenizer, save_tokenizer, train_tokenizer
 from stages.desk import Job
-from stages.inside import Inside, attention, score
 from stages.models.decoder import new_decoder
 from stages.models.encoder import new_encoder, save_encoder
 from stages.models.hf import save_weights

@@ -17,7 +17,7 @@ from stages.run import Run
 from stages.store.errors import WorkFailed
 from stages.store.rundir import RunSpec, create_run
 from stages.store.workspace import Workspace
-from stages.tensors import save_tensors
+from stages.training.tensors import save_tensors
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from stages import grpo, ppo
-from stages.alarms import FURTHER
 from stages.models.logprobs import token_logprobs
 from stages.models.opening import open_decoder
 from stages.models.value import load_value_model
+from stages.policies.alarms import FURTHER
 from stages.run import Run, Stopped
 from stages.store.checkpoints import Best, best_checkpoint, list_checkpoints, prune, write_manifest
 from stages.store.errors import UserError, WorkFailed

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from stages.grpo import advantages, grpo_loss, token_weights
-from stages.kl import adapted, k1, k2, k3
-from stages.policy import Moments, clipped_surrogate
+from stages.policies.kl import adapted, k1, k2, k3
+from stages.policies.policy import Moments, clipped_surrogate
 from stages.ppo import explained_variance, gae, masked_variance, ppo_losses, token_rewards, whiten
 from stages.store.specs.ppo import PPO
 

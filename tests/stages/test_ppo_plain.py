@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from stages import ppo
-from stages.rollouts import Rollouts
+from stages.policies.rollouts import Rollouts
 from stages.store.checkpoints import list_checkpoints
 from stages.store.rewards import FILE, Scale
 from stages.store.workspace import Workspace

@@ -22,7 +22,7 @@ from stages.store.workspace import Workspace
 from tests.stages.test_serve import TOKEN, start
 from tests.stages.test_serve import Endpoint as Served
 from tests.tiny_model import write_tiny_checkpoint
-from workbench.cli import run as command
+from workbench.cli.root import run as command
 
 ASKED = "Hello"
 

@@ -14,10 +14,10 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from stages.data.conversations import choose_template
 from stages.data.preference_shards import preference_shards
 from stages.data.rankings import Pairs, Rankings, text_of
-from stages.judgement import judge
+from stages.measuring.judgement import judge
+from stages.measuring.scorer import Scorer, refuse_other_language
 from stages.reward import preference_loss, prepare
 from stages.run import Run
-from stages.scorer import Scorer, refuse_other_language
 from stages.store.checkpoints import list_checkpoints
 from stages.store.errors import UserError
 from stages.store.records import Message, PreferenceRecord

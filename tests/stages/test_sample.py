@@ -21,9 +21,9 @@ from stages.store.specs.sample import Sample
 from stages.store.workspace import Workspace
 from tests.stages.helpers import build_small_world, copy_of, finish, pretrain, wait_until
 from workbench import runs
-from workbench.cli import run as command
+from workbench.cli.root import run as command
+from workbench.judging.taking_in import take_in, take_in_finished
 from workbench.settings import LabelSettings
-from workbench.taking_in import take_in, take_in_finished
 
 SETTINGS = {"k": 3, "max_new_tokens": 6, "template": "raw", "slots": 2}
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stages.scaling import fit
+from stages.measuring.scaling import fit
 from stages.store.errors import UserError
 from stages.store.scaling import Law
 

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from stages.data.conversations import choose_template
-from stages.scoring import Said, open_score
+from stages.policies.scoring import Said, open_score
 from stages.store.errors import UserError, WorkFailed
 from stages.store.labels.records import Prompt
 from stages.store.records import Message

@@ -14,13 +14,13 @@ import torch
 from transformers import AutoModelForSeq2SeqLM
 
 from stages import evaluate, seq2seq
+from stages.asking.speaking import open_speaker
 from stages.data.pairs import Pair, Pairs, pairs_of
 from stages.data.tokenizer import TextTokenizer, save_tokenizer, train_tokenizer
 from stages.models.loss import IGNORED
 from stages.models.t5 import new_t5, prefixes_in, save_t5
 from stages.run import Run
 from stages.seq2seq import Job, prepare
-from stages.speaking import open_speaker
 from stages.store.architecture import ModelConfig
 from stages.store.chat import Done, Request, Turn
 from stages.store.checkpoints import list_checkpoints, resolve_checkpoint, write_checkpoint
@@ -35,7 +35,7 @@ from tests.stages.data.chats import chat_dataset
 from tests.stages.data.labels import labelled_dataset
 from tests.stages.helpers import finish, wait_until
 from workbench import runs
-from workbench.cli import run as command
+from workbench.cli.root import run as command
 
 TINY_T5 = ModelConfig(
     family="t5",

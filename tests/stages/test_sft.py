@@ -23,7 +23,6 @@ from stages.data import masks
 from stages.data.packs import Batch, Rows
 from stages.data.records import read_records
 from stages.generate import Sampling, generate
-from stages.memory import kept_by_autograd, probe
 from stages.models.hf import load_model
 from stages.models.opening import open_decoder
 from stages.run import Run
@@ -34,7 +33,8 @@ from stages.store.errors import UserError, WorkFailed
 from stages.store.records import ChatRecord, Message
 from stages.store.rundir import RunDir
 from stages.store.workspace import Workspace
-from stages.tuning import probe_prompts
+from stages.training.memory import kept_by_autograd, probe
+from stages.training.tuning import probe_prompts
 from tests.stages.data.chats import chat_dataset
 from tests.stages.helpers import copy_of, ended, finish, wait_until
 from tests.stages.sft_helpers import chat_workspace, job_in, sums, tune

@@ -12,9 +12,10 @@ import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM
 
+from stages.asking.fill import Filler
+from stages.asking.text_to_text import write
 from stages.data.corruption import Sentinels
 from stages.data.tokenizer import TextTokenizer
-from stages.fill import Filler
 from stages.generate import Sampling
 from stages.models.t5 import load_t5
 from stages.run import Run
@@ -25,10 +26,9 @@ from stages.store.rundir import Parent, RunDir, RunSpec, create_run
 from stages.store.tokenizers import find_tokenizer
 from stages.store.workspace import Workspace
 from stages.t5 import prepare, run
-from stages.text_to_text import write
 from tests.stages.helpers import TINY, finish, wait_until
 from workbench import runs
-from workbench.cli import run as command
+from workbench.cli.root import run as command
 
 SMALL = {name: value for name, value in TINY.items() if name != "sample_tokens"} | {
     "preset": "tiny-t5",

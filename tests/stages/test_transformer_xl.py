@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from stages import transformer_xl
+from stages.asking.speaking import open_speaker
 from stages.data.streams import Streams
 from stages.run import Run
-from stages.speaking import open_speaker
 from stages.store.chat import Request
 from stages.store.checkpoints import list_checkpoints
 from stages.store.datasets import find_dataset
@@ -27,7 +27,7 @@ from stages.store.workspace import Workspace
 from stages.transformer_xl import Job, prepare
 from tests.stages.helpers import TINY, finish, wait_until
 from workbench import runs
-from workbench.cli import run as command
+from workbench.cli.root import run as command
 
 SMALL = TINY | {"preset": "tiny-transformer-xl", "memory": 32, "lr": 3e-3, "batch_size": 16, "precision": "fp32"}
 LINE = "abcdefghijklmnopq{}\n"

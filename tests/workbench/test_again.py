@@ -17,7 +17,7 @@ from tests.workbench.test_runs_screens import open_runs
 from workbench import runs
 from workbench.again import form_values, repeat
 from workbench.app import WorkbenchApp
-from workbench.cli import run as command
+from workbench.cli.root import run as command
 from workbench.screens.start import StartScreen
 from workbench.widgets.form import SpecForm
 from workbench.widgets.run_list import RunList

@@ -17,7 +17,7 @@ from stages.store.specs.chat import Chat
 from stages.store.workspace import Workspace
 from tests.workbench.conftest import SIZES, screen_text, settled, wait_for
 from tests.workbench.test_chat_screen import MakeApp, ask, chat_run, model, open_chat, run, transcript
-from workbench.cli import run as command
+from workbench.cli.root import run as command
 from workbench.screens.chat import ChatScreen
 from workbench.screens.rank_answers import RankAnswersScreen
 from workbench.settings import LabelSettings, Settings

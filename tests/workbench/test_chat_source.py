@@ -16,7 +16,7 @@ from stages.store.workspace import Workspace
 from tests.tiny_model import write_tiny_checkpoint
 from tests.workbench.conftest import SIZES, add_dataset, screen_text, settled, wait_for
 from tests.workbench.test_chat_screen import MakeApp, ask, chat_run, model, open_chat, run, transcript
-from workbench.cli import run as command
+from workbench.cli.root import run as command
 from workbench.grounding import absolute_source, framed, sources_told
 from workbench.screens.chat import ChatScreen
 from workbench.screens.source import SourceScreen

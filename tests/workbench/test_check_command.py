@@ -13,9 +13,9 @@ from stages.store.checks import Bar, Check, Example, Finding, Lengths
 from stages.store.errors import UserError
 from stages.store.workspace import Workspace
 from tests.workbench.conftest import add_dataset
-from workbench import cli_check
-from workbench.check_lines import length_lines, value_text
-from workbench.cli import workbench
+from workbench.cli import check as cli_check
+from workbench.cli.root import workbench
+from workbench.records.check_lines import length_lines, value_text
 
 
 def run(workspace: Workspace, *arguments: str) -> Result:

@@ -30,7 +30,7 @@ from tests.workbench.conftest import (
 )
 from workbench.app import WorkbenchApp
 from workbench.classified import answered, asked, confusions, facts
-from workbench.cli import run as command
+from workbench.cli.root import run as command
 from workbench.desk_client import DeskClient
 from workbench.screens.classified import ClassifiedScreen, ExampleScreen, Matrix, matrix
 from workbench.screens.classify import ClassifyScreen

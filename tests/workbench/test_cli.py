@@ -374,7 +374,7 @@ def test_settings_of_the_nearest_file_reach_the_run_and_options_go_before(
 def test_a_mistake_of_ours_is_one_line_that_names_the_traceback(
     command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("workbench.cli_data.list_datasets", lambda workspace: 1 / 0)
+    monkeypatch.setattr("workbench.cli.data.list_datasets", lambda workspace: 1 / 0)
     code, _, err = command("data", "list")
     assert code == 1
     path = Path(re.findall(r"The traceback is in (\S+)\.$", one_line(err).rstrip())[0])

@@ -12,7 +12,7 @@ from stages.store.datasets import find_dataset
 from stages.store.errors import UserError
 from stages.store.labels import open_labels
 from stages.store.workspace import Workspace
-from workbench.cli import run
+from workbench.cli.root import run
 
 RANKINGS = [
     {

@@ -10,7 +10,7 @@ import pytest
 from stages.store.errors import UserError
 from stages.store.records import ChatRecord, Message, TextRecord
 from stages.store.workspace import Workspace
-from workbench.cli import run
+from workbench.cli.root import run
 from workbench.desk_client import ask_once
 
 

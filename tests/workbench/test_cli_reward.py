@@ -9,14 +9,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from stages.scorer import Scorer
+from stages.measuring.scorer import Scorer
 from stages.store.errors import UserError
 from stages.store.labels import open_labels
 from stages.store.records import Message
 from stages.store.workspace import Workspace
 from tests.stages.store.labels.conftest import tasks
 from tests.tiny_model import write_tiny_checkpoint, write_tiny_judge
-from workbench.cli import run as command
+from workbench.cli.root import run as command
 
 
 @pytest.fixture

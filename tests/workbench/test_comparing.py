@@ -12,7 +12,7 @@ from stages.store.rundir import RunDir
 from stages.store.workspace import Workspace
 from tests.workbench.conftest import CREATED, SIZES, add_metrics, add_run, screen_text, settled, wait_for
 from workbench.app import WorkbenchApp
-from workbench.scope import WHOLE
+from workbench.plots.scope import WHOLE
 from workbench.screens.question import Ask
 from workbench.screens.run import RunScreen
 from workbench.screens.runs import RunsScreen

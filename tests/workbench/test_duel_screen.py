@@ -19,7 +19,7 @@ from stages.store.statistics import share
 from stages.store.workspace import Workspace
 from tests.workbench.conftest import SIZES, screen_text, settled, wait_for
 from tests.workbench.test_chat_screen import MakeApp, run
-from workbench.cli import run as command
+from workbench.cli.root import run as command
 from workbench.desk_client import DeskClient
 from workbench.screens.checkpoints import CheckpointScreen
 from workbench.screens.duel import DuelScreen
@@ -136,7 +136,7 @@ async def test_swapped_texts_are_told_apart_by_who_wrote_them(run: RunDir, works
     """What one checkpoint wrote once and the other another time counts for whoever wrote it then."""
     from stages.store.chat import Done, Facts, Turn
     from stages.store.specs.chat import Chat
-    from workbench.on_the_spot import DUELS, answer_of, candidates_of, prompt_of, save_judgement
+    from workbench.judging.on_the_spot import DUELS, answer_of, candidates_of, prompt_of, save_judgement
 
     done = Done(reason="end", tokens=1, seconds=1.0, tokens_per_s=1.0, seed=1)
     about = {"kind": "base", "parameters": 1, "context": 1, "vocab_size": 1, "device": "", "precision": ""}

@@ -31,10 +31,10 @@ from tests.workbench.conftest import (
 from tests.workbench.evaluations import SKY, add_evaluation, answered, row, write_evaluation
 from workbench import runs
 from workbench.app import WorkbenchApp
-from workbench.cli import run as command
+from workbench.cli.root import run as command
 from workbench.evaluating import best, heading, listed, name_for
-from workbench.evaluation_picture import has_line, picture_of
-from workbench.plot import Curve
+from workbench.plots.evaluation_picture import has_line, picture_of
+from workbench.plots.plot import Curve
 from workbench.screens.evaluate import EvaluateScreen
 from workbench.screens.evaluation import AnswerScreen, EvaluationScreen
 from workbench.screens.run import RunScreen

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from stages.store.rundir import RunDir
 from stages.store.workspace import Workspace
 from tests.workbench.conftest import add_run
-from workbench.cli import run as command
+from workbench.cli.root import run as command
 from workbench.event_files import EventFile
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from workbench.curves import Curves
 from workbench.follow import RowFollower, TextFollower
+from workbench.plots.curves import Curves
 
 
 def write(path: Path, *rows: object, mode: str = "a") -> None:

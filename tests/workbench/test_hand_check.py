@@ -13,7 +13,7 @@ from stages.store.rundir import Parent, RunDir, RunSpec, create_run
 from stages.store.workspace import Workspace
 from tests.stages.policy_helpers import policy_workspace
 from tests.tiny_model import write_tiny_checkpoint
-from workbench import hand_check
+from workbench.judging import hand_check
 from workbench.settings import Settings
 
 

@@ -47,9 +47,9 @@ from tests.workbench.payloads import in_file_name, in_json, payloads
 from workbench import chat_client
 from workbench.app import WorkbenchApp
 from workbench.desk_client import DeskClient
-from workbench.duel import Duel, Round
-from workbench.look_report import look_report
-from workbench.on_the_spot import Answer as ChatAnswer
+from workbench.judging.duel import Duel, Round
+from workbench.judging.on_the_spot import Answer as ChatAnswer
+from workbench.records.look_report import look_report
 from workbench.screens.build import BuildScreen
 from workbench.screens.chat import ChatScreen
 from workbench.screens.check import CheckScreen, ExamplesScreen, Scrolling

@@ -28,8 +28,8 @@ from tests.workbench.conftest import (
 from tests.workbench.evaluations import write_evaluation
 from workbench import runs
 from workbench.app import WorkbenchApp
-from workbench.cli import run as command
-from workbench.evaluation_picture import few_shot_picture, has_shots
+from workbench.cli.root import run as command
+from workbench.plots.evaluation_picture import few_shot_picture, has_shots
 from workbench.screens.in_context import FewShotScreen, InContextScreen
 from workbench.widgets.form import SpecForm
 

@@ -13,7 +13,7 @@ import pytest
 from stages.store.labels import Candidate, Prompt, open_labels
 from stages.store.records import Message
 from stages.store.workspace import Workspace
-from workbench.cli import run
+from workbench.cli.root import run
 
 Command = Callable[..., int]
 DATA = Path(os.environ.get("WORKBENCH_TEST_DATA", "/nonexistent"))

@@ -11,12 +11,12 @@ from rich.cells import cell_len
 from stages.store.workspace import Workspace
 from tests.workbench.conftest import add_run
 from tests.workbench.payloads import payloads
-from workbench.curves import Track
-from workbench.legend import legend
-from workbench.marks import Marks
-from workbench.picture import PLAIN, SIGNS, Key, Look, Picture, Shown, overlay
-from workbench.plot import Line
-from workbench.scope import Range, Scope
+from workbench.plots.curves import Track
+from workbench.plots.legend import legend
+from workbench.plots.marks import Marks
+from workbench.plots.picture import PLAIN, SIGNS, Key, Look, Picture, Shown, overlay
+from workbench.plots.plot import Line
+from workbench.plots.scope import Range, Scope
 from workbench.themes import MARKERS, SERIES, SERIES_ANSI, SERIES_LIGHT
 from workbench.watch import Board
 

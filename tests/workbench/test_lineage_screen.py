@@ -14,8 +14,8 @@ from stages.store.rundir import Parent, find_run
 from stages.store.workspace import Workspace
 from tests.workbench.conftest import add_run, screen_text, settled, wait_for
 from workbench.app import WorkbenchApp
-from workbench.cli import run as command
-from workbench.lineage_tree import lineage_tree, matching, rows
+from workbench.cli.root import run as command
+from workbench.models.lineage_tree import lineage_tree, matching, rows
 from workbench.screens.lineage import LineageList, LineageScreen
 from workbench.screens.run import RunScreen
 

@@ -9,8 +9,8 @@ from textual.app import App, ComposeResult
 from textual.geometry import Region
 
 from tests.workbench.conftest import screen_text, settled, wait_for
-from workbench.picture import Picture
-from workbench.plot import Curve, Line
+from workbench.plots.picture import Picture
+from workbench.plots.plot import Curve, Line
 from workbench.widgets import loss_plot
 from workbench.widgets.loss_plot import LossPlot
 

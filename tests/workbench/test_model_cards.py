@@ -15,10 +15,10 @@ from stages.store.rundir import Parent, RunDir
 from stages.store.sizes import flops_per_token
 from stages.store.workspace import Workspace, state_folder
 from tests.workbench.conftest import TOKENIZER_DIGEST, add_metrics, add_run
-from workbench import cli_models
-from workbench.cli import run as command
-from workbench.model_cards import Plan, all_cards, find_card, long, rate_of, size, time_of
-from workbench.rates import Machine, nearest_rate, rates_of_runs, remember, remembered
+from workbench.cli import models as cli_models
+from workbench.cli.root import run as command
+from workbench.models.model_cards import Plan, all_cards, find_card, long, rate_of, size, time_of
+from workbench.models.rates import Machine, nearest_rate, rates_of_runs, remember, remembered
 
 CPU = Machine("2 CPU cores", 16 * 10**9, gpu=False)
 GPU = Machine("NVIDIA H100", 80 * 10**9, gpu=True)

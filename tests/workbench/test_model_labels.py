@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from stages.label import scored, to_score
-from stages.scorer import Scorer
+from stages.measuring.scorer import Scorer
 from stages.store.errors import UserError
 from stages.store.files import append_line
 from stages.store.labels import open_labels
@@ -22,7 +22,7 @@ from tests.stages.helpers import finish
 from tests.stages.store.labels.conftest import tasks
 from tests.tiny_model import write_tiny_judge
 from workbench import runs
-from workbench.model_labels import ask_next, take_in_scores
+from workbench.judging.model_labels import ask_next, take_in_scores
 
 ASKED = 6
 

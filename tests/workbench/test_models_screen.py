@@ -14,8 +14,8 @@ from stages.store.workspace import Workspace
 from tests.workbench.conftest import SIZES, screen_text, settled, wait_for
 from workbench.app import WorkbenchApp
 from workbench.desk_client import DeskClient
-from workbench.model_cards import find_card
-from workbench.rates import Machine
+from workbench.models.model_cards import find_card
+from workbench.models.rates import Machine
 from workbench.screens import models
 from workbench.screens.models import ModelsScreen, stage_for
 from workbench.screens.start import StartScreen

@@ -14,7 +14,7 @@ from stages.store.workspace import Workspace
 from tests.workbench.conftest import add_run, screen_text, wait_for
 from tests.workbench.test_runs_screens import open_runs
 from workbench.app import WorkbenchApp
-from workbench.cli import run as command
+from workbench.cli.root import run as command
 from workbench.screens.bin import BinScreen
 from workbench.screens.question import Ask
 from workbench.widgets.run_list import RunList

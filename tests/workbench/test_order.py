@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.order import Order, Ratings
+from workbench.judging.order import Order, Ratings
 
 
 def order(count: int, keys: str) -> Order:

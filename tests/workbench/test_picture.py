@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from workbench.curves import Track
-from workbench.picture import FAINT, MOST_MARKERS, Group, Look, figure, groups, picture
+from workbench.plots.curves import Track
+from workbench.plots.picture import FAINT, MOST_MARKERS, Group, Look, figure, groups, picture
 
 
 def track(tmp_path: Path, count: int, every: int) -> Track:

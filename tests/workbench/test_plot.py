@@ -8,8 +8,8 @@ from itertools import pairwise
 
 import pytest
 
-from workbench.plot import GRID, Curve, Line, frame, window
-from workbench.series import Series, outline
+from workbench.plots.plot import GRID, Curve, Line, frame, window
+from workbench.plots.series import Series, outline
 
 
 def text(lines: list[Line]) -> list[str]:

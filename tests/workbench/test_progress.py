@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stages.store.rundir import RunState, Status
-from workbench.progress import amount, portion, speed, standing, summary
+from workbench.cli.progress import amount, portion, speed, standing, summary
 
 
 @pytest.mark.parametrize(

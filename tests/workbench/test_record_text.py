@@ -14,7 +14,7 @@ from stages.store.records import (
     Record,
     TextRecord,
 )
-from workbench.record_text import from_text, to_text
+from workbench.records.text import from_text, to_text
 
 ASK = Message("user", "Why?\n\n=== user\nnot a heading\n==== nor this")
 RECORDS: list[Record] = [

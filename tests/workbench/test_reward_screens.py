@@ -19,9 +19,9 @@ from stages.store.workspace import Workspace
 from tests.stages.store.labels.conftest import tasks
 from tests.workbench.conftest import CREATED, DATASET_DIGEST, SIZES, add_run, screen_text, settled, wait_for
 from workbench.app import WorkbenchApp
-from workbench.cli import run as command
-from workbench.report_card import ceiling, facts
-from workbench.report_picture import reliability, score_against_length
+from workbench.cli.root import run as command
+from workbench.judging.report_card import ceiling, facts
+from workbench.plots.report_picture import reliability, score_against_length
 from workbench.screens.reward import DisagreementScreen, RewardScreen
 
 MakeApp = Callable[..., WorkbenchApp]

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.store.errors import UserError
-from workbench.curves import Curves, Track
-from workbench.scope import EVERYTHING, WHOLE, Axis, Range, Scope, parse_range, range_text
-from workbench.series import CAPACITY, Scale, Series, clipped, clock_ticks
+from workbench.plots.curves import Curves, Track
+from workbench.plots.scope import EVERYTHING, WHOLE, Axis, Range, Scope, parse_range, range_text
+from workbench.plots.series import CAPACITY, Scale, Series, clipped, clock_ticks
 
 STEPS = 20_000
 

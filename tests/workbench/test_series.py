@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.series import (
+from workbench.plots.series import (
     CAPACITY,
     Series,
     fewer,

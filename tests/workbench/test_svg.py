@@ -14,11 +14,11 @@ from stages.store.workspace import Workspace
 from tests.workbench.conftest import add_checkpoint, add_metrics, add_run, settled, wait_for
 from tests.workbench.test_runs_screens import open_runs
 from workbench.app import WorkbenchApp
-from workbench.cli import run as command
-from workbench.curves import Track
-from workbench.picture import Key, Look, Picture, groups, picture
-from workbench.plot import Curve
-from workbench.svg import legible_name, svg_of
+from workbench.cli.root import run as command
+from workbench.plots.curves import Track
+from workbench.plots.picture import Key, Look, Picture, groups, picture
+from workbench.plots.plot import Curve
+from workbench.plots.svg import legible_name, svg_of
 from workbench.widgets.run_list import RunList
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -14,10 +14,11 @@ from stages.store.groups import MOST_RUNS, find_group, group_names, runs_of
 from stages.store.rundir import RunDir, list_runs
 from stages.store.workspace import Workspace
 from tests.workbench.conftest import add_metrics
-from workbench import groups, runs
-from workbench.cli import run as command
-from workbench.groups import is_higher_better, ranked, standings
-from workbench.sweeps import Span, combinations, parse_over, plan_sweep
+from workbench import runs
+from workbench.cli.root import run as command
+from workbench.studies import groups
+from workbench.studies.groups import is_higher_better, ranked, standings
+from workbench.studies.sweeps import Span, combinations, parse_over, plan_sweep
 
 PARENTS = {"dataset": "world", "tokenizer": "world-bpe"}
 

@@ -18,18 +18,19 @@ from stages.store.rundir import RunDir
 from stages.store.scaling import Fit, Forecast, Interval, Law
 from stages.store.workspace import Workspace
 from tests.workbench.conftest import CREATED, SIZES, add_dataset, screen_text, settled, wait_for
-from workbench import groups, runs
+from workbench import runs
 from workbench.app import WorkbenchApp
-from workbench.cli import run as command
+from workbench.cli.root import run as command
 from workbench.desk_client import DeskClient
-from workbench.ladder import Ladder, ladder_of, next_width, plan_ladder, size_and_tokens
-from workbench.plot import Curve
+from workbench.plots.plot import Curve
 from workbench.screens.run import RunScreen
 from workbench.screens.sweeping import ScaleScreen, sweep_form
 from workbench.screens.sweeps import SweepsScreen
-from workbench.study import misses, read_study
-from workbench.study_picture import study_picture
-from workbench.sweeps import plan_sweep
+from workbench.studies import groups
+from workbench.studies.ladder import Ladder, ladder_of, next_width, plan_ladder, size_and_tokens
+from workbench.studies.study import misses, read_study
+from workbench.studies.study_picture import study_picture
+from workbench.studies.sweeps import plan_sweep
 from workbench.widgets.form import SpecForm
 from workbench.widgets.row_table import RowTable
 

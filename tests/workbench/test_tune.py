@@ -26,9 +26,9 @@ from tests.workbench.conftest import (
 )
 from workbench import runs
 from workbench.app import WorkbenchApp
+from workbench.models.tuning import estimate_tuning, parameters_in, tunable, whole_model
 from workbench.screens.mask import MaskScreen, painted
 from workbench.screens.tune import TuneScreen
-from workbench.tuning import estimate_tuning, parameters_in, tunable, whole_model
 from workbench.widgets.form import SpecForm
 
 MakeApp = Callable[..., WorkbenchApp]

@@ -12,9 +12,9 @@ from textual.widgets.option_list import Option
 from stages.store.bin import Thrown, destroy, list_bin, restore
 from stages.store.errors import UserError
 from stages.store.workspace import Workspace
+from workbench.cli.progress import amount
 from workbench.display import content, line, shortened
 from workbench.keys import LIST_KEYS, bind
-from workbench.progress import amount
 from workbench.screens.base import Dialog
 from workbench.screens.question import Question
 

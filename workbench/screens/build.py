@@ -19,9 +19,9 @@ from stages.store.rundir import RunDir
 from stages.store.sources import absolute_source
 from stages.store.specs.build import Build
 from stages.store.strict import Field
+from workbench.cli.progress import amount
 from workbench.display import content
-from workbench.look_report import look_report
-from workbench.progress import amount
+from workbench.records.look_report import look_report
 from workbench.screens.launch import LaunchScreen
 from workbench.widgets.form import SpecForm, text_field
 

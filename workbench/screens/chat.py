@@ -29,11 +29,11 @@ from stages.store.specs.retrieval import Retrieval
 from stages.store.workspace import state_folder
 from workbench.chat_client import ChatClient
 from workbench.display import content, line, shortened
-from workbench.exchange import MOST, Exchange
 from workbench.grounding import absolute_source, framed, sources_told
+from workbench.judging.exchange import MOST, Exchange
+from workbench.judging.on_the_spot import CHAT, Answer, answer_of, candidates_of
 from workbench.keys import SCROLL_KEYS, bind
 from workbench.messages import CheckpointChosen
-from workbench.on_the_spot import CHAT, Answer, answer_of, candidates_of
 from workbench.screens.base import PlaceScreen
 from workbench.screens.rank_answers import RankAnswersScreen, Ranked
 from workbench.widgets.prompt import Prompt

@@ -17,9 +17,9 @@ from stages.store.checks import Check, Finding
 from stages.store.desk import DeskProgress
 from stages.store.errors import UserError
 from stages.store.tokenizers import find_tokenizer, list_tokenizers
-from workbench.check_lines import fact_lines, length_lines, problem_lines, remedy
 from workbench.display import content, line
 from workbench.keys import SCROLL_KEYS, bind
+from workbench.records.check_lines import fact_lines, length_lines, problem_lines, remedy
 from workbench.screens.base import Dialog, PlaceScreen
 from workbench.screens.question import Ask
 from workbench.widgets.picklist import PickList

@@ -14,11 +14,12 @@ from stages.store.checkpoints import Checkpoint, list_checkpoints
 from stages.store.errors import UserError
 from stages.store.rollback import roll_back
 from stages.store.rundir import RunDir
-from workbench import hand_check, runs
+from workbench import runs
 from workbench.display import line
-from workbench.gauges import readings
+from workbench.judging import hand_check
 from workbench.keys import bind
-from workbench.picture import figure
+from workbench.plots.gauges import readings
+from workbench.plots.picture import figure
 from workbench.rollout_facts import is_rollout, rollout_of
 from workbench.screens.pick import Pick
 from workbench.screens.question import Ask

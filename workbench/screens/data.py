@@ -15,7 +15,7 @@ from stages.store.errors import UserError
 from stages.store.names import check_name
 from workbench.display import line, looks_same
 from workbench.keys import SCROLL_KEYS, bind
-from workbench.report import dataset_report, run_report, tokenizer_report
+from workbench.records.report import dataset_report, run_report, tokenizer_report
 from workbench.screens.base import PlaceScreen
 from workbench.screens.question import Ask, Question
 from workbench.survey import Inventory, RunFacts, Survey
@@ -303,8 +303,8 @@ class DataScreen(PlaceScreen):
 
     def action_mask(self) -> None:
         """Look at the loss mask of the selected conversations, for the model that was trained last."""
+        from workbench.models.tuning import datasets_for, tunable
         from workbench.screens.mask import MaskScreen
-        from workbench.tuning import datasets_for, tunable
 
         chosen, models = self._list("dataset").chosen, tunable(self.workbench.workspace)
         if chosen not in datasets_for(self.workbench.workspace, "sft") or not models:

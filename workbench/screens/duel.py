@@ -31,12 +31,12 @@ from stages.store.errors import UserError
 from stages.store.labels import Prompt as Asks
 from stages.store.specs.chat import Chat
 from workbench.display import content, line
-from workbench.duel import Duel, Round
-from workbench.judge_lines import conversation
+from workbench.judging.duel import Duel, Round
+from workbench.judging.judge_lines import conversation
+from workbench.judging.label_sets import decoded, tasks_of
+from workbench.judging.labelling import AWAY, annotator_name
+from workbench.judging.on_the_spot import DUELS, prompt_of
 from workbench.keys import bind
-from workbench.label_sets import decoded, tasks_of
-from workbench.labelling import AWAY, annotator_name
-from workbench.on_the_spot import DUELS, prompt_of
 from workbench.screens.base import PlaceScreen
 from workbench.widgets.contenders import Asked, Contenders
 from workbench.widgets.prompt import Prompt

@@ -17,7 +17,7 @@ from stages.store.labels.judged import judged
 from stages.store.workspace import Workspace
 from workbench.display import content, line
 from workbench.keys import SCROLL_KEYS
-from workbench.lineage_table import Line, along_lineage
+from workbench.models.lineage_table import Line, along_lineage
 from workbench.screens.base import Dialog
 from workbench.widgets.picklist import cell
 

@@ -17,9 +17,9 @@ from stages.store.rundir import RunDir
 from stages.store.strict import Field
 from workbench.display import content, line
 from workbench.evaluating import MEASURED, listed, measurable, name_for, names_of_runs
+from workbench.models.tuning import tunable
 from workbench.runs import unique_name
 from workbench.screens.launch import LaunchScreen
-from workbench.tuning import tunable
 from workbench.widgets.form import SpecForm, choice_field, text_field
 
 CHECKPOINTS = "Runs, run@step, imported models or folders, separated by commas: measured side by side."

@@ -15,9 +15,9 @@ from stages.store.evaluations import FILE, Answer, Evaluation, Row, read_evaluat
 from stages.store.lineage import ancestry
 from stages.store.rundir import RunDir, RunSpec
 from workbench.display import content, line, shortened
-from workbench.evaluation_picture import Ancestries, has_line, is_joined, picture_of
 from workbench.keys import SCROLL_KEYS, bind
-from workbench.picture import Picture
+from workbench.plots.evaluation_picture import Ancestries, has_line, is_joined, picture_of
+from workbench.plots.picture import Picture
 from workbench.screens.base import Dialog
 from workbench.screens.check import Scrolling
 from workbench.screens.run import RunScreen

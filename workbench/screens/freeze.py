@@ -24,7 +24,7 @@ from stages.store.labels import open_labels
 from stages.store.rundir import RunDir
 from stages.store.strict import Field
 from workbench.display import content
-from workbench.freezing import NOTHING, Freeze, Frozen, build_settings, freeze, spooled
+from workbench.judging.freezing import NOTHING, Freeze, Frozen, build_settings, freeze, spooled
 from workbench.keys import bind
 from workbench.runs import unique_name
 from workbench.screens.launch import LaunchScreen

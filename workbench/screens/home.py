@@ -10,10 +10,10 @@ from textual.widgets import OptionList, Static
 
 from stages.store.errors import UserError
 from stages.store.specs import TRAINING
+from workbench.cli.progress import standing
 from workbench.display import line
 from workbench.keys import bind
 from workbench.life import Life, State, Step, lives
-from workbench.progress import standing
 from workbench.screens.base import PlaceScreen
 from workbench.starter import STEPS
 from workbench.survey import Inventory, RunFacts, Survey

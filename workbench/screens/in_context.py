@@ -12,8 +12,8 @@ from stages.store.evaluations import Evaluation
 from stages.store.tasks import absolute_task
 from workbench.display import line
 from workbench.evaluating import TASKS
-from workbench.evaluation_picture import few_shot_picture, has_shots
-from workbench.picture import Picture
+from workbench.plots.evaluation_picture import few_shot_picture, has_shots
+from workbench.plots.picture import Picture
 from workbench.screens.evaluate import EvaluateScreen
 from workbench.screens.evaluation import EvaluationScreen
 

@@ -29,10 +29,10 @@ from stages.store.errors import UserError
 from stages.store.labels import Label, Shown
 from stages.store.labels.records import BEST, WORST, Kind, Mode
 from workbench.display import content
-from workbench.judge_lines import ALL_BAD, conversation, heading, order_line, saved_line, told
+from workbench.judging.judge_lines import ALL_BAD, conversation, heading, order_line, saved_line, told
+from workbench.judging.labelling import Session, annotator_name
+from workbench.judging.order import Order, Ratings
 from workbench.keys import bind
-from workbench.labelling import Session, annotator_name
-from workbench.order import Order, Ratings
 from workbench.screens.base import PlaceScreen
 from workbench.widgets.candidate import READING_KEYS, Candidate
 from workbench.widgets.prompt import Prompt

@@ -23,7 +23,7 @@ from stages.store.errors import UserError
 from stages.store.rundir import find_run
 from workbench.display import displayable_line, line, shortened
 from workbench.keys import LIST_KEYS, bind
-from workbench.lineage_tree import Node, lineage_tree, matching, rows
+from workbench.models.lineage_tree import Node, lineage_tree, matching, rows
 from workbench.screens.base import PlaceScreen
 from workbench.widgets.filter_field import FilterField
 

@@ -23,12 +23,12 @@ from stages.store.presets import load_preset
 from stages.store.specs import FROM_CHECKPOINT, TRAINING, spec_of
 from workbench.display import content, line
 from workbench.keys import SCROLL_KEYS, bind
-from workbench.model_cards import Card, Plan, all_cards, facts_of, long, size, time_of, told_rates
-from workbench.rates import VERB, Machine, Rate, rates_of_runs, remember, remembered, this_machine
-from workbench.scope import count_of
+from workbench.models.model_cards import Card, Plan, all_cards, facts_of, long, size, time_of, told_rates
+from workbench.models.rates import VERB, Machine, Rate, rates_of_runs, remember, remembered, this_machine
+from workbench.plots.scope import count_of
+from workbench.plots.series import figure
 from workbench.screens.base import PlaceScreen
 from workbench.screens.question import Ask
-from workbench.series import figure
 from workbench.widgets.row_table import RowTable
 
 COLUMNS = ("name", "parameters", "to train", "fits", "time here", "FLOP")

@@ -18,8 +18,8 @@ from stages.store.labels import open_labels
 from stages.store.names import check_name
 from stages.store.specs.base import about
 from workbench.display import content
+from workbench.judging.label_sets import decoded, mode_for, take_in_labels, tasks_of
 from workbench.keys import bind
-from workbench.label_sets import decoded, mode_for, take_in_labels, tasks_of
 from workbench.runs import unique_name
 from workbench.screens.base import PlaceScreen
 from workbench.widgets.form import SpecForm, choice_field, text_field

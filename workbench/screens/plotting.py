@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, cast
 from textual.widget import Widget
 
 from stages.store.errors import UserError
-from workbench.curves import Track
 from workbench.keys import bind
-from workbench.picture import Group, Look, Picture, Shown, apart, groups, overlay, picture
-from workbench.scope import WHOLE, Scope, parse_range, range_text
+from workbench.plots.curves import Track
+from workbench.plots.picture import Group, Look, Picture, Shown, apart, groups, overlay, picture
+from workbench.plots.scope import WHOLE, Scope, parse_range, range_text
 from workbench.screens.question import Ask
 from workbench.widgets.loss_plot import LossPlot
 
@@ -116,7 +116,7 @@ class Plotting(Base):
     def action_save_plot(self) -> None:
         """Write the plot as it is to a file, and say where."""
         from stages.store.files import write_atomic
-        from workbench.svg import legible_name, svg_of
+        from workbench.plots.svg import legible_name, svg_of
 
         app = cast("WorkbenchApp", self.app)
         shown = self.query_one(LossPlot).picture

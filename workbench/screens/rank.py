@@ -24,11 +24,11 @@ from stages.store.labels import LabelSet, open_labels
 from stages.store.labels.figures import Figures, Progress, figures, progress
 from stages.store.labels.judged import Choice, Judged, judged
 from workbench.display import line, looks_same
+from workbench.judging.label_sheet import BAR, SHORT, sheet_of
+from workbench.judging.labelling import annotator_name
+from workbench.judging.taking_in import take_in_finished
 from workbench.keys import SCROLL_KEYS, bind
-from workbench.label_sheet import BAR, SHORT, sheet_of
-from workbench.labelling import annotator_name
 from workbench.screens.base import PlaceScreen
-from workbench.taking_in import take_in_finished
 from workbench.widgets.picklist import PickList
 
 EMPTY = """\

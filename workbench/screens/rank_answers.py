@@ -24,11 +24,11 @@ from textual.widgets import Static
 from stages.store.errors import UserError
 from stages.store.labels import Candidate, Label, Prompt
 from workbench.display import content
-from workbench.judge_lines import conversation
+from workbench.judging.judge_lines import conversation
+from workbench.judging.labelling import AWAY, annotator_name
+from workbench.judging.on_the_spot import CHAT, save_judgement
+from workbench.judging.order import Order
 from workbench.keys import bind
-from workbench.labelling import AWAY, annotator_name
-from workbench.on_the_spot import CHAT, save_judgement
-from workbench.order import Order
 from workbench.screens.base import PlaceScreen
 from workbench.widgets.contenders import Asked, Contenders
 

@@ -15,7 +15,7 @@ from stages.store.handmade import EDITABLE, Edit, record_from, why_not_editable
 from stages.store.names import check_name
 from stages.store.records import Record
 from workbench.keys import bind
-from workbench.record_text import from_text, to_text
+from workbench.records.text import from_text, to_text
 from workbench.screens.base import PlaceScreen
 from workbench.screens.question import Ask, Question
 from workbench.screens.record_form import RecordForm

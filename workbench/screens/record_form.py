@@ -26,7 +26,7 @@ from stages.store.records import (
 )
 from workbench.display import content
 from workbench.keys import bind
-from workbench.record_text import ROLES, TASKS
+from workbench.records.text import ROLES, TASKS
 from workbench.screens.base import PlaceScreen
 from workbench.widgets.fields import Choice
 from workbench.widgets.record_fields import Block, Blocks, LabelledLine

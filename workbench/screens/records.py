@@ -16,7 +16,7 @@ from stages.store.desk import DeskProgress
 from stages.store.errors import UserError
 from workbench.display import content, displayable_line, line
 from workbench.keys import bind
-from workbench.pages import Pages
+from workbench.records.pages import Pages
 from workbench.screens.question import Ask
 from workbench.screens.record import RecordScreen
 from workbench.screens.record_editing import RecordEditing

@@ -14,9 +14,9 @@ from stages.store.rewards import CARD, Disagreement, ReportCard, read_card
 from stages.store.rundir import RunDir
 from stages.store.workspace import Workspace
 from workbench.display import content, line, shortened
+from workbench.judging.report_card import Ceiling, asked, ceiling, facts
 from workbench.keys import SCROLL_KEYS, bind
-from workbench.report_card import Ceiling, asked, ceiling, facts
-from workbench.report_picture import reliability, score_against_length
+from workbench.plots.report_picture import reliability, score_against_length
 from workbench.screens.base import Dialog
 from workbench.screens.check import Scrolling
 from workbench.screens.run import RunScreen

@@ -15,11 +15,11 @@ from textual.widgets import ContentSwitcher, Static
 
 from stages.store.errors import UserError
 from stages.store.rundir import RunDir
-from workbench.curves import Track
 from workbench.display import line
 from workbench.keys import bind
 from workbench.outcome import in_place_of_a_curve
-from workbench.picture import figure, groups
+from workbench.plots.curves import Track
+from workbench.plots.picture import figure, groups
 from workbench.screens.base import PlaceScreen
 from workbench.screens.plotting import PLOT_KEYS, Plotting
 from workbench.screens.runs import last_step, state_of

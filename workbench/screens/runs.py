@@ -17,13 +17,13 @@ from textual.widgets import Static
 from stages.store.errors import UserError
 from stages.store.notes import read_notes, write_notes
 from stages.store.rundir import RunState
-from workbench.curves import Track
+from workbench.cli.progress import summary
 from workbench.display import content, line
 from workbench.keys import bind
-from workbench.marks import Marks
 from workbench.outcome import in_place_of_a_curve
-from workbench.picture import PLAIN, Picture, Shown
-from workbench.progress import summary
+from workbench.plots.curves import Track
+from workbench.plots.marks import Marks
+from workbench.plots.picture import PLAIN, Picture, Shown
 from workbench.screens.base import PlaceScreen
 from workbench.screens.plotting import PLOT_KEYS, Plotting, set_subtitle
 from workbench.screens.question import Ask

@@ -18,10 +18,10 @@ from stages.store.strict import Field
 from stages.store.workspace import Workspace
 from workbench.display import content
 from workbench.evaluating import listed, name_for, names_of_runs
+from workbench.judging.taking_in import refuse_other_mode
+from workbench.models.tuning import tunable
 from workbench.runs import unique_name
 from workbench.screens.launch import LaunchScreen
-from workbench.taking_in import refuse_other_mode
-from workbench.tuning import tunable
 from workbench.widgets.form import SpecForm, choice_field, text_field
 from workbench.widgets.text_field import TextField
 

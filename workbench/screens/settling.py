@@ -15,8 +15,8 @@ from stages.store.errors import UserError
 from stages.store.labels import open_labels
 from stages.store.labels.figures import Conflict, figures
 from stages.store.labels.judged import Choice, judged
+from workbench.judging.label_sheet import named
 from workbench.keys import bind
-from workbench.label_sheet import named
 from workbench.screens.base import PlaceScreen
 from workbench.widgets.picklist import PickList
 

@@ -20,9 +20,9 @@ from stages.store.specs import spec_of
 from stages.store.strict import Field
 from stages.store.tokenizers import list_tokenizers
 from workbench.display import content
-from workbench.estimate import Estimate, default_parents, estimate
 from workbench.keys import bind
-from workbench.picture import figure
+from workbench.models.estimate import Estimate, default_parents, estimate
+from workbench.plots.picture import figure
 from workbench.runs import run_names, unique_name
 from workbench.screens.launch import LaunchScreen
 from workbench.widgets.form import SpecForm, choice_field, text_field

@@ -16,14 +16,14 @@ from stages.store.errors import UserError
 from stages.store.groups import Group, group_names
 from stages.store.specs import FROM_CHECKPOINT
 from stages.store.strict import Field
-from workbench.groups import launch_group
-from workbench.ladder import STAGE, Ladder, plan_ladder, size_and_tokens
+from workbench.plots.series import figure
 from workbench.runs import unique_name
 from workbench.screens.base import WorkbenchScreen
 from workbench.screens.start import StartScreen, labelled
 from workbench.screens.tune import TuneScreen
-from workbench.series import figure
-from workbench.sweeps import EXAMPLE, parse_over, plan_sweep
+from workbench.studies.groups import launch_group
+from workbench.studies.ladder import STAGE, Ladder, plan_ladder, size_and_tokens
+from workbench.studies.sweeps import EXAMPLE, parse_over, plan_sweep
 from workbench.widgets.form import SpecForm, text_field
 
 GROUP_FIELDS = ("over", "draw", "draw_seed", "metric")

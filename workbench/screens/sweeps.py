@@ -24,17 +24,17 @@ from textual.widgets import OptionList, Static
 from stages.store.errors import UserError
 from stages.store.groups import Group, forget_group
 from stages.store.scaling import Fit
-from workbench import groups
 from workbench.display import content, line
-from workbench.group_board import Counted, GroupBoard
-from workbench.group_table import columns_of, row_of
-from workbench.groups import Standing
 from workbench.keys import bind
 from workbench.screens.base import PlaceScreen
 from workbench.screens.question import Question
-from workbench.study import VERB, Study, launch_next, misses, read_study
-from workbench.study_lines import check_line, law_lines, short, told
-from workbench.study_picture import study_picture
+from workbench.studies import groups
+from workbench.studies.board import Counted, GroupBoard
+from workbench.studies.groups import Standing
+from workbench.studies.study import VERB, Study, launch_next, misses, read_study
+from workbench.studies.study_lines import check_line, law_lines, short, told
+from workbench.studies.study_picture import study_picture
+from workbench.studies.table import columns_of, row_of
 from workbench.widgets.loss_plot import LossPlot
 from workbench.widgets.picklist import PickList, cell
 from workbench.widgets.row_table import RowTable

@@ -20,9 +20,9 @@ from stages.store.errors import UserError
 from stages.store.tokenizers import list_tokenizers
 from workbench.display import content, displayable_line, line, looks_same
 from workbench.keys import SCROLL_KEYS, bind
+from workbench.records.token_facts import Facts, counted, fertility_lines, longest, never
 from workbench.screens.base import PlaceScreen
 from workbench.screens.pick import Pick
-from workbench.token_facts import Facts, counted, fertility_lines, longest, never
 from workbench.widgets.text_field import TextField
 from workbench.widgets.token_strip import TokenStrip
 

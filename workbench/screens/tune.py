@@ -12,10 +12,10 @@ from stages.store.errors import UserError
 from stages.store.specs.parents import BASES, KINDS, LANGUAGE_MODELS, ExtraParent, extra_parents
 from stages.store.strict import Field
 from workbench.keys import bind
-from workbench.picture import figure
+from workbench.models.tuning import TuningEstimate, datasets_for, estimate_tuning, tunable
+from workbench.plots.picture import figure
 from workbench.runs import run_names, unique_name
 from workbench.screens.start import StartScreen, labelled, size_of
-from workbench.tuning import TuningEstimate, datasets_for, estimate_tuning, tunable
 from workbench.widgets.form import SpecForm, choice_field, text_field
 
 NONE = "(none)"

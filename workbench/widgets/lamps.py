@@ -10,8 +10,8 @@ from textual.content import Content
 from textual.style import Style
 from textual.widgets import Static
 
-from workbench.gauges import SPARK, Reading
 from workbench.keys import SCROLL_KEYS
+from workbench.plots.gauges import SPARK, Reading
 
 WELL, ILL = "●", "▲"
 """A lamp within its band, and one that has left it: told apart without colours."""

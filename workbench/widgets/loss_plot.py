@@ -18,9 +18,9 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from workbench.display import displayable_line
-from workbench.legend import TITLE, VALUE, legend
-from workbench.picture import FAINT, PLAIN, Picture
-from workbench.plot import AXIS, GRID, Line, Span, Window, frame, window
+from workbench.plots.legend import TITLE, VALUE, legend
+from workbench.plots.picture import FAINT, PLAIN, Picture
+from workbench.plots.plot import AXIS, GRID, Line, Span, Window, frame, window
 from workbench.themes import series_color
 
 

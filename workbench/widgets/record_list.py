@@ -16,7 +16,7 @@ from textual.strip import Strip
 
 from workbench.display import displayable_line
 from workbench.keys import bind
-from workbench.pages import Pages
+from workbench.records.pages import Pages
 
 Line = tuple[int, Sequence[Sequence[str]]]
 """The number of a record in its split, from 0, and pieces of text with what they are."""

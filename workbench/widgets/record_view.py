@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stages.store.records import Record
-from workbench.record_pieces import pieces
+from workbench.records.pieces import pieces
 from workbench.widgets.record_list import ROLES
 from workbench.widgets.transcript import Transcript
 

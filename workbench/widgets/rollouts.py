@@ -11,7 +11,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from workbench.display import content, shortened
-from workbench.picture import figure
+from workbench.plots.picture import figure
 from workbench.rollout_facts import COLOURINGS, LEVELS, TITLES, Rollout
 from workbench.widgets.token_strip import TokenStrip
 

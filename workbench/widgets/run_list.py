@@ -17,9 +17,9 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from workbench.cli.progress import standing
 from workbench.display import displayable_line
 from workbench.keys import bind
-from workbench.progress import standing
 from workbench.themes import MARKERS, STATUS_SYMBOLS, series_color
 from workbench.watch import Entry
 

@@ -1,0 +1,1 @@
+"""What stages share that improve a policy: rollouts, references, rewards, KL, the critic, alarms."""

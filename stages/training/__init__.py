@@ -1,0 +1,1 @@
+"""What stages that train share: opening a checkpoint, adapters, memory, precision, devices."""

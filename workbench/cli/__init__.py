@@ -1,0 +1,1 @@
+"""The command line: `root.py` is the root, every other file a group of commands."""

@@ -1,0 +1,55 @@
+"""`workbench bin`: what was deleted, to take back or to delete for good."""
+
+from __future__ import annotations
+
+import click
+
+from stages.store.bin import Thrown, destroy, find_thrown, list_bin, restore
+from workbench.cli.common import House, confirm, json_option, pass_house, say, say_table
+from workbench.cli.progress import amount
+
+
+@click.group("bin", invoke_without_command=True)
+@json_option
+@click.pass_context
+def bin_(ctx: click.Context, as_json: bool) -> None:
+    """What was deleted lies in the bin until it is emptied."""
+    if ctx.invoked_subcommand is not None:
+        return
+    house = ctx.ensure_object(House)
+    columns = ("name", "kind", "deleted", "size")
+    rows = [_row(thrown, as_json) for thrown in list_bin(house.workspace)]
+    say_table(rows, {key: key for key in columns}, as_json=as_json, empty="The bin is empty.")
+
+
+@bin_.command("restore")
+@click.argument("name")
+@pass_house
+def restore_(house: House, name: str) -> None:
+    """Take something back from the bin: the newest of this NAME, or KIND/NAME."""
+    thrown = find_thrown(house.workspace, name)
+    restore(house.workspace, thrown)
+    say(f"{thrown.title} is back among the {thrown.kind}.")
+
+
+@bin_.command("empty")
+@click.argument("names", nargs=-1, metavar="[NAME]…")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@pass_house
+def empty(house: House, names: tuple[str, ...], yes: bool) -> None:
+    """Delete what is in the bin for good: all of it, or what is named."""
+    chosen = [find_thrown(house.workspace, name) for name in names] or list_bin(house.workspace)
+    if not chosen:
+        say("The bin is empty.")
+        return
+    total = amount(sum(thrown.bytes() for thrown in chosen), "bytes")
+    confirm(f"Delete {', '.join(thrown.title for thrown in chosen[:5])}{' …' if chosen[5:] else ''} for good?", yes)
+    for thrown in chosen:
+        destroy(thrown)
+    say(f"{total} are free again.")
+
+
+def _row(thrown: Thrown, as_json: bool) -> dict[str, object]:
+    size: int | str = thrown.bytes() if as_json else amount(thrown.bytes(), "bytes")
+    when = thrown.deleted.isoformat() if as_json else thrown.deleted.astimezone().strftime("%Y-%m-%d %H:%M")
+    return {"name": thrown.title, "kind": thrown.kind, "deleted": when, "size": size}

@@ -1,0 +1,135 @@
+"""`workbench compare`: runs side by side, in what was set, in what came out, and in one metric along the way."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from stages.store.errors import UserError
+from stages.store.names import nearest
+from stages.store.rundir import RunDir, find_run
+from workbench.cli.common import House, json_option, pass_house, say_table
+from workbench.cli.progress import duration
+from workbench.plots.curves import Track
+from workbench.plots.scope import AXES, Axis
+from workbench.plots.series import Bucket, ticks
+
+PLACES = 10
+"""Rows of a metric along the way, at most."""
+
+
+@click.command("compare")
+@click.argument("names", metavar="RUN RUN...", nargs=-1, required=True)
+@click.option("--metric", help="Show this metric along the way, such as val/loss.")
+@click.option(
+    "--against", type=click.Choice(AXES), default="steps", show_default=True, help="Along what to show the metric."
+)
+@json_option
+@pass_house
+def compare(house: House, names: Sequence[str], metric: str | None, against: Axis, as_json: bool) -> None:
+    """Show runs side by side: settings that differ, and the last value of every metric.
+
+    With --metric, the lowest and the highest value of a metric, and its mean along the way: each row is what the
+    metric was from the row before up to there.
+    """
+    if len(names) < 2:
+        raise UserError("One run is nothing to compare.", "Name two or more; `workbench runs` lists them.")
+    runs = [find_run(house.workspace, name) for name in names]
+    if len({run.id for run in runs}) < len(runs):
+        raise UserError("A run was named twice.", "Name different runs; `workbench runs` lists them with --json by id.")
+    columns = _columns(runs)
+    tracks = [Track(run.metrics) for run in runs]
+    for track in tracks:
+        track.catch_up()
+    tables = [_differences(runs, columns), _last(tracks, columns)]
+    if metric is not None:
+        tables.append(_extremes(tracks, columns, metric) + _along(tracks, columns, metric, against))
+    if as_json:
+        say_table([row for table in tables for row in table], {}, as_json=True, empty="")
+        return
+    headings = ("setting", "last value", f"{metric}, {against}")
+    for place, (table, heading) in enumerate(zip(tables, headings, strict=False)):
+        if place:
+            click.echo()
+        empty = "Their settings are the same." if place == 0 else "They have logged no metric."
+        say_table(table, {"name": heading, **{column: column for column in columns}}, as_json=False, empty=empty)
+
+
+def _columns(runs: Sequence[RunDir]) -> list[str]:
+    """What to call each run: its name, or its id where two have the same."""
+    names = [run.spec().name for run in runs]
+    count = Counter([*names, "name", "kind", *AXES])
+    return [name if count[name] == 1 else run.id for name, run in zip(names, runs, strict=True)]
+
+
+def _row(name: str, kind: str, columns: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
+    return {"name": name, "kind": kind, **dict(zip(columns, values, strict=True))}
+
+
+def _differences(runs: Sequence[RunDir], columns: Sequence[str]) -> list[dict[str, Any]]:
+    """A row for everything asked for that is not the same in all runs: stage, parents, seed, settings."""
+    asked: list[dict[str, Any]] = []
+    for run in runs:
+        spec = run.spec()
+        parents = {role: f"{parent.name} {parent.digest[:8]}".strip() for role, parent in spec.parents.items()}
+        asked.append({"stage": spec.stage, **parents, "seed": spec.seed, **spec.settings})
+    names = dict.fromkeys(name for values in asked for name in values)
+    rows = [(name, [values.get(name) for values in asked]) for name in names]
+    return [
+        _row(name, "setting", columns, [_plain(value) for value in values])
+        for name, values in rows
+        if any(value != values[0] for value in values)
+    ]
+
+
+def _last(tracks: Sequence[Track], columns: Sequence[str]) -> list[dict[str, Any]]:
+    names = dict.fromkeys(name for track in tracks for name in track.whole.metrics())
+    return [_row(name, "metric", columns, [_latest(track, name) for track in tracks]) for name in names]
+
+
+def _extremes(tracks: Sequence[Track], columns: Sequence[str], metric: str) -> list[dict[str, Any]]:
+    found = [track.whole.buckets(metric) for track in tracks]
+    if not any(found):
+        names = sorted({name for track in tracks for name in track.whole.metrics()})
+        raise UserError(f"None of these runs has logged {metric!r}.", nearest(metric, names))
+    lows = [min((bucket.low for bucket in buckets), default=None) for buckets in found]
+    highs = [max((bucket.high for bucket in buckets), default=None) for buckets in found]
+    return [_row("lowest", "extreme", columns, lows), _row("highest", "extreme", columns, highs)]
+
+
+def _along(tracks: Sequence[Track], columns: Sequence[str], metric: str, axis: Axis) -> list[dict[str, Any]]:
+    """The metric's mean between round numbers of the axis."""
+    found = [track.whole.buckets(metric, axis) for track in tracks]
+    end = max((buckets[-1].last for buckets in found if buckets), default=math.nan)
+    places = [place for place in ticks(0.0, end, PLACES) if place > 0] if end > 0 else []
+    if places and places[-1] < end:
+        places.append(end)
+    rows = []
+    for before, place in zip([-math.inf, *places], places, strict=False):
+        values = [_mean([bucket for bucket in buckets if before < bucket.last <= place]) for buckets in found]
+        if not any(value is not None for value in values):
+            continue
+        shown = duration(place) if axis == "time" and end >= 60 else f"{place:,.4g}" if end < 10 else f"{place:,.0f}"
+        rows.append({axis: place, **_row(shown, "curve", columns, values)})
+    return rows
+
+
+def _mean(buckets: Sequence[Bucket]) -> float | None:
+    size = sum(bucket.size for bucket in buckets)
+    return sum(bucket.total for bucket in buckets) / size if size else None
+
+
+def _latest(track: Track, metric: str) -> float | int | None:
+    latest = track.whole.latest(metric)
+    if latest is None:
+        return None
+    return int(latest[1]) if latest[1].is_integer() else latest[1]
+
+
+def _plain(value: Any) -> Any:
+    """Lists and the like as text, for a cell."""
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

@@ -1,0 +1,82 @@
+"""`workbench inside`: how likely a checkpoint finds each token of a text, and where it looks."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import click
+
+from workbench.cli.common import House, json_option, pass_house, say, say_json, say_table
+from workbench.desk_client import ask_once
+from workbench.display import displayable_line, shortened
+
+LOOKED_AT = 4
+"""Tokens that are named of those a token looks at."""
+WORD = 24
+"""Characters of a token that are printed."""
+
+
+@click.command()
+@click.argument("checkpoint", metavar="CKPT")
+@click.argument("text")
+@click.option("-n", "count", type=click.IntRange(1, 1_000), default=3, show_default=True, help="Candidates a token.")
+@click.option("--layer", type=click.IntRange(1), help="Print the attention of this layer, counted from 1.")
+@click.option("--head", type=click.IntRange(1), default=1, show_default=True, help="The head of that layer.")
+@json_option
+@pass_house
+def inside(house: House, checkpoint: str, text: str, count: int, layer: int | None, head: int, as_json: bool) -> None:
+    """Look inside a checkpoint: each token of TEXT with its log-probability and what was expected in its place.
+
+    A decoder tells each token from those before it; of an encoder each is hidden in turn. With --layer: where each
+    token looks. `I` on a run in the app shows both, in colour.
+    """
+    asked: dict[str, Any] = {"checkpoint": checkpoint, "text": text}
+    if layer is not None:
+        found = ask_once(house.workspace, "inside.attention", **asked, layer=layer - 1, head=head - 1)
+        say_json(found) if as_json else _say_attention(found)
+        return
+    found = ask_once(house.workspace, "inside.score", **asked, count=count)
+    say_json(found) if as_json else _say_score(found)
+
+
+def _say_score(found: dict[str, Any]) -> None:
+    rows = [
+        {
+            "token": shortened(token["text"], WORD).replace(" ", "␣"),
+            "probability": f"{math.exp(min(0.0, token['logprob'])):.1%}",
+            "nats": round(token["logprob"], 3) + 0.0,  # no -0
+            "rank": token["rank"],
+            "expected": _expected(token["top"]),
+        }
+        for token in found["tokens"]
+    ]
+    columns = {"token": "token", "probability": "p", "nats": "nats", "rank": "rank", "expected": "expected"}
+    say_table(rows, columns, as_json=False, empty="There is no token in the text.")
+    if rows:
+        total = sum(token["logprob"] for token in found["tokens"])
+        mean = total / len(rows)
+        say(f"{len(rows):,} tokens, {total:.3f} nats, perplexity {math.exp(min(-mean, 700.0)):,.4g}")
+    if found["next"]:
+        say(f"next: {_expected(found['next'])}")
+    if found["left_out"]:
+        say(f"The last {found['left_out']:,} tokens exceed the model's context.")
+
+
+def _say_attention(found: dict[str, Any]) -> None:
+    tokens = found["tokens"]
+    width = max(len(_shown(token)) for token in tokens)
+    for number, (token, weights) in enumerate(zip(tokens, found["weights"], strict=True)):
+        order = sorted(range(len(weights)), key=lambda at: -weights[at])[:LOOKED_AT]
+        named = ", ".join(f"{at} {_shown(tokens[at])} {weights[at]:.0%}" for at in order if weights[at] >= 0.005)
+        say(f"{number:>4}  {_shown(token):<{width}}  looks at {named}")
+    if found["left_out"]:
+        say(f"The last {found['left_out']:,} tokens are left out.")
+
+
+def _expected(candidates: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{_shown(one['text'])} {one['probability']:.1%}" for one in candidates)
+
+
+def _shown(text: str) -> str:
+    return displayable_line(shortened(text, WORD)).replace(" ", "␣")

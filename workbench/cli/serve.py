@@ -1,0 +1,56 @@
+"""`workbench serve CKPT`: a checkpoint behind an OpenAI-compatible endpoint."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from stages.store.checkpoints import resolve_checkpoint
+from stages.store.workspace import installation_root
+from workbench.cli.common import House, pass_house
+
+
+@click.command()
+@click.argument("checkpoint", metavar="CKPT")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is every network.")
+@click.option("--port", type=click.IntRange(0, 65_535), default=8000, show_default=True, help="0: any that is free.")
+@click.option("--token", envvar="WORKBENCH_SERVE_TOKEN", help="What clients must send; without it, one is made up.")
+@click.option("--slots", type=click.IntRange(1, 1024), default=64, show_default=True, help="Requests answered at once.")
+@click.option(
+    "--max-length", type=click.IntRange(2), help="Tokens of a text, prompt included; without it, all it sees."
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--threads", type=click.IntRange(1), help="CPU threads; without it, as many as help.")
+@pass_house
+def serve(
+    house: House,
+    checkpoint: str,
+    host: str,
+    port: int,
+    token: str | None,
+    slots: int,
+    max_length: int | None,
+    device: str,
+    threads: int | None,
+) -> None:
+    """Serve a checkpoint to other programs, as OpenAI's API: models, completions, chat completions.
+
+    CKPT is a run's name (its last checkpoint), run@step, or a model folder; clients call it so too. Only this machine
+    is heard, and every request needs the token that is printed. A client is pointed at it like this:
+
+    \b
+      export OPENAI_BASE_URL=http://127.0.0.1:8000/v1 OPENAI_API_KEY=<the token>
+      lm_eval --model local-completions --model_args model=CKPT,base_url=$OPENAI_BASE_URL/completions,tokenizer=<folder>
+    """
+    found = resolve_checkpoint(house.workspace, checkpoint)
+    options = ["--name", checkpoint, "--host", host, "--port", str(port), "--slots", str(slots), "--device", device]
+    options += ["--max-length", str(max_length)] if max_length else []
+    options += ["--threads", str(threads)] if threads else []
+    environment = {**os.environ, "PYTHONPATH": str(installation_root()), "PYTHONSAFEPATH": "1"}
+    if token:
+        environment["WORKBENCH_SERVE_TOKEN"] = token
+    command = [sys.executable, "-P", "-m", "stages.serve", *options, "--", str(found.path.absolute())]
+    sys.stdout.flush()
+    os.execve(sys.executable, command, environment)

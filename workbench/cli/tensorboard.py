@@ -1,0 +1,50 @@
+"""`workbench runs tensorboard DIR`: metrics as TensorBoard files."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from stages.store.errors import UserError
+from stages.store.rundir import RunDir, find_run, list_runs
+from workbench.cli.common import House, pass_house, say
+
+POLL = 2.0
+"""Seconds between looks at the runs that are followed."""
+
+
+@click.command("tensorboard")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
+@click.argument("names", nargs=-1, metavar="[RUN]…")
+@click.option("--follow", "-f", is_flag=True, help="Go on while a run is at work; ctrl+c ends it.")
+@pass_house
+def tensorboard(house: House, folder: Path, names: tuple[str, ...], follow: bool) -> None:
+    """Write the metrics of runs as TensorBoard files: DIR/<run>/events….
+
+    Without RUN, those of all runs that have metrics. `tensorboard --logdir DIR` shows them; with --follow they grow
+    as the runs do.
+    """
+    from workbench.event_files import EventFile
+
+    found = [find_run(house.workspace, name) for name in names] or list_runs(house.workspace)
+    files = [EventFile(run, folder / _folder_name(run)) for run in found if run.metrics.is_file()]
+    if not files:
+        raise UserError("No run has metrics yet.", "Train one first: `workbench train --help`.")
+    rows = [file.update() for file in files]
+    say(f"{sum(rows):,} rows of {sum(map(bool, rows))} runs are in {folder}.")
+    while follow and any(file.run.alive() for file in files):
+        time.sleep(POLL)
+        for file in files:
+            file.update()
+    for file in files:
+        file.update()
+        file.close()
+
+
+def _folder_name(run: RunDir) -> str:
+    try:
+        return run.spec().name
+    except UserError:  # its spec cannot be read; its metrics can
+        return run.id

@@ -1,0 +1,1 @@
+"""Models before and after training: sizes, costs, cards, lineage."""

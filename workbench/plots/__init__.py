@@ -1,0 +1,1 @@
+"""Curves: read, held in constant memory, drawn in the terminal and as SVG."""

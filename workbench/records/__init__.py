@@ -1,0 +1,1 @@
+"""Records, datasets and tokens in words that people read and edit."""

@@ -1,0 +1,1 @@
+"""Many runs as one: sweeps, and scaling studies with their law."""
