@@ -24,6 +24,7 @@ from workbench.themes import THEMES, textual_name
 if TYPE_CHECKING:
     from textual.binding import Binding
     from textual.command import Provider
+    from textual.widget import Widget
 
     from stages.store.rundir import RunDir
     from workbench.desk_client import DeskClient
@@ -63,6 +64,7 @@ class WorkbenchApp(App[None], inherit_bindings=False):
         bind("app.chat", "C", "go('chat')", "Chat", "Talk to a checkpoint.", show=False),
         bind("app.machine", "M", "machine", "Machine", "CPU, memory, GPUs, and who holds them.", show=False),
         bind("app.lineage", "L", "lineage", "Lineage", "What was made from what, as a tree.", show=False),
+        bind("app.jump", "ctrl+o", "jump", "Jump", "Letters on all that takes the focus: one goes there.", show=False),
         bind("app.help", "question_mark,f1", "help", "Keys", "The keys of where you are."),
         bind("app.palette", "ctrl+p", "command_palette", "Palette", "Everything the keys can do, by name."),
         bind("app.quit", "q", "detach", "Quit", "Close the app. Runs go on."),
@@ -244,6 +246,23 @@ class WorkbenchApp(App[None], inherit_bindings=False):
 
         if isinstance(self.screen, PlaceScreen) and not isinstance(self.screen, LineageScreen):
             self.push_screen(LineageScreen())
+
+    def action_jump(self) -> None:
+        """Put letters on what takes the focus."""
+        from workbench.screens.jump import JumpScreen
+
+        if isinstance(self.screen, JumpScreen):
+            self.screen.dismiss(None)
+            return
+        jump = JumpScreen(self.screen)
+        if jump.places:
+            self.push_screen(jump, self._jumped)
+        else:
+            self.notify("Nothing here takes the focus: the keys act at once.")
+
+    def _jumped(self, to: Widget | None) -> None:
+        if to is not None and to.screen is self.screen:
+            to.focus(scroll_visible=False)
 
     def action_help(self) -> None:
         """Show the keys of where one is."""

@@ -15,6 +15,7 @@ from textual.timer import Timer
 from textual.widget import Widget
 
 from workbench.display import line, looks_same
+from workbench.keys import bind
 
 if TYPE_CHECKING:
     from workbench.app import WorkbenchApp
@@ -187,6 +188,7 @@ class Dialog(ModalScreen[ScreenResultType]):
     HORIZONTAL_BREAKPOINTS = WIDTHS
     VERTICAL_BREAKPOINTS = HEIGHTS
     AUTO_FOCUS = "Button, OptionList, Input, VerticalScroll"
+    BINDINGS = [bind("app.jump", "ctrl+o", "app.jump", "Jump", "Letters on all that takes the focus.", show=False)]
 
     def key_escape(self, event: Key) -> None:
         event.stop()
