@@ -2,6 +2,7 @@
 
     log p(x_t | x_<t)                 a decoder: each token after those before it, the first after the start of a text
     log p(x_t | x_1 … [MASK] … x_T)   an encoder: each token hidden in turn; their sum is the pseudo-log-likelihood
+    log p(y_t | y_<t, x)              an encoder-decoder: `stages.asking.inside_t5`
     A = softmax(q kᵀ / √D)            attention of each head of a layer, over what its mask and window let it see
 
 Sources: Radford et al., Language Models are Unsupervised Multitask Learners (2019); Salazar et al., Masked Language
@@ -15,14 +16,16 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from stages.asking.expected import Expected, Reading, Row, Score, expectations, refuse_long
+from stages.asking.inside_t5 import InsideT5
 from stages.data.masking import Blanks
 from stages.data.tokenizer import TextTokenizer
-from stages.data.tokens import tokens_of, visible
+from stages.data.tokens import tokens_of
 from stages.desk import Job
 from stages.models.bases import base_folder
 from stages.models.decoder import Attend, Block, Decoder
@@ -39,49 +42,6 @@ SEGMENTS = 16
 """Segments of a text that a Transformer-XL reads, each as long as its context."""
 MOST_ATTENDED = 512
 """Tokens of a text whose attention is told."""
-LONGEST = 100_000
-"""Characters of a text that are looked at."""
-
-
-class Expected(NamedTuple):
-    """A token that the model held likely at a place."""
-
-    text: str
-    probability: float
-
-
-class Scored(NamedTuple):
-    """A token of a text, and what the model expected in its place."""
-
-    text: str
-    id: int
-    logprob: float
-    """Nats."""
-    rank: int
-    """1: the model held no token likelier."""
-    entropy: float
-    """Of all that it expected, in nats."""
-    top: list[Expected]
-
-
-class Score(NamedTuple):
-    """A text as a model reads it."""
-
-    tokens: list[Scored]
-    next: list[Expected]
-    """What would come after the text; nothing of an encoder, which sees no end."""
-    left_out: int
-    """Tokens at the end that exceed the context."""
-
-
-class Reading(NamedTuple):
-    """A text framed as the model is trained to see it: tokens, what each shows, and where the text itself stands."""
-
-    ids: list[int]
-    shown: list[str]
-    first: int
-    stop: int
-    left_out: int
 
 
 class Inside:
@@ -94,6 +54,11 @@ class Inside:
         self._hooking = threading.Lock()
 
     @property
+    def hides(self) -> bool:
+        """Whether each token is hidden in turn, rather than told from what stands before it."""
+        return self._blanks is not None
+
+    @property
     def layers(self) -> int:
         return self.model.config.layers
 
@@ -103,8 +68,7 @@ class Inside:
 
     def read(self, text: str, most: int | None = None) -> Reading:
         """The text's tokens in their frame, as many as fit the context, and no more than `most` with the frame."""
-        if len(text) > LONGEST:
-            raise UserError(f"The text has more than {LONGEST:,} characters.", "Choose a shorter one.")
+        refuse_long(text)
         start = [self._blanks.start] if self._blanks else self.tokenizer.start_ids or [self.tokenizer.eos_id]
         end = [self._blanks.end] if self._blanks else []
         found = tokens_of(self.tokenizer, text)
@@ -135,11 +99,11 @@ class Inside:
         else:
             rows = self._hidden(reading, count)
         tokens = [
-            Scored(reading.shown[at], reading.ids[at], row.logprob, row.rank, row.entropy, row.top)
+            row.at(reading.shown[at], reading.ids[at])
             for at, row in zip(range(reading.first, reading.stop), rows, strict=False)  # a decoder has one row more
         ]
         following = rows[-1].top if self._blanks is None else []
-        return Score(tokens, following, reading.left_out)
+        return Score(tokens, following, reading.left_out, self.hides)
 
     @torch.inference_mode()
     def attention(self, text: str, layer: int) -> tuple[Reading, Tensor]:
@@ -190,20 +154,20 @@ class Inside:
             parts.append(h_NC)
         return torch.cat(parts)
 
-    def _after(self, reading: Reading, places: range, count: int) -> list[_Row]:
+    def _after(self, reading: Reading, places: range, count: int) -> list[Row]:
         """What follows each of these places of a decoder's text."""
         h_TC = self._hidden_states(reading.ids)[places.start : places.stop]
         targets = [*reading.ids[places.start + 1 :], self.tokenizer.eos_id]  # nothing stands at the last place
-        rows: list[_Row] = []
+        rows: list[Row] = []
         for start in range(0, len(h_TC), ROWS):
             logits_RV = self.model.logits(h_TC[start : start + ROWS]).float()
-            rows += self._rows(logits_RV, targets[start : start + ROWS], count)
+            rows += expectations(logits_RV, self.tokenizer, targets[start : start + ROWS], count)
         return rows
 
-    def _hidden(self, reading: Reading, count: int) -> list[_Row]:
+    def _hidden(self, reading: Reading, count: int) -> list[Row]:
         """What an encoder would put in each place of the text when that place is hidden from it."""
         assert self._blanks is not None and isinstance(self.model, Encoder)
-        rows: list[_Row] = []
+        rows: list[Row] = []
         at_once = max(1, 8_192 // len(reading.ids))
         for start in range(reading.first, reading.stop, at_once):
             places = range(start, min(start + at_once, reading.stop))
@@ -213,44 +177,8 @@ class Inside:
             tokens_BT[lines, columns] = self._blanks.mask
             h_NC = self.model.hidden_states(tokens_BT)
             logits_BV = self.model.logits(h_NC.view(len(places), len(reading.ids), -1)[lines, columns]).float()
-            rows += self._rows(logits_BV, [reading.ids[place] for place in places], count)
+            rows += expectations(logits_BV, self.tokenizer, [reading.ids[place] for place in places], count)
         return rows
-
-    def _rows(self, logits_RV: Tensor, targets: Sequence[int], count: int) -> list[_Row]:
-        logs_RV = logits_RV.log_softmax(-1)
-        entropy = -(logs_RV.exp() * logs_RV).sum(-1)
-        found = logs_RV[:, : self.tokenizer.vocab_size].topk(min(count, self.tokenizer.vocab_size))
-        told = logs_RV.gather(1, torch.tensor(targets, device=logs_RV.device)[:, None])
-        ranks = (logs_RV > told).sum(-1) + 1
-        return [
-            _Row(
-                [Expected(self._named(token), p) for token, p in zip(ids, found_p, strict=True)],
-                logprob,
-                rank,
-                spread,
-            )
-            for ids, found_p, logprob, rank, spread in zip(
-                found.indices.tolist(),
-                found.values.exp().tolist(),
-                told[:, 0].tolist(),
-                ranks.tolist(),
-                entropy.tolist(),
-                strict=True,
-            )
-        ]
-
-    def _named(self, token: int) -> str:
-        """A token's text; an id that the vocabulary leaves out has none."""
-        return visible(self.tokenizer.token_bytes(token)) if self.tokenizer.name_of(token) else ""
-
-
-class _Row(NamedTuple):
-    """What a model expected at one place, and how it took the token that stands there."""
-
-    top: list[Expected]
-    logprob: float
-    rank: int
-    entropy: float
 
 
 def weights(q_HTD: Tensor, k_GTD: Tensor, *, causal: bool, window: int | None = None) -> Tensor:
@@ -293,10 +221,6 @@ def _model(folder: Path, device: str) -> Decoder | Encoder | TransformerXL:
         return load_encoder(folder, torch.float32, device)
     if kind == "recurrent decoder":
         return load_transformer_xl(folder, torch.float32, device)
-    if kind == "encoder-decoder":
-        raise UserError(
-            f"{folder} holds an encoder-decoder, which is not looked into.", "Choose a decoder or an encoder."
-        )
     return open_decoder(folder, torch.float32, device)
 
 
@@ -304,12 +228,12 @@ def _model(folder: Path, device: str) -> Decoder | Encoder | TransformerXL:
 
 
 @lru_cache(maxsize=2)
-def _opened(folder: Path, written: int) -> Inside:
+def _opened(folder: Path, written: int) -> Inside | InsideT5:
     verify(folder)
-    return Inside(folder)
+    return InsideT5(folder) if read_any_config(base_folder(folder)).kind == "encoder-decoder" else Inside(folder)
 
 
-def _open(job: Job, checkpoint: str) -> Inside:
+def _open(job: Job, checkpoint: str) -> Inside | InsideT5:
     """The checkpoint, which stays in memory for the next question while its files stay as they are."""
     folder = resolve_checkpoint(job.workspace, checkpoint).path
     job.check()
@@ -317,16 +241,18 @@ def _open(job: Job, checkpoint: str) -> Inside:
 
 
 def score(job: Job, checkpoint: str, text: str, count: int = 10) -> dict[str, Any]:
-    """{layers, heads, hides, tokens: [{text, id, logprob, rank, entropy, top: [{text, probability}]}], next, left_out}.
+    """{layers, heads, hides, note, tokens: [{text, id, logprob, rank, entropy, top}], next, left_out}.
 
-    `hides`: each token was hidden in turn (an encoder), rather than told from what stands before it.
+    top, next: [{text, probability}]. hides: each token was hidden in turn, rather than told from what stands before it;
+    note: what else is to be known.
     """
     inside = _open(job, checkpoint)
     found = inside.score(text, count)
     return {
         "layers": inside.layers,
         "heads": inside.heads,
-        "hides": isinstance(inside.model, Encoder),
+        "hides": found.hides,
+        "note": found.note,
         "tokens": [token._asdict() | {"top": _plain(token.top)} for token in found.tokens],
         "next": _plain(found.next),
         "left_out": found.left_out,

@@ -69,22 +69,22 @@ class Layer(nn.Module):
         bias (1, H, T, keys) on self-attention. lengths_B: how much of what is read counts. read: what `cross_keys` made
         of the encoder's states, for a block that writes.
         """
-        q, k, v = self._heads(self.attention_in(self.norm_1(h_BTC)), 3)
+        q, k, v = self.split_heads(self.attention_in(self.norm_1(h_BTC)), 3)
         if before is not None:
             k, v = torch.cat((before[0], k), 2), torch.cat((before[1], v), 2)
         seen = None if self.writes else lengths_B
         h_BTC = h_BTC + self._attend(self.attention_out, q, k, v, seen, bias, causal=self.writes)
         if read is not None:
-            (q,) = self._heads(self.cross_in(self.cross_norm(h_BTC)), 1)
+            (q,) = self.split_heads(self.cross_in(self.cross_norm(h_BTC)), 1)
             h_BTC = h_BTC + self._attend(self.cross_out, q, *read, lengths_B, None, causal=False)
         return h_BTC + self._mlp(self.norm_2(h_BTC)), (k, v)
 
     def keys_of(self, states_BSC: Tensor) -> KeysValues:
         """Keys and values of what the encoder has read."""
-        k, v = self._heads(self.cross_keys(states_BSC), 2)
+        k, v = self.split_heads(self.cross_keys(states_BSC), 2)
         return k, v
 
-    def _heads(self, x_BTN: Tensor, parts: int) -> tuple[Tensor, ...]:
+    def split_heads(self, x_BTN: Tensor, parts: int) -> tuple[Tensor, ...]:
         B, T, _ = x_BTN.shape
         return x_BTN.view(B, T, parts * self.heads, -1).transpose(1, 2).split(self.heads, 1)
 

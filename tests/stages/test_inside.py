@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
 from stages.asking.inside import Inside, attention, score
+from stages.asking.inside_t5 import InsideT5
 from stages.data.tokenizer import TextTokenizer, save_tokenizer, train_tokenizer
 from stages.desk import Job
 from stages.models.decoder import new_decoder
 from stages.models.encoder import new_encoder, save_encoder
 from stages.models.hf import save_weights
+from stages.models.t5 import load_t5, new_t5, save_t5
 from stages.models.transformer_xl import TransformerXL, new_transformer_xl, save_transformer_xl
 from stages.store.architecture import ModelConfig
 from stages.store.errors import UserError
@@ -142,6 +145,79 @@ def test_a_transformer_xl_reads_by_segments_and_its_attention_is_what_its_blocks
         value_HTD = block.keys_in(given[0][0]).view(16, 8, 8).transpose(0, 1)[4:]  # type: ignore[operator]  # a Layer
         attended = block.attention_out((weights @ value_HTD).transpose(0, 1).reshape(16, -1))  # type: ignore[operator]
         torch.testing.assert_close(attended, block._attention(*given)[0], atol=1e-4, rtol=1e-4)  # type: ignore[operator]
+
+
+@pytest.fixture(params=[2, 3], ids=["as deep", "deeper in writing"])
+def t5(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    config = msgspec.structs.replace(
+        load_preset("tiny-t5"), layers=2, decoder_layers=request.param, width=32, heads=4, context=32, vocab_size=270
+    )
+    save_t5(lively(new_t5(config, 3)), tmp_path, pad_id=1, eos_id=0)  # type: ignore[arg-type]  # a T5
+    save_tokenizer(train_tokenizer([], "byte", 270, split_digits=False, sentinels=4), tmp_path)
+    return tmp_path
+
+
+def test_an_encoder_decoder_is_asked_what_it_writes_and_shows_all_three_attentions(t5: Path) -> None:
+    inside = InsideT5(t5)
+    theirs = opened(AutoModelForSeq2SeqLM.from_pretrained, t5)
+    read, written = "one two", "zwei"
+    ids = [*inside.tokenizer.encode(read), inside.tokenizer.eos_id]
+    targets = inside.tokenizer.encode(written)
+    begun = torch.tensor([[inside.tokenizer.pad_id, *targets]])
+    with torch.no_grad():
+        output = theirs(torch.tensor([ids]), decoder_input_ids=begun, output_attentions=True)
+    logs = output.logits[0].log_softmax(-1)
+    found = inside.score(f"{read} => {written}")
+    assert [token.logprob for token in found.tokens] == pytest.approx(
+        [float(logs[place, token]) for place, token in enumerate(targets)], abs=1e-4
+    )
+    assert found.next[0].probability == pytest.approx(float(logs[-1].exp().max()), abs=1e-4) and not found.hides
+    S = len(ids)
+    for layer in range(inside.layers):
+        reading, rows = inside.attention(f"{read} => {written}", layer)
+        assert reading.first == S + 1 and reading.ids == [*ids, *begun[0].tolist()]
+        torch.testing.assert_close(rows[:, S:, S:], output.decoder_attentions[layer][0], atol=1e-4, rtol=0)
+        torch.testing.assert_close(rows[:, S:, :S], output.cross_attentions[layer][0], atol=1e-4, rtol=0)
+        above = output.encoder_attentions[layer][0] if layer < 2 else torch.zeros(4, S, S)
+        torch.testing.assert_close(rows[:, :S, :S], above, atol=1e-4, rtol=0)
+    with pytest.raises(UserError, match="There is no layer"):
+        inside.attention(read, inside.layers)
+
+
+def test_an_encoder_decoder_without_an_answer_has_each_token_hidden_behind_a_sentinel(t5: Path) -> None:
+    inside = InsideT5(t5)
+    theirs = opened(AutoModelForSeq2SeqLM.from_pretrained, t5)
+    ids, sentinel = inside.tokenizer.encode("hello"), inside.tokenizer.id_of("<extra_id_0>")
+    found = inside.score("hello")
+    assert found.hides and not found.next and [token.id for token in found.tokens] == ids
+    for place, token in enumerate(found.tokens):
+        read = torch.tensor([[*ids[:place], sentinel, *ids[place + 1 :], inside.tokenizer.eos_id]])
+        with torch.no_grad():
+            logits = theirs(read, decoder_input_ids=torch.tensor([[inside.tokenizer.pad_id, sentinel]])).logits
+        assert token.logprob == pytest.approx(float(logits[0, -1].log_softmax(-1)[token.id]), abs=1e-4)
+    assert inside.attention("hello", 1)[1].shape == (4, 6, 6)
+
+
+def test_a_blank_is_a_sentinel_on_either_side_of_the_arrow(t5: Path) -> None:
+    inside = InsideT5(t5)
+    reading, _ = inside.attention("a ___ b ___ => ___c", 0)
+    marks = [inside.tokenizer.id_of(f"<extra_id_{number}>") for number in range(2)]
+    assert [token for token in reading.ids if token in marks] == [*marks, marks[0]]
+    assert inside.score("a ___ b => ___c").tokens[0].text == "<extra_id_0>"
+    assert "its own answer" in inside.score("a ___ b").note
+    with pytest.raises(UserError, match="more blanks than the 4"):
+        inside.score("___ " * 5)
+
+
+def test_an_encoder_decoder_that_was_tuned_shows_its_own_answer(t5: Path) -> None:
+    save_t5(load_t5(t5), t5, pad_id=1, eos_id=0, prefixes={"questions": "q: "})
+    inside = InsideT5(t5)
+    found = inside.score("hi")
+    assert [token.rank for token in found.tokens] == [1] * len(found.tokens), "it wrote the likeliest token each time"
+    assert found.tokens and "its own answer" in found.note and not found.hides
+    for text in ("hi => ", "q: hi => "):
+        begins = math.exp(found.tokens[0].logprob)
+        assert inside.score(text).next[0].probability == pytest.approx(begins, abs=1e-5), "the prefix is there once"
 
 
 def test_a_text_beyond_the_context_is_cut_and_it_is_said(decoder: Path) -> None:

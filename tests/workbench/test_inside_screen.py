@@ -34,7 +34,7 @@ def scored(text: str) -> dict[str, Any]:
         | {"top": top}
         for number, word in enumerate(words)
     ]
-    return {"layers": 2, "heads": 4, "hides": False, "tokens": tokens, "next": top, "left_out": 3}
+    return {"layers": 2, "heads": 4, "hides": False, "note": "", "tokens": tokens, "next": top, "left_out": 3}
 
 
 def attended(text: str, layer: int, head: int) -> dict[str, Any]:

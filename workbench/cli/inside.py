@@ -28,8 +28,9 @@ WORD = 24
 def inside(house: House, checkpoint: str, text: str, count: int, layer: int | None, head: int, as_json: bool) -> None:
     """Look inside a checkpoint: each token of TEXT with its log-probability and what was expected in its place.
 
-    A decoder tells each token from those before it; of an encoder each is hidden in turn. With --layer: where each
-    token looks. `I` on a run in the app shows both, in colour.
+    A decoder tells each token from those before it; of an encoder each is hidden in turn. A T5 reads what stands before
+    => and writes what stands after it; without => each token is hidden in turn, or, once tuned, its own answer is told.
+    With --layer: where each token looks. `I` on a run in the app shows both, in colour.
     """
     asked: dict[str, Any] = {"checkpoint": checkpoint, "text": text}
     if layer is not None:
@@ -59,6 +60,8 @@ def _say_score(found: dict[str, Any]) -> None:
         say(f"{len(rows):,} tokens, {total:.3f} nats, perplexity {math.exp(min(-mean, 700.0)):,.4g}")
     if found["next"]:
         say(f"next: {_expected(found['next'])}")
+    if found["note"]:
+        say(found["note"])
     if found["left_out"]:
         say(f"The last {found['left_out']:,} tokens exceed the model's context.")
 

@@ -239,7 +239,8 @@ def summary(found: Mapping[str, Any]) -> str:
     told = f"{len(tokens):,} tokens · {mean:.2f} nats each · perplexity {math.exp(min(-mean, 700.0)):,.4g}"
     hidden = " · each hidden in turn" if found["hides"] else ""
     left_out = f" · the last {found['left_out']:,} exceed the context" if found["left_out"] else ""
-    return told + hidden + left_out
+    note = f" · {found['note']}" if found["note"] else ""
+    return told + hidden + note + left_out
 
 
 def expected(here: Mapping[str, Any] | None, following: Sequence[Mapping[str, Any]]) -> Content:
