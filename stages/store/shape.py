@@ -7,7 +7,11 @@ import msgspec
 from stages.store.architecture import ModelConfig
 from stages.store.errors import UserError
 from stages.store.presets import list_presets, load_preset
+from stages.store.rundir import RunSpec
+from stages.store.specs import spec_of
 from stages.store.specs.pretrain import Pretrain
+from stages.store.tokenizers import find_tokenizer
+from stages.store.workspace import Workspace
 
 
 def model_config(settings: Pretrain, vocab_size: int) -> ModelConfig:
@@ -32,6 +36,19 @@ def model_config(settings: Pretrain, vocab_size: int) -> ModelConfig:
         return msgspec.structs.replace(preset, vocab_size=vocab_size, dropout=settings.dropout, **changes)
     except ValueError as error:
         raise UserError(f"This model cannot be built: {error}.") from error
+
+
+def shape_of_run(workspace: Workspace, spec: RunSpec) -> ModelConfig | None:
+    """The shape of the new model that a run makes; None where it makes none, or its tokenizer is another by now.
+
+    Raises UserError when the tokenizer is gone, msgspec.ValidationError when another version wrote the settings.
+    """
+    kind, tokenizer = spec_of(spec.stage), spec.parents.get("tokenizer")
+    if not issubclass(kind, Pretrain) or tokenizer is None:
+        return None
+    info = find_tokenizer(workspace, tokenizer.name).info
+    same = info.digest == tokenizer.digest
+    return model_config(msgspec.convert(spec.settings, kind), info.vocab_size) if same else None
 
 
 def _inner_width(preset: ModelConfig, width: int) -> int | None:

@@ -16,7 +16,7 @@ from workbench.cli.common import House, json_option, pass_house, say_table
 from workbench.cli.progress import duration
 from workbench.plots.curves import Track
 from workbench.plots.scope import AXES, Axis
-from workbench.plots.series import Bucket, ticks
+from workbench.plots.series import Bucket, tick_label, ticks
 
 PLACES = 10
 """Rows of a metric along the way, at most."""
@@ -42,16 +42,18 @@ def compare(house: House, names: Sequence[str], metric: str | None, against: Axi
     if len({run.id for run in runs}) < len(runs):
         raise UserError("A run was named twice.", "Name different runs; `workbench runs` lists them with --json by id.")
     columns = _columns(runs)
-    tracks = [Track(run.metrics) for run in runs]
+    tracks = [Track.of(run) for run in runs]
     for track in tracks:
         track.catch_up()
     tables = [_differences(runs, columns), _last(tracks, columns)]
     if metric is not None:
+        if against == "compute" and not any(track.whole.has(against) for track in tracks):
+            raise UserError("The compute of these runs is not known.", "It is of runs that pre-train a decoder.")
         tables.append(_extremes(tracks, columns, metric) + _along(tracks, columns, metric, against))
     if as_json:
         say_table([row for table in tables for row in table], {}, as_json=True, empty="")
         return
-    headings = ("setting", "last value", f"{metric}, {against}")
+    headings = ("setting", "last value", f"{metric}, {'FLOP' if against == 'compute' else against}")
     for place, (table, heading) in enumerate(zip(tables, headings, strict=False)):
         if place:
             click.echo()
@@ -113,9 +115,15 @@ def _along(tracks: Sequence[Track], columns: Sequence[str], metric: str, axis: A
         values = [_mean([bucket for bucket in buckets if before < bucket.last <= place]) for buckets in found]
         if not any(value is not None for value in values):
             continue
-        shown = duration(place) if axis == "time" and end >= 60 else f"{place:,.4g}" if end < 10 else f"{place:,.0f}"
-        rows.append({axis: place, **_row(shown, "curve", columns, values)})
+        rows.append({axis: place, **_row(_place(place, axis, end), "curve", columns, values)})
     return rows
+
+
+def _place(place: float, axis: Axis, end: float) -> str:
+    """A place on an axis that reaches to `end`."""
+    if axis == "compute":
+        return tick_label(place)
+    return duration(place) if axis == "time" and end >= 60 else f"{place:,.4g}" if end < 10 else f"{place:,.0f}"
 
 
 def _mean(buckets: Sequence[Bucket]) -> float | None:

@@ -15,11 +15,8 @@ import psutil
 from stages.store.errors import UserError
 from stages.store.files import write_atomic
 from stages.store.rundir import RunDir, list_runs
-from stages.store.shape import model_config
+from stages.store.shape import shape_of_run
 from stages.store.sizes import flops_per_token, parameter_count
-from stages.store.specs import spec_of
-from stages.store.specs.pretrain import Pretrain
-from stages.store.tokenizers import find_tokenizer
 from stages.store.workspace import Workspace, state_folder
 from workbench.plots.figures import usual
 
@@ -77,16 +74,13 @@ def rates_of_runs(workspace: Workspace, machine: Machine) -> list[Rate]:
 
 def _rate_of(workspace: Workspace, run: RunDir, machine: Machine) -> Rate | None:
     spec, state = run.spec(), run.state()
-    if "tokenizer" not in spec.parents or state.status != "finished" or state.host != socket.gethostname():
+    if state.status != "finished" or state.host != socket.gethostname():
         return None
-    kind = spec_of(spec.stage)
-    if not issubclass(kind, Pretrain) or not state.device or (state.device != "cpu") != machine.gpu:
+    if not state.device or (state.device != "cpu") != machine.gpu or (config := shape_of_run(workspace, spec)) is None:
         return None
     speed = usual(run, SPEED)
     if not speed:
         return None
-    settings = msgspec.convert(spec.settings, kind)
-    config = model_config(settings, find_tokenizer(workspace, spec.parents["tokenizer"].name).info.vocab_size)
     return Rate(speed * flops_per_token(config), parameter_count(config).total, f"the run {spec.name}")
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from stages.store.rundir import RunDir
 from workbench.follow import CHUNK, RowFollower
+from workbench.plots.compute import flops_of_run
 from workbench.plots.scope import EVERYTHING, WHOLE, Axis, Scope
 from workbench.plots.series import CAPACITY, Bucket, Scale, Series
 
@@ -40,6 +44,8 @@ class Curves:
         self._lock = threading.Lock()
         self._series: dict[str, Series] = {}
         self._clock = Series()
+        self.flops: float | None = None
+        """Floating-point operations for each token, where they are known."""
         self.version = 0
         """Grows with every change, so that a view knows when to draw."""
 
@@ -138,9 +144,12 @@ class Curves:
         """From steps to what `axis` counts; None for steps themselves, and where nothing is known."""
         if axis == "steps":
             return None
-        if axis == "tokens":
+        if axis in ("tokens", "compute"):
             tokens = self._series.get(TOKENS)
-            return Scale.of(tokens.buckets) if tokens else None
+            scale = Scale.of(tokens.buckets) if tokens else None
+            if axis == "tokens" or scale is None:
+                return scale
+            return scale.times(self.flops) if self.flops is not None else None
         clock = self._clock.buckets
         return Scale.of(clock, clock[0].begin if began is None else began) if clock else None
 
@@ -192,14 +201,22 @@ class Track:
 
     All of a long run is kept as buckets of many rows. Their extremes are exact, but not where each was; so a range of
     few buckets is read from the file once more, for itself, and followed like the whole.
+
+    `flops` reads how many floating-point operations a token takes, when the file is first read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, flops: Callable[[], float | None] = lambda: None) -> None:
         self.scope = EVERYTHING
         """What the screen shows; the next `catch_up` goes by it."""
         self.whole = Curves(path)
         self._path = path
         self._part: tuple[Scope, Curves] | None = None
+        self._flops: Callable[[], float | None] | None = flops
+
+    @classmethod
+    def of(cls, run: RunDir) -> Track:
+        """The curves of a run, with its compute where that is known."""
+        return cls(run.metrics, partial(flops_of_run, run))
 
     @property
     def version(self) -> tuple[int, int, int]:
@@ -209,6 +226,8 @@ class Track:
 
     def catch_up(self) -> None:
         """Read all that is new. For one thread at a time."""
+        if self._flops is not None:
+            self.whole.flops, self._flops = self._flops(), None
         _to_the_end(self.whole)
         scope, part = self.scope, self._part
         if part and part[0] == scope:
@@ -217,6 +236,7 @@ class Track:
         curves = self.whole
         while (steps := curves.coarse(scope, self.whole.began)) is not None and steps != curves.within:
             curves = Curves(self._path, steps)
+            curves.flops = self.whole.flops
             _to_the_end(curves)
         self._part = None if curves is self.whole else (scope, curves)
 

@@ -1,4 +1,4 @@
-"""What part of a run a plot shows: against steps, tokens or time, all of it or a range. How people write a range."""
+"""What part of a run a plot shows: against steps, tokens, time or compute, all of it or a range. How people write a range."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from stages.store.errors import UserError
 from workbench.cli.progress import duration
 from workbench.plots.series import tick_label
 
-Axis = Literal["steps", "tokens", "time"]
+Axis = Literal["steps", "tokens", "time", "compute"]
 AXES: tuple[Axis, ...] = get_args(Axis)
-"""What curves can be drawn against; time is in seconds since the run's first row."""
+"""What curves can be drawn against; time is in seconds since the run's first row, compute in FLOP."""
+MEASURES: dict[Axis, str] = {"steps": "steps", "tokens": "tokens", "time": "seconds", "compute": "FLOP"}
+"""What each counts."""
 
-_UNITS = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_UNITS = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 _DASH = re.compile(r"\s*(?:\.\.|–|(?<![eE])-)\s*")
 
@@ -65,10 +67,10 @@ def parse_range(text: str, axis: Axis) -> Range:
     if ends == [""]:
         return WHOLE
     if len(ends) != 2:
-        raise UserError(f"{text!r} is no range.", _example(axis))
+        raise UserError(f"{text!r} is no range.", example(axis))
     left, right = (_number(end, axis) if end else None for end in ends)
     if left is not None and right is not None and left >= right:
-        raise UserError(f"{text!r} ends before it begins.", _example(axis))
+        raise UserError(f"{text!r} ends before it begins.", example(axis))
     return Range(left, right)
 
 
@@ -90,7 +92,7 @@ def _number(text: str, axis: Axis) -> float:
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value >= 0):
-        raise UserError(f"{text!r} is no number of {'seconds' if axis == 'time' else axis}.", _example(axis))
+        raise UserError(f"{text!r} is no number of {MEASURES[axis]}.", example(axis))
     return value
 
 
@@ -109,9 +111,11 @@ def _seconds(text: str) -> float:
     return float(text[:-1]) * unit if unit else float(text)
 
 
-def _example(axis: Axis) -> str:
+def example(axis: Axis) -> str:
+    """How a range of an axis may be written."""
     return {
         "steps": "Write 1000-5000, 2k- or -500.",
         "tokens": "Write 1M-5M, 2M- or -500k.",
         "time": "Write 5:00-1:30:00, 10m-2h, 90- or -2h.",
+        "compute": "Write 1T-5T, 2e15- or -500P.",
     }[axis]

@@ -164,6 +164,10 @@ class Scale:
                     ys.append(max(y - origin, ys[-1]) if ys else y - origin)
         return cls(xs, ys)
 
+    def times(self, factor: float) -> Scale:
+        """`factor` of another quantity for each of this one."""
+        return Scale(self._xs, [y * factor for y in self._ys])
+
     @property
     def back(self) -> Scale:
         """From y to x."""
@@ -289,11 +293,11 @@ def round_end(value: float) -> float:
 
 
 def tick_label(value: float, spacing: float = 0.0) -> str:
-    """A number for an axis in few characters, with k, M, G and T: 2.5k, 0.003, 1e-7. `spacing` is to the next tick."""
+    """A number for an axis in few characters, with k, M, G, T, P and E: 2.5k, 0.003, 1e-7. `spacing` is to the next tick."""
     size = abs(value)
-    if size >= 1e15:
+    if size >= 1e21:
         return f"{value:.0e}".replace("e+", "e")
-    for unit, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for unit, letter in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if size >= unit * (1 - 1e-9):
             return _plain(value / unit, spacing / unit) + letter
     if 0 < size < 1e-3 and spacing < 1e-3:

@@ -11,9 +11,10 @@ from textual.widget import Widget
 
 from stages.store.errors import UserError
 from workbench.keys import bind
+from workbench.plots.compute import UNKNOWN
 from workbench.plots.curves import Track
 from workbench.plots.picture import Group, Look, Picture, Shown, apart, groups, overlay, picture
-from workbench.plots.scope import WHOLE, Scope, parse_range, range_text
+from workbench.plots.scope import WHOLE, Scope, example, parse_range, range_text
 from workbench.screens.question import Ask
 from workbench.widgets.loss_plot import LossPlot
 
@@ -37,7 +38,7 @@ PLOT_KEYS = [
         "x",
         "against",
         "Against",
-        "Plot against steps, tokens, or time; a lineage in order.",
+        "Plot against steps, tokens, time or compute; a lineage in order.",
         show=False,
     ),
     bind("plot.range", "z", "range", "Range", "Show a range: 1000-5000, 2k-, 5:00-1:30:00.", show=False),
@@ -48,6 +49,10 @@ PLOT_KEYS = [
     bind("plot.left", "left,less_than_sign", "pan(-0.25)", "Left", "When zoomed, further left.", show=False),
     bind("plot.right", "right,greater_than_sign", "pan(0.25)", "Right", "When zoomed, further right.", show=False),
 ]
+
+
+NOTHING_LOGGED = {"tokens": "no tokens were logged", "time": "no time was logged", "compute": UNKNOWN}
+"""What stands in place of a plot, by axis."""
 
 
 class Plotting(Base):
@@ -107,7 +112,7 @@ class Plotting(Base):
         self.plot_changed()
 
     def action_against(self) -> None:
-        """Draw against the next of steps, tokens and time that the runs on the plot have."""
+        """Draw against the next of steps, tokens, time and compute that the runs on the plot have."""
         scope = self.look.scope.against_next()
         while scope.axis != "steps" and not any(track.whole.has(scope.axis) for track in self.tracks()):
             scope = scope.against_next()
@@ -138,7 +143,7 @@ class Plotting(Base):
         axis, range_ = self.look.scope
         ask = Ask(
             f"Range of {axis}",
-            "Such as 5:00-1:30:00, 10m-2h, or 90-." if axis == "time" else "Such as 1000-5000, 2k-, or -500.",
+            example(axis),
             range_text(range_, axis),
             lambda text: parse_range(text, axis),
         )
@@ -186,7 +191,7 @@ class Plotting(Base):
         if range_ != WHOLE:
             shown.empty = f"nothing in {range_text(range_, axis)}; Z shows all"
         elif axis != "steps":
-            shown.empty = f"no {axis} were logged" if axis == "tokens" else "no time was logged"
+            shown.empty = NOTHING_LOGGED[axis]
         return shown
 
 

@@ -303,7 +303,7 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
 
     def _track_of(self, entry: Entry) -> Track:
         """The run's curves, which become the last to be forgotten."""
-        track = self._tracks.pop(entry.run.id, None) or Track(entry.run.metrics)
+        track = self._tracks.pop(entry.run.id, None) or Track.of(entry.run)
         self._tracks[entry.run.id] = track
         track.scope = self.look.scope
         while len(self._tracks) > REMEMBERED:
