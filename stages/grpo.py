@@ -26,8 +26,10 @@ from torch import Tensor
 from stages.loop import cosine_lr, honour, refuse_no_number, set_up_torch
 from stages.models.logprobs import token_logprobs_and_entropy
 from stages.policies.kl import k3
-from stages.policies.policy import Looked, Policy, Tally, assert_on_policy, clipped_surrogate, open_policy
+from stages.policies.opening import open_policy
+from stages.policies.policy import Looked, Policy
 from stages.policies.rollouts import Rollouts
+from stages.policies.surrogate import Tally, assert_on_policy, clipped_surrogate
 from stages.run import Run
 from stages.store.specs.grpo import GRPO
 from stages.training.tuning import add_gradients

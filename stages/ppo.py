@@ -33,8 +33,10 @@ from stages.loop import cosine_lr, honour, load_moments, refuse_no_number, set_u
 from stages.optim import AdamW
 from stages.policies.critic import Critic, open_critic
 from stages.policies.kl import adapted
-from stages.policies.policy import EPS, Looked, Policy, Tally, assert_on_policy, clipped_surrogate, open_policy
+from stages.policies.opening import EPS, open_policy
+from stages.policies.policy import Looked, Policy
 from stages.policies.rollouts import Rollouts
+from stages.policies.surrogate import Tally, assert_on_policy, clipped_surrogate
 from stages.run import Run
 from stages.store.errors import UserError
 from stages.store.files import sha256_file

@@ -20,82 +20,34 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stages.data.conversations import Masker, choose_template
 from stages.data.packing import permute
-from stages.data.tokenizer import FILE as TOKENIZER
 from stages.data.tokenizer import TextTokenizer
-from stages.loop import Pace, Progress, log_interval, save_checkpoint
-from stages.models.bases import base_folder
+from stages.loop import Pace, log_interval, save_checkpoint
 from stages.models.decoder import Decoder
 from stages.models.logprobs import token_logprobs, token_logprobs_and_entropy
 from stages.models.lora import without_lora
 from stages.models.loss import IGNORED
-from stages.models.opening import open_decoder
 from stages.optim import AdamW
-from stages.policies.alarms import Alarms, Watched
+from stages.policies.alarms import Alarms
 from stages.policies.kl import k1
-from stages.policies.rollouts import Prompts, Rollouts, Writer, read_prompts, seeds_of
-from stages.policies.scoring import Said, Score, open_score
+from stages.policies.progress import PolicyProgress
+from stages.policies.rollouts import Prompts, Rollouts, Writer, seeds_of
+from stages.policies.scoring import Said, Score
 from stages.run import Run
 from stages.store.checkpoints import Best, best_checkpoint
-from stages.store.errors import UserError, WorkFailed
-from stages.store.files import sha256_file
+from stages.store.errors import WorkFailed
 from stages.store.specs.policy import Policy as Settings
-from stages.training.adapting import config_of
-from stages.training.precision import choose_precision
-from stages.training.tuning import FixedPrompts, MicroBatches, Opened, fixed_prompts, open_model, write_chat_model
+from stages.training.tuning import FixedPrompts, MicroBatches, fixed_prompts, write_chat_model
 
-LR_TIMES_WIDTH = 0.004
-"""Peak rate times width: 3e-5 at width 128. Other widths follow by the same rule."""
-LORA_LR = 4
-"""Adapters take a higher rate than whole weights."""
-EPS = 1e-5
-"""Of AdamW: Huang et al. (arXiv 2403.17031), detail 19."""
 LOOKED_AT = 4
 """Micro-batches that are computed together where no gradient is: nothing is kept for a backward pass."""
 SHOWN = 8
 """Rollouts that are kept to be read, at a time."""
-ROUNDING = {"fp32": 1e-3, "bf16": 5e-2}
-"""What the mean |log ρ| of the first update may be, by precision: other shapes of a batch round otherwise."""
-
-
-class Moments(msgspec.Struct):
-    """Mean and spread of all numbers so far. Source: Welford (1962), by batches as Chan et al. (1979)."""
-
-    count: int = 0
-    mean: float = 0.0
-    squares: float = 0.0
-
-    def add(self, values: Sequence[float]) -> None:
-        """Take more numbers in."""
-        fresh = np.asarray(values, np.float64)
-        count, apart = self.count + len(fresh), float(fresh.mean()) - self.mean
-        self.squares += float(((fresh - fresh.mean()) ** 2).sum()) + apart**2 * self.count * len(fresh) / count
-        self.mean += apart * len(fresh) / count
-        self.count = count
-
-    @property
-    def std(self) -> float:
-        return math.sqrt(self.squares / self.count) if self.count else 1.0
-
-
-class PolicyProgress(Progress, kw_only=True):
-    """Where a policy run stands: beside what every training has, its prompts, KL coefficient, rewards and alarms."""
-
-    asked: int = 0
-    """Prompts asked so far: their place in the endless order."""
-    drawn: int = 0
-    """Completions drawn so far: each has a seed of its own."""
-    coefficient: float = 0.0
-    """The KL coefficient now in force."""
-    rewards: Moments = msgspec.field(default_factory=Moments)
-    watched: Watched = msgspec.field(default_factory=Watched)
 
 
 class Reference:
@@ -109,30 +61,6 @@ class Reference:
         """log p of each target, 0 where there is none: (B, T) fp32."""
         with without_lora(self._model) if self._bare else contextlib.nullcontext():
             return token_logprobs(self._model, inputs_BT, targets_BT, temperature=temperature)
-
-
-def clipped_surrogate(log_ratio: Tensor, advantages: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
-    """L_t of the formula above, and 1.0 where the clip holds the gradient back, else 0.0; shapes are broadcast."""
-    ratio = log_ratio.exp()
-    plain, clipped = ratio * advantages, ratio.clamp(1 - low, 1 + high) * advantages
-    return -torch.minimum(plain, clipped), (clipped < plain).float()
-
-
-class Tally:
-    """Weighted means over a step's updates, kept on the device until the step is over."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._weights: dict[str, float] = {}
-
-    def add(self, weight: float, **values: Tensor) -> None:
-        """Take in figures, each the mean over as many as `weight` says."""
-        for name, value in values.items():
-            self._sums[name] = self._sums.get(name, torch.zeros((), device=value.device)) + value.detach() * weight
-            self._weights[name] = self._weights.get(name, 0.0) + weight
-
-    def means(self) -> dict[str, float]:
-        return {name: float(total) / self._weights[name] for name, total in self._sums.items()}
 
 
 class Looked(NamedTuple):
@@ -382,95 +310,6 @@ class Policy:
             "precision": self.progress.precision,
             **self.metrics,
         }
-
-
-def open_policy(
-    run: Run, settings: Settings, device: torch.device, *, group: int, coefficient: float
-) -> tuple[Policy, Opened]:
-    """The policy to be improved, or the run's last checkpoint of it, with its reference, prompts and scorer.
-
-    group: completions of each prompt. coefficient: of the KL, for a fresh start.
-    """
-    base = run.checkpoint()
-    config = config_of(base, 0.0)
-    template = choose_template(base, settings.template)
-    prompts, held_out = _read(run, settings, base, template, config.context)
-    if settings.lora_dropout:
-        run.warn("lora_dropout is left out: a policy learns from what it would say, without dropout.")
-        settings = msgspec.structs.replace(settings, lora_dropout=0.0)
-    lr = settings.lr or LR_TIMES_WIDTH / config.width * (LORA_LR if settings.method == "lora" else 1)
-    opened = open_model(run, settings, base, config, device, lr=lr, eps=EPS, kind=PolicyProgress)
-    progress = opened.progress
-    assert isinstance(progress, PolicyProgress)
-    if opened.checkpoint is None:
-        progress.coefficient = coefficient
-    reward = run.checkpoint("reward") if run.has("reward") else None
-    policy = Policy(
-        run=run,
-        settings=settings,
-        model=opened.model,
-        optimizer=opened.optimizer,
-        reference=_open_reference(run, settings, base, opened.model, progress.precision, device),
-        base=base,
-        template=template,
-        prompts=prompts,
-        held_out=held_out,
-        score=open_score(settings, reward, base, template, device.type, precision=progress.precision),
-        progress=progress,
-        metrics=opened.metrics(),
-        group=group,
-    )
-    return policy, opened
-
-
-def _open_reference(
-    run: Run, settings: Settings, base: Path, model: Decoder, precision: str, device: torch.device
-) -> Reference:
-    if not run.has("reference") and settings.method == "lora":
-        return Reference(model, bare=True)
-    folder = run.checkpoint("reference") if run.has("reference") else base
-    if sha256_file(base_folder(folder) / TOKENIZER) != sha256_file(base_folder(base) / TOKENIZER):
-        raise UserError(
-            f"The reference {folder} has another tokenizer than {base}.", "Choose a relative of the policy."
-        )
-    return Reference(open_decoder(folder, choose_precision(precision, device).dtype, device))
-
-
-def _read(run: Run, settings: Settings, base: Path, template: str, context: int) -> tuple[Prompts, Prompts]:
-    """The prompts to train on and the held-out ones; what is left out or missing is told."""
-    dataset, room = run.dataset(), context - settings.max_new_tokens
-    if room < 1:
-        raise UserError(
-            f"The model sees {context:,} tokens, and max_new_tokens leaves no room for a prompt.",
-            f"Set it below {context:,}.",
-        )
-    run.report(0, 0, phase="reading the prompts")
-    with Masker(base, text=template) as masker:
-        train = read_prompts(dataset, "train", masker, room, settings.part)
-        held_out = read_prompts(dataset, "val", masker, room)
-    if not train.asked:
-        part = "" if settings.part == "any" else f" of part {settings.part}"
-        raise UserError(f"{dataset.name!r} has no prompts{part} to train on.", train.why)
-    if left_out := train.left_out + held_out.left_out:
-        run.warn(f"{left_out:,} prompts are left out: {train.why or held_out.why}.")
-    if not held_out.asked:
-        run.warn(f"{dataset.name!r} has no validation part, so nothing tells how well the policy does on new prompts.")
-    mixed = sum(asked.prompt.part == "eval" for asked in train.asked)
-    if mixed and mixed < len(train.asked):
-        run.warn(f"{mixed:,} of {len(train.asked):,} prompts belong to the part that is held out for evaluation.")
-    return train, held_out
-
-
-def assert_on_policy(progress: Progress, deviation: float) -> None:
-    """Raise WorkFailed when the first update of a step is not by the policy that wrote the rollouts.
-
-    deviation: the mean |log ρ| over its tokens.
-    """
-    if not deviation <= ROUNDING[progress.precision]:
-        raise WorkFailed(
-            f"The first update of step {progress.step + 1} is off-policy: |log ratio| is {deviation:.2g} on average.",
-            "It must be 0 but for rounding; this is a mistake of the program, and worth a report.",
-        )
 
 
 def _rounded(values: Tensor) -> list[float]:

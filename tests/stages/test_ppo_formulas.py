@@ -11,7 +11,8 @@ from torch import Tensor
 
 from stages.grpo import advantages, grpo_loss, token_weights
 from stages.policies.kl import adapted, k1, k2, k3
-from stages.policies.policy import Moments, clipped_surrogate
+from stages.policies.progress import Moments
+from stages.policies.surrogate import clipped_surrogate
 from stages.ppo import explained_variance, gae, masked_variance, ppo_losses, token_rewards, whiten
 from stages.store.specs.ppo import PPO
 

@@ -1,4 +1,4 @@
-"""What part of a run a plot shows: against steps, tokens, time or compute, all of it or a range. How people write a range."""
+"""What part of a run a plot shows: against steps, tokens, time or compute, all or a range. How a range is written."""
 
 from __future__ import annotations
 

@@ -293,7 +293,7 @@ def round_end(value: float) -> float:
 
 
 def tick_label(value: float, spacing: float = 0.0) -> str:
-    """A number for an axis in few characters, with k, M, G, T, P and E: 2.5k, 0.003, 1e-7. `spacing` is to the next tick."""
+    """A number for an axis in few characters, with k to E: 2.5k, 0.003, 1e-7. `spacing` is to the next tick."""
     size = abs(value)
     if size >= 1e21:
         return f"{value:.0e}".replace("e+", "e")

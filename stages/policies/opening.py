@@ -1,0 +1,109 @@
+"""Opening a policy to be improved, with its reference, its prompts and what scores its completions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import torch
+
+from stages.data.conversations import Masker, choose_template
+from stages.data.tokenizer import FILE as TOKENIZER
+from stages.models.bases import base_folder
+from stages.models.decoder import Decoder
+from stages.models.opening import open_decoder
+from stages.policies.policy import Policy, Reference
+from stages.policies.progress import PolicyProgress
+from stages.policies.rollouts import Prompts, read_prompts
+from stages.policies.scoring import open_score
+from stages.run import Run
+from stages.store.errors import UserError
+from stages.store.files import sha256_file
+from stages.store.specs.policy import Policy as Settings
+from stages.training.adapting import config_of
+from stages.training.precision import choose_precision
+from stages.training.tuning import Opened, open_model
+
+LR_TIMES_WIDTH = 0.004
+"""Peak rate times width: 3e-5 at width 128. Other widths follow by the same rule."""
+LORA_LR = 4
+"""Adapters take a higher rate than whole weights."""
+EPS = 1e-5
+"""Of AdamW: Huang et al. (arXiv 2403.17031), detail 19."""
+
+
+def open_policy(
+    run: Run, settings: Settings, device: torch.device, *, group: int, coefficient: float
+) -> tuple[Policy, Opened]:
+    """The policy to be improved, or the run's last checkpoint of it, with its reference, prompts and scorer.
+
+    group: completions of each prompt. coefficient: of the KL, for a fresh start.
+    """
+    base = run.checkpoint()
+    config = config_of(base, 0.0)
+    template = choose_template(base, settings.template)
+    prompts, held_out = _read(run, settings, base, template, config.context)
+    if settings.lora_dropout:
+        run.warn("lora_dropout is left out: a policy learns from what it would say, without dropout.")
+        settings = msgspec.structs.replace(settings, lora_dropout=0.0)
+    lr = settings.lr or LR_TIMES_WIDTH / config.width * (LORA_LR if settings.method == "lora" else 1)
+    opened = open_model(run, settings, base, config, device, lr=lr, eps=EPS, kind=PolicyProgress)
+    progress = opened.progress
+    assert isinstance(progress, PolicyProgress)
+    if opened.checkpoint is None:
+        progress.coefficient = coefficient
+    reward = run.checkpoint("reward") if run.has("reward") else None
+    policy = Policy(
+        run=run,
+        settings=settings,
+        model=opened.model,
+        optimizer=opened.optimizer,
+        reference=_open_reference(run, settings, base, opened.model, progress.precision, device),
+        base=base,
+        template=template,
+        prompts=prompts,
+        held_out=held_out,
+        score=open_score(settings, reward, base, template, device.type, precision=progress.precision),
+        progress=progress,
+        metrics=opened.metrics(),
+        group=group,
+    )
+    return policy, opened
+
+
+def _open_reference(
+    run: Run, settings: Settings, base: Path, model: Decoder, precision: str, device: torch.device
+) -> Reference:
+    if not run.has("reference") and settings.method == "lora":
+        return Reference(model, bare=True)
+    folder = run.checkpoint("reference") if run.has("reference") else base
+    if sha256_file(base_folder(folder) / TOKENIZER) != sha256_file(base_folder(base) / TOKENIZER):
+        raise UserError(
+            f"The reference {folder} has another tokenizer than {base}.", "Choose a relative of the policy."
+        )
+    return Reference(open_decoder(folder, choose_precision(precision, device).dtype, device))
+
+
+def _read(run: Run, settings: Settings, base: Path, template: str, context: int) -> tuple[Prompts, Prompts]:
+    """The prompts to train on and the held-out ones; what is left out or missing is told."""
+    dataset, room = run.dataset(), context - settings.max_new_tokens
+    if room < 1:
+        raise UserError(
+            f"The model sees {context:,} tokens, and max_new_tokens leaves no room for a prompt.",
+            f"Set it below {context:,}.",
+        )
+    run.report(0, 0, phase="reading the prompts")
+    with Masker(base, text=template) as masker:
+        train = read_prompts(dataset, "train", masker, room, settings.part)
+        held_out = read_prompts(dataset, "val", masker, room)
+    if not train.asked:
+        part = "" if settings.part == "any" else f" of part {settings.part}"
+        raise UserError(f"{dataset.name!r} has no prompts{part} to train on.", train.why)
+    if left_out := train.left_out + held_out.left_out:
+        run.warn(f"{left_out:,} prompts are left out: {train.why or held_out.why}.")
+    if not held_out.asked:
+        run.warn(f"{dataset.name!r} has no validation part, so nothing tells how well the policy does on new prompts.")
+    mixed = sum(asked.prompt.part == "eval" for asked in train.asked)
+    if mixed and mixed < len(train.asked):
+        run.warn(f"{mixed:,} of {len(train.asked):,} prompts belong to the part that is held out for evaluation.")
+    return train, held_out
