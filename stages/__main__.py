@@ -5,22 +5,32 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import socket
 import sys
 import threading
 import time
 import traceback
 from pathlib import Path
 
+import msgspec
+
 from stages.run import Run, Stopped
 from stages.store.errors import UserError
+from stages.store.locks import is_locked, try_lock
 from stages.store.notes import read_notes
-from stages.store.queue import Ticket
-from stages.store.rundir import RunDir
+from stages.store.queue import Tickets
+from stages.store.rundir import Holder, RunDir
 from stages.store.specs import ON_DEVICE, spec_of
-from stages.training.devices import choose_device, confine_to, spare_busy_cores
+from stages.store.specs.parallel import refuse_shares
+from stages.training.devices import CPU, choose_devices, confine_to, spare_busy_cores
+from stages.training.ranks import ALONE, LostProcess, my_rank
+from stages.training.supervisor import supervise
 
 HEARTBEAT = 15.0
 """Seconds after which a silent worker writes its state again; see stages.store.rundir.HEARTBEAT_OLD."""
+
+LAST_BREATH = 2.0
+"""Seconds in which a process whose connection broke gives up its lock."""
 
 QUEUE_POLL, QUEUE_POLL_FAR = 0.2, 2.0
 """Seconds between looks at the device queue: of the run that is next, and at most of those behind it. Each look costs
@@ -32,9 +42,10 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m stages ABSOLUTE_RUN_DIR", file=sys.stderr)
         return 2
     try:
-        run = Run(Path(arguments[0]))
+        run = Run(Path(arguments[0]), my_rank())
         hold_lock(run)
-        run.tidy()
+        if run.me is ALONE:
+            run.tidy()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -59,25 +70,63 @@ def work(run: Run) -> int:
         return record(run, error, error.exit_code)
     except Exception as error:  # noqa: BLE001 - the boundary of the process: recorded for people, kept in the log
         say(traceback.format_exc())
-        return record(run, error, 1)
+        return record(run, error if run.me is ALONE else cause(run, error), 1)
     return 0
+
+
+def cause(run: Run, error: Exception) -> Exception:
+    """The error, or, where another process of the run is gone and the connection broke, that."""
+    locks = [run.dir.rank_lock(rank) for rank in range(run.me.size) if rank != run.me.rank]
+    deadline = time.monotonic() + LAST_BREATH
+    while isinstance(error, RuntimeError) and time.monotonic() < deadline:
+        if not all(map(is_locked, locks)):
+            return LostProcess("Another process of the run is gone.")
+        time.sleep(0.05)
+    return error
 
 
 def attempt(run: Run) -> None:
     """Wait for the device and do the stage's work, to its end or until it is asked to stop."""
-    ticket: Ticket | None = None
+    ticket: Tickets | None = None
     try:
         spec_of(run.spec.stage)
-        if run.spec.stage in ON_DEVICE:
-            ticket = wait_for_device(run)
+        if run.me is not ALONE:
+            if run.spec.settings.get("device") == "cpu":
+                confine_to()
+        elif (processes := processes_of(run)) > 1:
+            begin_several(run, processes)
+            return
+        elif run.spec.stage in ON_DEVICE:
+            ticket = wait_for_device(run, 1)
         run.set_status("running", phase="starting", result={})
         run.event("started", pid=os.getpid())
         result = importlib.import_module(f"stages.{run.spec.stage}").run(run)
+        if run.me is not ALONE:
+            importlib.import_module("stages.training.distributed").leave()
         run.set_status("finished", result=result, phase="", ended=time.time(), eta=None)
         run.event("finished")
     except Stopped as stopped:
         run.event(stopped.status, **({"message": stopped.why} if stopped.why else {}))
         run.set_status(stopped.status, phase=stopped.why, ended=time.time(), eta=None)
+    finally:
+        if ticket is not None:
+            ticket.release()
+
+
+def processes_of(run: Run) -> int:
+    """How many processes the run is to have: as it was resumed with, else as its settings say."""
+    return int(os.environ.get("WORKBENCH_GPUS") or run.spec.settings.get("gpus") or 1)
+
+
+def begin_several(run: Run, processes: int) -> None:
+    """Do the work in several processes, on this machine's devices or on those that [launch] finds."""
+    refuse_shares(run.spec.settings, processes)
+    template = msgspec.json.decode(os.environ.get("WORKBENCH_LAUNCH") or "[]", type=list[str])
+    ticket = None if template else wait_for_device(run, processes)
+    try:
+        where = f"by {template[0]}" if template else "on the CPU, with gloo" if run.state.device == CPU.queue else ""
+        run.set_status("queued", phase=f"starting {processes} processes {where}".strip())
+        supervise(run, processes, template)
     finally:
         if ticket is not None:
             ticket.release()
@@ -101,30 +150,43 @@ def say(text: str) -> None:
 def hold_lock(run: Run) -> None:
     """Keep the lock that the launcher passed, or take it when the worker was started by hand."""
     passed = os.environ.pop("WORKBENCH_LOCK_FD", None)
-    if passed is not None:
+    if run.me is not ALONE:
+        hold_rank_lock(run.dir, run.me.rank)
+    elif passed is not None:
         os.set_inheritable(int(passed), False)
     elif run.dir.acquire() is None:
         raise UserError(f"{run.dir.id} is at work already.", "Only one worker may hold a run.")
 
 
-def wait_for_device(run: Run) -> Ticket:
-    """Stand in the queue of the run's device until it is free. torch is not imported before."""
-    device = choose_device(str(run.spec.settings.get("device", "auto")))
-    width = int(os.environ.get("WORKBENCH_CPU_WIDTH", "1")) if device.kind == "cpu" else 1
-    ticket = Ticket(device.queue, run.dir.id, priority=priority_of(run.dir), width=width)
-    run.set_status("queued", device=device.queue)
+def hold_rank_lock(run: RunDir, rank: int) -> None:
+    """Keep the lock of one of several processes for life, with this process's name in it."""
+    descriptor = try_lock(run.rank_lock(rank))
+    if descriptor is None:
+        raise UserError(f"Process {rank} of {run.id} is at work already.")
+    os.truncate(descriptor, 0)
+    os.write(descriptor, msgspec.json.encode(Holder(os.getpid(), socket.gethostname())))
+
+
+def wait_for_device(run: Run, processes: int) -> Tickets:
+    """Stand in the queues of the run's devices until they are free. torch is not imported before."""
+    devices = choose_devices(str(run.spec.settings.get("device", "auto")), processes)
+    queues = [device.queue for device in devices]
+    width = int(os.environ.get("WORKBENCH_CPU_WIDTH", "1")) if devices == [CPU] else 1
+    ticket = Tickets(queues, run.dir.id, priority=priority_of(run.dir), width=width)
+    run.set_status("queued", device=",".join(queues))
+    names = " and ".join(device.name for device in devices)
     try:
         while not ticket.ready():
             ticket.set_priority(priority_of(run.dir))
             ahead = ticket.ahead()
-            run.report(run.state.step, run.state.total, phase=waiting(run, device.name, ahead))
+            run.report(run.state.step, run.state.total, phase=waiting(run, names, ahead))
             if run.requests.ending:
                 raise Stopped(run.requests.ending)
             time.sleep(min(QUEUE_POLL * max(1, len(ahead)), QUEUE_POLL_FAR))
     except BaseException:
         ticket.release()
         raise
-    confine_to(device)
+    confine_to(*devices)
     spare_busy_cores()
     return ticket
 

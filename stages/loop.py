@@ -29,6 +29,7 @@ from stages.store.checkpoints import (
 from stages.store.errors import UserError, WorkFailed
 from stages.store.files import check_space, write_atomic
 from stages.store.sizes import peak_flops
+from stages.training import distributed, resuming
 from stages.training.tensors import save_tensors
 
 MAX_ROWS = 100_000
@@ -59,16 +60,26 @@ P = TypeVar("P", bound=Progress)
 
 
 def set_up_torch(run: Run, *, deterministic: bool) -> torch.device:
-    """Set what the run has recorded, and return the device that its place in the queue has given it.
+    """Set what the run has recorded, meet the other processes if there are any, and return the device to work on.
 
-    Raises WorkFailed when that is a GPU that torch cannot use.
+    It is what the run's place in the queue has given it; its processes share the threads. Raises WorkFailed when it is
+    a GPU that torch cannot use.
     """
-    torch.set_num_threads(run.spec.threads)
+    torch.set_num_threads(max(1, run.spec.threads // run.me.size))
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first product is made
     torch.use_deterministic_algorithms(deterministic)
-    if torch.cuda.is_available():
+    device = _device(run)
+    distributed.join(run.me, run.dir.path, device)
+    return device
+
+
+def _device(run: Run) -> torch.device:
+    if torch.cuda.is_available() and run.me.size == 1:
         return torch.device("cuda")
+    if torch.cuda.is_available():
+        torch.cuda.set_device(run.me.local % torch.cuda.device_count())
+        return torch.device("cuda", torch.cuda.current_device())
     if run.state.device not in ("", "cpu"):
         raise WorkFailed(
             "This machine has a GPU that torch cannot use.", "`workbench doctor` says why; or set device to cpu."
@@ -175,6 +186,13 @@ def went_wrong(sentence: str) -> WorkFailed:
     return WorkFailed(sentence, "The last good checkpoint is kept. Resume from it with a lower learning rate.")
 
 
+def sample(model: torch.nn.Module, act: Callable[[], None]) -> None:
+    """Let a model that is being trained write something: the first process does, all must come."""
+    with distributed.whole(model) as leads:
+        if leads:
+            act()
+
+
 def worth_saving(run: Run, progress: Progress, divergence: Divergence) -> bool:
     """Whether this step has no checkpoint yet and the loss is not on its way up, which is told."""
     if progress.step == 0 or run.state.last_checkpoint == f"step-{progress.step}":
@@ -200,8 +218,16 @@ def save_checkpoint(
 
     others: by name the optimisers of further models that `write_model` writes. best: which checkpoint is kept as such.
     state: by name the tensors that the model carries from step to step, for `read_state`.
+
+    Of several processes the first writes all but what each holds of the resume files. All must come.
     """
     others = others or {}
+    name = f"step-{progress.step}"
+    if not distributed.leads():
+        with optimizer.masters():
+            resuming.help_save(optimizer)
+        run.set_status("running", last_checkpoint=name)
+        return Checkpoint(run.dir.checkpoints / name, progress.step)
     check_space(run.dir.path, 14 * sum(each.master.numel() for each in (optimizer, *others.values())))
 
     def fill(folder: Path) -> None:
@@ -210,13 +236,12 @@ def save_checkpoint(
                 stack.enter_context(each.masters())
             write_model(folder)
         write_atomic(folder / LINEAGE, msgspec.json.format(_lineage(run, progress, metrics), indent=1), durable=False)
-        _write_resume(folder / "resume", progress, optimizer)
+        resuming.save(folder / "resume", msgspec.json.encode(progress), optimizer)
         for name, each in others.items():
             save_tensors(each.state(), folder / "resume" / f"optimizer.{name}.safetensors")
         if state:
             save_tensors(dict(state), folder / "resume" / STATE)
 
-    name = f"step-{progress.step}"
     checkpoint = write_checkpoint(run.dir.checkpoints / name, fill)
     run.set_status("running", last_checkpoint=name)
     run.event("checkpoint", step=progress.step, name=name, **metrics)
@@ -269,9 +294,8 @@ def load_resume(checkpoint: Checkpoint, optimizer: AdamW) -> None:
 
     Call it last before training: nothing may draw random numbers in between.
     """
-    load_moments(checkpoint, optimizer)
     with _damage_told(checkpoint):
-        _restore_random(load_file(checkpoint.path / "resume" / "random.safetensors"))
+        resuming.load(checkpoint.path / "resume", optimizer, checkpoint.step)
 
 
 def read_state(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
@@ -298,6 +322,7 @@ def _damage_told(checkpoint: Checkpoint) -> Iterator[None]:
 def honour(run: Run, save: Callable[[], Any], progress: Progress) -> None:
     """Do what the user has asked since the last step: change the rate, save, pause, stop."""
     requests = run.requests
+    distributed.agree(requests)
     while requests.rates and requests.rates[0][0] <= progress.step:
         progress.lr = requests.rates.pop(0)[1]
     if "lr" in requests.values:
@@ -333,23 +358,3 @@ def _lineage(run: Run, progress: Progress, metrics: dict[str, float]) -> bytes:
             created=time.time(),
         )
     )
-
-
-def _write_resume(folder: Path, progress: Progress, optimizer: AdamW) -> None:
-    folder.mkdir()
-    save_tensors(optimizer.state(), folder / "optimizer.safetensors")
-    save_tensors(_random_state(), folder / "random.safetensors")
-    write_atomic(folder / "progress.json", msgspec.json.encode(progress), durable=False)
-
-
-def _random_state() -> dict[str, torch.Tensor]:
-    state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-def _restore_random(state: dict[str, torch.Tensor]) -> None:
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])

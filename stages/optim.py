@@ -12,10 +12,16 @@ one for each tensor; at a million parameters that is a visible share of a step.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+
+from stages.training import distributed
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""Of AdamW, as torch calls them: the moving averages of the gradient and of its square."""
 
 ALIGN = 64
 """Parameters begin at multiples of this many elements, so that vector loads stay aligned."""
@@ -33,21 +39,30 @@ class AdamW:
         eps: float = 1e-8,
         compute_dtype: torch.dtype = torch.float32,
     ) -> None:
-        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
         # Matrices first: weight decay then covers one slice of the buffer.
-        self.parameters = sorted(parameters, key=lambda parameter: parameter.ndim < 2)
-        offsets, matrices, total = _layout(self.parameters)
-        device = self.parameters[0].device
+        named.sort(key=lambda pair: pair[1].ndim < 2)
+        self.names = [name for name, _ in named]
+        self.parameters = [parameter for _, parameter in named]
+        self.in_pieces = distributed.sharded(model)
+        self._model = model
+        self._pieces = [distributed.own(parameter.detach()) for parameter in self.parameters]
+        offsets, matrices, total = _layout(self._pieces)
+        device = self._pieces[0].device
         self.master = torch.zeros(total, dtype=torch.float32, device=device)
         self.gradient = torch.zeros_like(self.master)
-        self._master_views = _views(self.master, self.parameters, offsets)
-        self._gradient_views = _views(self.gradient, self.parameters, offsets)
-        torch._foreach_copy_(self._master_views, [parameter.detach() for parameter in self.parameters])
-        same = compute_dtype == torch.float32
+        self._offsets = offsets
+        self._master_views = _views(self.master, self._pieces, offsets)
+        self._gradient_views = _views(self.gradient, self._pieces, offsets)
+        torch._foreach_copy_(self._master_views, self._pieces)
+        same = compute_dtype == torch.float32 or self.in_pieces  # pieces are rounded as they are gathered
         self.compute = self.master if same else torch.empty(total, dtype=compute_dtype, device=device)
-        self._compute_views = _views(self.compute, self.parameters, offsets)
-        self._refresh()
-        self._point_model_at(self._compute_views)
+        self._compute_views = _views(self.compute, self._pieces, offsets)
+        if not self.in_pieces:
+            distributed.same(self.master)
+            self._refresh()
+            self._point_model_at(self._compute_views)
+            self._pieces = self._compute_views
         self._groups = [nn.Parameter(self.master[:matrices]), nn.Parameter(self.master[matrices:])]
         self._groups[0].grad, self._groups[1].grad = self.gradient[:matrices], self.gradient[matrices:]
         self._update = torch.optim.AdamW(
@@ -62,7 +77,9 @@ class AdamW:
 
     def gather(self, *, first: bool) -> None:
         """Move the gradients of a micro-batch into the fp32 buffer, replacing (`first`) or adding to what is there."""
-        gradients = [_gradient(parameter) for parameter in self.parameters]
+        gradients = [
+            _gradient(parameter, piece) for parameter, piece in zip(self.parameters, self._pieces, strict=True)
+        ]
         if first:
             torch._foreach_copy_(self._gradient_views, gradients)
         else:
@@ -71,8 +88,15 @@ class AdamW:
             parameter.grad = None
 
     def clip(self, limit: float) -> float:
-        """Scale the gradient to a norm of at most `limit` (0: leave it); the norm before that."""
+        """Scale the gradient to a norm of at most `limit` (0: leave it); the norm before that.
+
+        It is the gradient of all processes that train together, added up here, and its norm over all their pieces.
+        """
+        if not self.in_pieces:
+            distributed.add_up(self.gradient)
         norm = float(torch.linalg.vector_norm(self.gradient))
+        if self.in_pieces:
+            norm = math.sqrt(distributed.total(norm * norm)[0])
         if 0 < limit < norm:
             self.gradient.mul_(limit / (norm + 1e-6))
         return norm
@@ -86,7 +110,14 @@ class AdamW:
 
     @contextlib.contextmanager
     def masters(self) -> Iterator[None]:
-        """While this lasts, the model's parameters are the fp32 masters: for saving."""
+        """While this lasts, the model's parameters are the fp32 masters: for saving.
+
+        Those of a model in pieces are gathered, in the first of its processes; all must come.
+        """
+        if self.in_pieces:
+            with distributed.whole(self._model, dict(zip(self.names, self._master_views, strict=True))):
+                yield
+            return
         self._point_model_at(self._master_views)
         try:
             yield
@@ -107,7 +138,53 @@ class AdamW:
             own = {key.partition(".")[2]: value for key, value in state.items() if key.startswith(name + ".")}
             self._update.state[group] = {key: _placed(value, key, group) for key, value in own.items()}
 
+    def moments(self) -> dict[str, Tensor]:
+        """Views of what `state` gives by parameter: `exp_avg/NAME` and `exp_avg_sq/NAME`, as this process holds them.
+
+        Made as zeros where no update was made yet. The count of updates is not among them.
+        """
+        self._make_moments()
+        found: dict[str, Tensor] = {}
+        matrices = len(self._groups[0])
+        for key in MOMENTS:
+            flat = [self._update.state[group][key] for group in self._groups]
+            for name, piece, offset in zip(self.names, self._pieces, self._offsets, strict=True):
+                held, start = (flat[0], offset) if offset < matrices else (flat[1], offset - matrices)
+                found[f"{key}/{name}"] = held[start : start + piece.numel()].view(piece.shape)
+        return found
+
+    def views_of(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The same of what `state` gave in a process that held the whole model."""
+        offsets, matrices, _ = _layout(self.parameters)
+        found: dict[str, Tensor] = {}
+        for key in MOMENTS:
+            flat = torch.cat([state[f"matrices.{key}"], state[f"rest.{key}"]])
+            assert len(state[f"matrices.{key}"]) == matrices
+            views = _views(flat, self.parameters, offsets)
+            found |= {f"{key}/{name}": view for name, view in zip(self.names, views, strict=True)}
+        return found
+
+    @property
+    def updates(self) -> float:
+        """How many updates have been made."""
+        return float(self._update.state[self._groups[0]].get("step", 0.0))
+
+    def set_updates(self, count: float) -> None:
+        """Go on after so many updates."""
+        self._make_moments()
+        for group in self._groups:
+            self._update.state[group]["step"].fill_(count)
+
+    def _make_moments(self) -> None:
+        for group in self._groups:
+            state = self._update.state[group]
+            for key in MOMENTS:
+                state.setdefault(key, torch.zeros_like(group))
+            state.setdefault("step", torch.zeros((), device=group.device))
+
     def _refresh(self) -> None:
+        if self.in_pieces:
+            torch._foreach_copy_(self._pieces, self._master_views)
         if self.compute is not self.master:
             self.compute.copy_(self.master)
 
@@ -116,7 +193,7 @@ class AdamW:
             parameter.data = view
 
 
-def _layout(parameters: list[nn.Parameter]) -> tuple[list[int], int, int]:
+def _layout(parameters: Sequence[Tensor]) -> tuple[list[int], int, int]:
     """Offsets of the parameters in a flat buffer, where the matrices end, and the buffer's length in elements."""
     offsets, end, matrices = [], 0, 0
     for parameter in parameters:
@@ -127,15 +204,15 @@ def _layout(parameters: list[nn.Parameter]) -> tuple[list[int], int, int]:
     return offsets, matrices, end
 
 
-def _views(flat: Tensor, parameters: list[nn.Parameter], offsets: list[int]) -> list[Tensor]:
+def _views(flat: Tensor, parameters: Sequence[Tensor], offsets: list[int]) -> list[Tensor]:
     return [
         flat[offset : offset + parameter.numel()].view(parameter.shape)
         for parameter, offset in zip(parameters, offsets, strict=True)
     ]
 
 
-def _gradient(parameter: nn.Parameter) -> Tensor:
-    return parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+def _gradient(parameter: nn.Parameter, piece: Tensor) -> Tensor:
+    return distributed.own(parameter.grad) if parameter.grad is not None else torch.zeros_like(piece)
 
 
 def _placed(value: Tensor, key: str, group: Tensor) -> Tensor:

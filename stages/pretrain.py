@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import psutil
 import torch
 from torch import Tensor
 
@@ -33,6 +32,7 @@ from stages.loop import (
     load_resume,
     log_interval,
     read_progress,
+    sample,
     save_checkpoint,
     set_up_torch,
     worth_saving,
@@ -47,6 +47,7 @@ from stages.store.presets import ModelConfig
 from stages.store.shape import model_config, peak_lr
 from stages.store.sizes import flops_per_token, parameter_count, training_memory
 from stages.store.specs.pretrain import Pretrain
+from stages.training import distributed
 from stages.training.precision import choose_precision
 
 AnyJob = TypeVar("AnyJob", bound="Job")
@@ -93,12 +94,15 @@ def assemble(
         precision = choose_precision(settings.precision, device)
         progress = Progress(lr=peak_lr(settings, config), precision=precision.name)
     precision = choose_precision(progress.precision, device)
-    refuse_what_does_not_fit(config, settings, progress.precision, device)
+    sharding = choose_sharding(config, settings, progress.precision, device)
     tokens, train, validation = open_blocks(run, job.text_tokens(settings, config), settings.seed)
 
+    place = "cpu" if sharding == "fsdp" else device
     model = (
-        load(checkpoint.path, device=device, config=config) if checkpoint else new(config, settings.seed, device=device)
+        load(checkpoint.path, device=place, config=config) if checkpoint else new(config, settings.seed, device=place)
     )
+    if sharding == "fsdp":
+        distributed.cut(model, device, precision.dtype)
     optimizer = AdamW(
         model,
         betas=(settings.beta1, settings.beta2),
@@ -106,8 +110,15 @@ def assemble(
         compute_dtype=precision.dtype,
     )
     parameters = parameter_count(config).total
-    run.event("model", parameters=parameters, device=device.type, precision=precision.name, why=precision.why)
-    torch.manual_seed(settings.seed)
+    run.event(
+        "model",
+        parameters=parameters,
+        device=device.type,
+        precision=precision.name,
+        why=precision.why,
+        **distributed.told_of(sharding),
+    )
+    distributed.seed(settings.seed)
     if checkpoint:
         load_resume(checkpoint, optimizer)
     lineage = checkpoint.lineage() if checkpoint else None
@@ -133,15 +144,11 @@ def open_blocks(run: Run, context: int, seed: int) -> tuple[TokenSet, Blocks, Bl
     return tokens, train, validation
 
 
-def refuse_what_does_not_fit(config: ModelConfig, settings: Pretrain, precision: str, device: torch.device) -> None:
-    """Raise UserError when training would need more memory than the device has free."""
-    need = training_memory(config, settings.sequences_at_once, dtype=precision).total
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    if need > free:
-        raise UserError(
-            f"Training this model needs about {need / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free.",
-            "Choose a smaller preset, micro_batch or context.",
-        )
+def choose_sharding(config: ModelConfig, settings: Pretrain, precision: str, device: torch.device) -> str:
+    """What each process holds, ddp or fsdp; UserError when training would need more memory than is free."""
+    rows = min(settings.sequences_at_once, len(distributed.share(settings.batch_size)))
+    need = training_memory(config, rows, dtype=precision)
+    return distributed.choose_sharding(settings.sharding, need.total, need.activations, device)
 
 
 @dataclass
@@ -182,13 +189,15 @@ class Job:
         settings, step = self.settings, self.progress.step
         self.model.train()
         loss = 0.0
-        for start in range(0, settings.batch_size, self.micro_batch):
-            count = min(self.micro_batch, settings.batch_size - start)
+        rows = distributed.share(settings.batch_size)
+        for start in range(rows.start, rows.stop, self.micro_batch):
+            count = min(self.micro_batch, rows.stop - start)
             share = count / settings.batch_size
             micro_loss = self._train_loss(start, count) * share
             micro_loss.backward()
-            self.optimizer.gather(first=start == 0)
+            self.optimizer.gather(first=start == rows.start)
             loss += micro_loss.item()
+        (loss,) = distributed.total(loss)
         norm = self.optimizer.clip(settings.clip)
         self.divergence.watch(step + 1, loss, norm)
         peak = self.progress.lr
@@ -211,7 +220,7 @@ class Job:
         if evaluated or self.due(self.log_every):
             self.run.log_metrics(step, row | self.pace.row())
         if settings.sample_every and self.due(settings.sample_every):
-            self.sample()
+            sample(self.model, self.sample)
 
     def due(self, every: int) -> bool:
         """Whether something done every so many steps, and at the end, is to be done now."""

@@ -18,11 +18,12 @@ from stages.store import strict
 from stages.store.checkpoints import MANIFEST, Checkpoint, verify
 from stages.store.datasets import Dataset, find_dataset
 from stages.store.errors import UserError
-from stages.store.files import append_line, drop_torn_line, settle
+from stages.store.files import append_line, drop_torn_line, settle, write_atomic
 from stages.store.rundir import Parent, RunDir, RunError, RunSpec, RunState, Status, boot_id
 from stages.store.specs import TRAINING
 from stages.store.tokenizers import Tokenizer, find_tokenizer
 from stages.store.workspace import Workspace
+from stages.training.ranks import ALONE, Rank
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -58,6 +59,18 @@ class Requests:
         """What the run is asked to end as. To stop outweighs to pause."""
         return "stopped" if self.stop else "paused" if self.pause else None
 
+    def any(self) -> bool:
+        """Whether anything is asked."""
+        return bool(self.stop or self.pause or self.checkpoint or self.values or self.rates)
+
+    def shown(self) -> dict[str, Any]:
+        """All that is asked, to be handed to another process."""
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+
+    def take_over(self, asked: dict[str, Any]) -> None:
+        """Be asked what another process has shown, and nothing else."""
+        vars(self).update(asked)
+
     def poll(self) -> None:
         """Read and remove what has arrived; a request that cannot be read is refused by the log, not by a crash."""
         try:
@@ -87,9 +100,15 @@ class Requests:
 
 
 class Run:
-    """The worker's hold on its run directory. One process makes one of these."""
+    """The worker's hold on its run directory. One process makes one of these.
 
-    def __init__(self, path: Path) -> None:
+    Of several processes that train together the first writes the run's files and reads its requests. The others are
+    mute: what they say is what the first says as well. (`stages.training.distributed.agree` tells them of requests.)
+    """
+
+    def __init__(self, path: Path, me: Rank = ALONE) -> None:
+        self.me = me
+        self._mute = not me.leads
         self.dir = RunDir(path)
         self.spec: RunSpec = self.dir.spec()
         self.workspace = Workspace(path.parent.parent)
@@ -104,6 +123,15 @@ class Run:
         settle(self.dir.checkpoints)
         for rows in (self.dir.metrics, self.dir.events, self.dir.samples):
             drop_torn_line(rows)
+
+    def mute(self) -> None:
+        """Write nothing from now on: the run's files are another process's."""
+        self._mute = True
+
+    def unmute(self) -> None:
+        """Go on from what that process has left."""
+        self.state = self.dir.state()
+        self._mute = False
 
     def settings(self, spec: type[S]) -> S:
         """The run's settings as an instance of `spec`; UserError when an older or newer version wrote them."""
@@ -153,7 +181,7 @@ class Run:
     ) -> None:
         """Say how far the work is, and raise Stopped when the user asked to stop: for work that keeps nothing."""
         self.report(step, total, unit=unit, phase=phase, rate=rate)
-        if self.requests.ending:
+        if self.requests.ending and not self._mute:
             raise Stopped(self.requests.ending if self.spec.stage in TRAINING else "stopped")
 
     def report(self, step: int, total: int, *, unit: str = "steps", phase: str = "", rate: float | None = None) -> None:
@@ -162,7 +190,8 @@ class Run:
         `rate` is in units a second; left out, it is measured between calls.
         """
         now = time.time()
-        self.requests.poll()
+        if not self._mute:
+            self.requests.poll()
         if (unit, phase) != (self.state.unit, self.state.phase):
             self._rate_mark, self.state.rate = None, None  # bytes encoded say nothing of steps trained
         self.state.step, self.state.total, self.state.unit, self.state.phase = step, total, unit, phase
@@ -173,35 +202,48 @@ class Run:
 
     def log_metrics(self, step: int, row: dict[str, float]) -> None:
         """Append a row to metrics.jsonl."""
+        if self._mute:
+            return
         append_line(self.dir.metrics, msgspec.json.encode({"step": step, "time": time.time(), **row}))
 
     def sample(self, step: int, **values: Any) -> None:
         """Append a row to samples.jsonl."""
+        if self._mute:
+            return
         append_line(self.dir.samples, msgspec.json.encode({"step": step, "time": time.time(), **values}))
 
     def rewind(self, step: int) -> None:
         """Tell readers that rows beyond `step` no longer count."""
         for rows in (self.dir.metrics, self.dir.samples):
-            if rows.exists():
+            if rows.exists() and not self._mute:
                 append_line(rows, msgspec.json.encode({"rewind_to": step}))
 
     def event(self, kind: str, **values: Any) -> None:
         """Append a row to events.jsonl."""
-        self.dir.append_event(kind, **values)
+        if not self._mute:
+            self.dir.append_event(kind, **values)
 
     def warn(self, sentence: str) -> None:
         """A warning for people, in the events and in the log."""
+        if self._mute:
+            return
         print(f"warning: {sentence}", flush=True)
         self.event("warning", message=sentence)
 
     def fail(self, error: BaseException) -> None:
-        """Record why the run ended badly. Raises WorkFailed when the disk takes that no more: then it reads as lost."""
+        """Record why the run ended badly. Raises WorkFailed when the disk takes that no more: then it reads as lost.
+
+        One of several processes leaves its reason to `stages.training.supervisor`, which knows those of all.
+        """
         if isinstance(error, UserError):
             shown = RunError(type(error).__name__, error.title, error.hint)
         else:
             shown = RunError(
                 type(error).__name__, f"{type(error).__name__}: {error}"[:2_000], "The log has the whole traceback."
             )
+        if self.me.size > 1:
+            write_atomic(self.dir.rank_failure(self.me.rank), msgspec.json.encode(shown))
+            return
         try:
             self.event("failed", message=shown.message, hint=shown.hint)
         finally:
@@ -238,14 +280,18 @@ class Run:
     def beat(self, silence: float) -> None:
         """Write the state again if the run works and has said nothing for `silence` seconds. For another thread."""
         with self._writing, contextlib.suppress(UserError):  # a full disk is for the worker's own thread to tell
-            if self.state.status in ("queued", "running") and time.time() - self._written >= silence:
+            silent = time.time() - self._written >= silence
+            if self.state.status in ("queued", "running") and silent and not self._mute:
                 self._written = self.state.heartbeat = time.time()
                 self.dir.write_state(self.state)
 
     def _write(self, *, durable: bool = False) -> None:
+        if self._mute:
+            return
         with self._writing:
             self._written = self.state.heartbeat = time.time()
             self.dir.write_state(self.state, durable=durable)
 
     def _on_sigterm(self, _signal: int, _frame: object) -> None:
-        self.requests.stop = True
+        if self.me.leads:
+            self.requests.stop = True

@@ -34,6 +34,7 @@ from stages.models.transformer_xl import (
 from stages.run import Run
 from stages.store.checkpoints import Checkpoint
 from stages.store.specs.transformer_xl import Recurrent
+from stages.training import distributed
 
 
 def run(run: Run) -> dict[str, Any]:
@@ -55,7 +56,7 @@ def prepare(run: Run) -> Job:
     if job.progress.step:
         name = f"step-{job.progress.step}"
         held = read_state(Checkpoint(run.dir.checkpoints / name, job.progress.step))["memory"]
-        job.memory = held.to(job.device, job.memory.dtype)
+        job.memory = held[:, job.rows.start : job.rows.stop].to(job.device, job.memory.dtype)
     return job
 
 
@@ -70,19 +71,20 @@ class Job(pretrain.Job):
         super().__post_init__()
         rows = self.settings.batch_size
         self.streams = Streams(self.tokens.train, rows, self.model.config.context)
-        self.memory = self.model.empty_memory(rows)
+        self.rows = distributed.share(rows)
+        self.memory = self.model.empty_memory(len(self.rows))
         self._next: list[Tensor] = []
 
     def _train_loss(self, start: int, count: int) -> Tensor:
-        step, rows = self.progress.step, self.settings.batch_size
-        if start == 0:
+        step, own = self.progress.step, self.rows
+        if start == own.start:
             self._next = []
             if self.streams.begins(step):
-                self.memory = self.model.empty_memory(rows)
+                self.memory = self.model.empty_memory(len(own))
         inputs_BT, targets_BT = self._batch(self.streams.at(step)[start : start + count])
-        loss, kept = self.model(inputs_BT, targets_BT, self.memory[:, start : start + count])
+        loss, kept = self.model(inputs_BT, targets_BT, self.memory[:, start - own.start : start - own.start + count])
         self._next.append(kept)
-        if start + count == rows:
+        if start + count == own.stop:
             self.memory = torch.cat(self._next, 1)
         found: Tensor = loss
         return found
@@ -107,7 +109,7 @@ class Job(pretrain.Job):
             return [follow(Continuing(self.model, [ids]), 1, sampling, ())[0] for ids in prompts]
 
     def _state(self) -> dict[str, Tensor]:
-        return {"memory": self.memory}
+        return {"memory": distributed.side_by_side(self.memory, 1)}
 
     def _write_model(self, folder: Path) -> None:
         save_transformer_xl(self.model, folder, eos_id=self.tokenizer.eos_id, pad_id=self.tokenizer.pad_id)

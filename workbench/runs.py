@@ -21,10 +21,12 @@ from stages.store.datasets import find_dataset
 from stages.store.errors import UserError
 from stages.store.names import check_name
 from stages.store.rundir import Parent, RunDir, RunSpec, create_run, list_runs
-from stages.store.specs import TRAINING, spec_of
+from stages.store.specs import TRAINING, on_several_gpus, spec_of
+from stages.store.specs.parallel import refuse_shares
 from stages.store.specs.parents import ExtraParent, extra_parents
 from stages.store.tokenizers import find_tokenizer
 from stages.store.workspace import Workspace, installation_root
+from workbench.settings import load_settings
 
 RECORDED = ("workbench", "torch", "triton", "numpy", "tokenizers", "safetensors", "pyarrow")
 """Packages whose versions go into spec.json."""
@@ -56,6 +58,7 @@ def launch(
     spec = strict.parse(spec_of(stage), settings, f"{stage} settings")
     check_name(name, "name of a run")
     resolved = msgspec.to_builtins(spec)
+    refuse_shares(resolved, int(resolved.get("gpus") or 1))
     parents = _pin(workspace, dataset, tokenizer, checkpoint, checkpoints) | _pin_extra(workspace, stage, extra or {})
     plan = RunSpec(
         stage=stage,
@@ -78,8 +81,12 @@ def launch(
     return run
 
 
-def start(run: RunDir, *, cpu_width: int = 1) -> None:
-    """Start a worker on a run that has none: a new one, or one that was paused, stopped, failed or lost."""
+def start(run: RunDir, *, cpu_width: int = 1, gpus: int | None = None) -> None:
+    """Start a worker on a run that has none: a new one, or one that was paused, stopped, failed or lost.
+
+    gpus: how many processes are to train it this time, where that is not as its settings say.
+    """
+    several = _several(run.spec(), gpus)
     descriptor = run.acquire()
     if descriptor is None:
         raise UserError(f"The run {run.spec().name!r} is at work already.")
@@ -90,6 +97,7 @@ def start(run: RunDir, *, cpu_width: int = 1) -> None:
         "PYTHONSAFEPATH": "1",
         "WORKBENCH_LOCK_FD": str(descriptor),
         "WORKBENCH_CPU_WIDTH": str(cpu_width),
+        **several,
     }
     try:
         for request in run.control.glob("*.json"):
@@ -110,6 +118,26 @@ def start(run: RunDir, *, cpu_width: int = 1) -> None:
             )
     finally:
         os.close(descriptor)
+
+
+def _several(spec: RunSpec, gpus: int | None) -> dict[str, str]:
+    """What tells a worker to be many; UserError where these settings cannot be shared by so many."""
+    processes = gpus or int(spec.settings.get("gpus") or 1)
+    refuse_gpus(spec.stage, processes)
+    refuse_shares(spec.settings, processes)
+    if processes == int(spec.settings.get("gpus") or 1) == 1:
+        return {}
+    template = load_settings().launch.command if processes > 1 else []
+    return {"WORKBENCH_GPUS": str(processes), "WORKBENCH_LAUNCH": msgspec.json.encode(template).decode()}
+
+
+def refuse_gpus(stage: str, processes: int) -> None:
+    """Raise UserError where a stage is to be trained by several processes and cannot be."""
+    able = on_several_gpus()
+    if processes > 1 and stage not in able:
+        raise UserError(
+            f"{stage} trains on one GPU, not on {processes}.", f"These train on several: {', '.join(able)}."
+        )
 
 
 def stop(run: RunDir) -> None:

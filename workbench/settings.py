@@ -53,6 +53,19 @@ class QueueSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     cpu_width: Annotated[int, about("Runs that may train on the CPU at once.", unit="runs", ge=1, le=1_024)] = 1
 
 
+class LaunchSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """How the processes of a run on several GPUs are started, when that is not by torchrun on this machine."""
+
+    command: Annotated[
+        list[str],
+        about(
+            "Words of a command: {torchrun} in it starts all processes on one machine, {worker} is the command of one, "
+            "of which it starts {gpus}. Several machines must see the workspace under the same path. Empty: torchrun "
+            "here. Whatever the command waits for gives the GPUs; the queue of this machine is not joined."
+        ),
+    ] = []
+
+
 class LabelSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Judging completions by hand."""
 
@@ -78,6 +91,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     keys: dict[str, str] = {}
     """Keys by the id of a binding; several are separated by commas."""
     queue: QueueSettings = QueueSettings()
+    launch: LaunchSettings = LaunchSettings()
     chat: Chat = Chat()
     retrieval: Retrieval = Retrieval()
     labels: LabelSettings = LabelSettings()
@@ -116,6 +130,7 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "paths": Paths,
     "app": AppSettings,
     "queue": QueueSettings,
+    "launch": LaunchSettings,
     "chat": Chat,
     "retrieval": Retrieval,
     "labels": LabelSettings,
@@ -138,6 +153,7 @@ def load_settings(start: Path | None = None) -> Settings:
         app=AppSettings(**merged.get("app", {})),
         keys=merged.get("keys", {}),
         queue=QueueSettings(**merged.get("queue", {})),
+        launch=LaunchSettings(**merged.get("launch", {})),
         chat=Chat(**merged.get("chat", {})),
         retrieval=Retrieval(**merged.get("retrieval", {})),
         labels=LabelSettings(**merged.get("labels", {})),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from stages.store.files import TEMPORARY, disk_errors
@@ -23,11 +23,15 @@ PLACE = ".place-"
 class Ticket:
     """A place in the queue of one device, held until `release` or the end of the process."""
 
-    def __init__(self, device: str, run_id: str, *, priority: int = 0, width: int = 1) -> None:
+    def __init__(
+        self, device: str, run_id: str, *, priority: int = 0, width: int = 1, arrived: int | None = None
+    ) -> None:
+        """arrived: when, in nanoseconds since the epoch; left out: now."""
         self.folder = state_folder() / "queue" / _safe(device)
         self.width = width
         self._place: int | None = None
-        name = f"{_rank(priority)}-{time.time_ns():020d}-{os.getpid()}-{_safe(run_id)}"
+        arrived = time.time_ns() if arrived is None else arrived
+        name = f"{_rank(priority)}-{arrived:020d}-{os.getpid()}-{_safe(run_id)}"
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             # Locked under a temporary name first: a ticket that is visible is held.
@@ -47,6 +51,12 @@ class Ticket:
             self._place = next((place for place in places if place is not None), None)
         return self._place is not None
 
+    def give_way(self) -> None:
+        """Leave the device to others for now; the ticket stays."""
+        if self._place is not None:
+            os.close(self._place)
+            self._place = None
+
     def set_priority(self, priority: int) -> None:
         """Stand where this priority stands; among equals the order of arrival stays."""
         path = self.folder / f"{_rank(priority)}-{self.path.name.split('-', 1)[1]}"
@@ -61,6 +71,42 @@ class Ticket:
             if descriptor is not None:
                 os.close(descriptor)
         self._place = self._descriptor = None
+
+
+class Tickets:
+    """Places in the queues of several devices, to be had all at once or not at all.
+
+    All stand in the same order in every queue, and a run that gets only some of its devices leaves them at once: so
+    two runs never wait for each other.
+    """
+
+    def __init__(self, devices: Sequence[str], run_id: str, *, priority: int = 0, width: int = 1) -> None:
+        now = time.time_ns()
+        self._tickets = [
+            Ticket(device, run_id, priority=priority, width=width, arrived=now) for device in sorted(set(devices))
+        ]
+
+    def ahead(self) -> list[str]:
+        """The runs, by id, that stand before this one in the longest of the queues; the next is the last."""
+        return max((ticket.ahead() for ticket in self._tickets), key=len)
+
+    def ready(self) -> bool:
+        """Whether all devices are this run's."""
+        if all(ticket.ready() for ticket in self._tickets):
+            return True
+        for ticket in self._tickets:
+            ticket.give_way()
+        return False
+
+    def set_priority(self, priority: int) -> None:
+        """Stand where this priority stands, in every queue."""
+        for ticket in self._tickets:
+            ticket.set_priority(priority)
+
+    def release(self) -> None:
+        """Give all places up. May be called twice."""
+        for ticket in self._tickets:
+            ticket.release()
 
 
 def _rank(priority: int) -> str:

@@ -3,6 +3,7 @@
 spec.json      written once                  metrics.jsonl  append-only, a row per logged step
 state.json     replaced atomically           events.jsonl   append-only
 lock           held for the worker's life    samples.jsonl  append-only
+lock.<rank>    the same, of one of several processes
 log.txt        stdout and stderr             control/       requests, renamed in
 checkpoints/step-<n>/
 """
@@ -73,6 +74,13 @@ class RunError(msgspec.Struct, frozen=True):
     kind: str
     message: str
     hint: str = ""
+
+
+class Holder(msgspec.Struct, frozen=True):
+    """Which process holds a rank's lock."""
+
+    pid: int
+    host: str
 
 
 class RunState(msgspec.Struct, kw_only=True):
@@ -155,7 +163,7 @@ class RunDir:
         write_atomic(self.path / "state.json", msgspec.json.encode(state), durable=durable)
 
     def alive(self) -> bool:
-        """Whether a worker holds the run's lock."""
+        """Whether a worker holds the run's lock, or one of several its own."""
         return any(is_locked(lock) for lock in self.path.glob("lock*"))
 
     def status(self, state: RunState | None = None) -> Status:
@@ -168,8 +176,24 @@ class RunDir:
         return state.status if self.alive() else "lost"
 
     def acquire(self) -> int | None:
-        """Take the run's lock; the descriptor that holds it, or None when another process has it."""
-        return try_lock(self.lock)
+        """Take the run's lock; the descriptor that holds it, or None when other processes have it."""
+        descriptor = try_lock(self.lock)
+        if descriptor is not None and any(is_locked(lock) for lock in self.rank_locks()):
+            os.close(descriptor)
+            return None
+        return descriptor
+
+    def rank_lock(self, rank: int) -> Path:
+        """The lock of one of several processes that train together; what it holds is that process's `Holder`."""
+        return self.path / f"lock.{rank}"
+
+    def rank_locks(self) -> list[Path]:
+        """Those of all processes that the run has ever had."""
+        return list(self.path.glob("lock.*"))
+
+    def rank_failure(self, rank: int) -> Path:
+        """Why one of several processes ended badly, left for who started it."""
+        return self.path / f"failure.{rank}.json"
 
     def request(self, verb: str, values: dict[str, Any] | None = None) -> None:
         """Put a request where the worker looks: stop, pause, checkpoint, or set with values such as {"lr": 1e-4}."""

@@ -48,15 +48,29 @@ def visible_gpus() -> list[Device]:
 
 def choose_device(setting: str) -> Device:
     """The device that `setting` (auto, cpu or cuda) means: of several GPUs the one with the shortest queue."""
+    return choose_devices(setting, 1)[0]
+
+
+def choose_devices(setting: str, processes: int) -> list[Device]:
+    """A GPU for each of several processes, those with the shortest queues; or the CPU alone, which all share.
+
+    Raises UserError when this machine has GPUs, but too few.
+    """
     gpus = [] if setting == "cpu" else visible_gpus()
     if setting == "cuda" and not gpus:
         raise UserError("This machine has no NVIDIA GPU that can be used.", "Set device to cpu or auto.")
-    return min(gpus, key=lambda gpu: len(waiting(gpu.queue))) if gpus else CPU
+    if gpus and len(gpus) < processes:
+        has = "one GPU that can be used" if len(gpus) == 1 else f"{len(gpus)} GPUs that can be used"
+        raise UserError(
+            f"{processes} processes need {processes} GPUs, and this machine has {has}.",
+            f"Set gpus to {len(gpus)} or fewer; with device = cpu, processes share the cores.",
+        )
+    return sorted(gpus, key=lambda gpu: len(waiting(gpu.queue)))[:processes] or [CPU]
 
 
-def confine_to(device: Device) -> None:
-    """Make torch, imported later, see this device alone."""
-    os.environ["CUDA_VISIBLE_DEVICES"] = device.queue if device.kind == "cuda" else ""
+def confine_to(*devices: Device) -> None:
+    """Make torch, imported later, see these devices alone."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(device.queue for device in devices if device.kind == "cuda")
 
 
 def spare_busy_cores() -> None:

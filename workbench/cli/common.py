@@ -40,6 +40,14 @@ detach_option = click.option(
 )
 
 
+gpus_option = click.option(
+    "--gpus",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Processes that train together, one a GPU; without a GPU, so many on the CPU.",
+)
+
+
 class SpecCommand(click.Command):
     """A command that takes the settings of a spec: its help ends with every key that `--set` takes."""
 

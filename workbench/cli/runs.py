@@ -25,6 +25,7 @@ from workbench.cli.common import (
     House,
     confirm,
     detach_option,
+    gpus_option,
     json_option,
     parse_pairs,
     pass_house,
@@ -180,9 +181,10 @@ def pause(house: House, name: str, detach: bool) -> None:
 @click.argument("name", metavar="RUN")
 @click.option("--at", "step", type=int, metavar="STEP", help="Go back to this checkpoint; later ones are set aside.")
 @click.option("--lr", metavar="VALUE", help="The peak learning rate from here on.")
+@gpus_option
 @detach_option
 @pass_house
-def resume(house: House, name: str, step: int | None, lr: str | None, detach: bool) -> None:
+def resume(house: House, name: str, step: int | None, lr: str | None, gpus: int | None, detach: bool) -> None:
     """Go on with a run that was paused, stopped or lost, or that failed, from its last checkpoint or an earlier one."""
     run = find_run(house.workspace, name)
     if run.status() == "finished" and step is None:
@@ -191,7 +193,7 @@ def resume(house: House, name: str, step: int | None, lr: str | None, detach: bo
     if step is not None:
         for folder in roll_back(house.workspace, run, step):
             say(f"Set aside: {folder}")
-    steering.start(run, cpu_width=house.settings.queue.cpu_width)
+    steering.start(run, cpu_width=house.settings.queue.cpu_width, gpus=gpus)
     if rate is not None:
         steering.set_lr(run, rate)
     if detach:

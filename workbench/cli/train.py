@@ -8,12 +8,13 @@ from stages.store.checkpoints import list_checkpoints, resolve_checkpoint
 from stages.store.datasets import find_dataset
 from stages.store.errors import UserError
 from stages.store.rundir import RunDir
-from stages.store.specs import FROM_CHECKPOINT, TRAINING, spec_of
+from stages.store.specs import FROM_CHECKPOINT, TRAINING, on_several_gpus, spec_of
 from stages.store.specs.parents import extra_parents
 from workbench.cli.common import (
     House,
     SpecCommand,
     detach_option,
+    gpus_option,
     pass_house,
     run_stage,
     say,
@@ -22,7 +23,7 @@ from workbench.cli.common import (
 )
 from workbench.models.estimate import estimate
 from workbench.models.tuning import refuse_kind
-from workbench.runs import run_names, unique_name
+from workbench.runs import refuse_gpus, run_names, unique_name
 
 
 @click.group()
@@ -34,6 +35,7 @@ def train() -> None:
 @click.option("--tokenizer", required=True, metavar="NAME", help="Tokenizer of the new model.")
 @click.option("--preset", help="Shape of the model; see `workbench models`.")
 @click.option("--name", help="Name of the run; left out: made of dataset and preset.")
+@gpus_option
 @set_option
 @detach_option
 @pass_house
@@ -43,16 +45,18 @@ def _train(
     tokenizer: str,
     preset: str | None,
     name: str | None,
+    gpus: int | None,
     pairs: tuple[str, ...],
     detach: bool,
 ) -> None:
     stage = click.get_current_context().command.name or ""
-    settings = stage_settings(house, stage, pairs, preset=preset)
+    settings = stage_settings(house, stage, pairs, preset=preset, gpus=wanted_gpus(stage, gpus))
     find_dataset(house.workspace, dataset)
     found = estimate(house.workspace, settings, dataset, tokenizer, stage)
     chosen = name or unique_name(run_names(house.workspace), f"{dataset[:40]}-{found.preset}")
     epochs = f", {found.epochs:,.1f} epochs" if found.epochs else ""
-    memory = f"about {found.memory / 1e6:,.0f} MB of memory"
+    each = f" in each of {settings['gpus']} processes" if settings.get("gpus", 1) > 1 else ""
+    memory = f"about {found.memory / 1e6:,.0f} MB of memory{each}"
     say(f"{chosen}: {found.parameters:,} parameters, {found.tokens:,} tokens to see{epochs}, {memory}.")
     if found.warning:
         say(f"Warning: {found.warning}")
@@ -64,6 +68,7 @@ def _train(
 @click.option("--data", "dataset", required=True, metavar="NAME", help="Dataset to train on.")
 @click.option("--from", "checkpoint", required=True, metavar="CKPT", help="Checkpoint to go on from.")
 @click.option("--name", help="Name of the run; left out: made of checkpoint and stage.")
+@gpus_option
 @set_option
 @detach_option
 @pass_house
@@ -72,13 +77,14 @@ def _tune(
     dataset: str,
     checkpoint: str,
     name: str | None,
+    gpus: int | None,
     pairs: tuple[str, ...],
     detach: bool,
     **beside: str | None,
 ) -> None:
     """`beside`: the stage's further parents, by role."""
     stage = click.get_current_context().command.name or ""
-    settings = stage_settings(house, stage, pairs)
+    settings = stage_settings(house, stage, pairs, gpus=wanted_gpus(stage, gpus))
     refuse_kind(stage, find_dataset(house.workspace, dataset))
     found = resolve_checkpoint(house.workspace, checkpoint)
     lineage = found.lineage()
@@ -90,6 +96,13 @@ def _tune(
     run = run_stage(house, stage, chosen, settings, dataset=dataset, checkpoint=checkpoint, extra=extra, detach=detach)
     if not detach:
         say_trained(run)
+
+
+def wanted_gpus(stage: str, gpus: int | None) -> int | None:
+    """The setting that --gpus means; None where it says nothing. UserError for a stage that has no such setting."""
+    if gpus is not None:
+        refuse_gpus(stage, gpus)
+    return gpus if stage in on_several_gpus() else None
 
 
 _NEW, _ONWARD = click.command()(_train), click.command()(_tune)

@@ -31,7 +31,8 @@ class Estimate(NamedTuple):
     model: ModelConfig
     parameters: int
     memory: int
-    """Bytes at the peak of a step, with fp32 masters and bf16 where precision may choose it."""
+    """Bytes at the peak of a step, with fp32 masters and bf16 where precision may choose it; in each of several
+    processes that hold the whole model."""
     tokens: int
     """Tokens that the run will see."""
     flops: float
@@ -58,7 +59,7 @@ def estimate(
     assert isinstance(settings, Pretrain), f"{stage} makes no new model"
     entry = find_tokenizer(workspace, tokenizer) if tokenizer else None
     model = model_config(settings, entry.info.vocab_size if entry else VOCABULARY)
-    micro_batch = min(settings.micro_batch or settings.batch_size, settings.batch_size)
+    micro_batch = min(settings.sequences_at_once, max(1, settings.batch_size // settings.gpus))
     memory = training_memory(model, micro_batch, dtype="fp32" if settings.precision == "fp32" else "bf16")
     tokens = settings.steps * settings.batch_size * model.context
     available = None

@@ -78,6 +78,11 @@ FROM_CHECKPOINT = ("seq2seq", "sft", "distill", "classify", "reward", "dpo", "gr
 """Those of them that go on from a checkpoint, with its tokenizer. The others make a new model."""
 
 
+def on_several_gpus() -> list[str]:
+    """Stages that several processes can train together."""
+    return [stage for stage in TRAINING if "gpus" in STAGES[stage].__struct_fields__]
+
+
 def spec_of(stage: str) -> type[msgspec.Struct]:
     """The spec of a stage; UserError naming the nearest otherwise."""
     if stage not in STAGES:

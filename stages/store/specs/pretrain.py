@@ -8,6 +8,7 @@ import msgspec
 
 from stages.store.architecture import Kind
 from stages.store.specs.base import about
+from stages.store.specs.parallel import Gpus, Sharding
 
 
 class Pretrain(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -75,6 +76,8 @@ class Pretrain(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     device: Annotated[
         Literal["auto", "cpu", "cuda"], about("Where to train. auto: a GPU when there is one.", group="machine")
     ] = "auto"
+    gpus: Gpus = 1
+    sharding: Sharding = "auto"
     threads: Annotated[
         Annotated[int, msgspec.Meta(ge=1, le=4_096)] | None,
         about("CPU threads, recorded with the run; empty: all cores.", group="machine"),

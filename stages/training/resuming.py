@@ -1,0 +1,149 @@
+"""What a checkpoint's folder resume/ holds of optimiser and random numbers, for one process or several.
+
+    one process      optimizer.safetensors, the moments in flat buffers, and random.safetensors
+    several          rank-<r>-of-<n>.safetensors: of each parameter's moments the rows of process r, cut as
+                     `torch.chunk` cuts, under exp_avg/NAME and exp_avg_sq/NAME, and its random numbers; index.json
+
+Each number of processes goes on from what any other has written. With the same number it goes on bit for bit; with
+another, the sums of gradients round differently, and dropout draws other numbers.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from stages.optim import AdamW
+from stages.store.files import write_atomic
+from stages.training import distributed
+from stages.training.tensors import save_tensors
+
+INDEX = "index.json"
+RANDOM = "random."
+UPDATES = "updates"
+
+
+class Index(msgspec.Struct, kw_only=True):
+    """index.json: the files, in the order of the processes, and the rows of each parameter."""
+
+    files: list[str]
+    rows: dict[str, int]
+    schema: int = 1
+
+
+def save(folder: Path, progress: bytes, optimizer: AdamW) -> None:
+    """Make the folder and fill it. The other processes, if there are any, must come to `help_save`."""
+    folder.mkdir()
+    if distributed.several():
+        distributed.told(str(folder))
+        _save_piece(folder, optimizer)
+        distributed.meet()
+        files = [_file(rank) for rank in range(distributed.size())]
+        rows = {name: _rows(parameter) for name, parameter in zip(optimizer.names, optimizer.parameters, strict=True)}
+        write_atomic(folder / INDEX, msgspec.json.encode(Index(files=files, rows=rows)), durable=False)
+    else:
+        save_tensors(optimizer.state(), folder / "optimizer.safetensors")
+        save_tensors(_random_state(), folder / "random.safetensors")
+    write_atomic(folder / "progress.json", progress, durable=False)
+
+
+def help_save(optimizer: AdamW) -> None:
+    """Write this process's file where the first process says, while that is in `save`."""
+    folder = Path(distributed.told(None))
+    _save_piece(folder, optimizer)
+    distributed.meet()
+
+
+def load(folder: Path, optimizer: AdamW, step: int) -> None:
+    """Put moments and random numbers back.
+
+    With another number of processes than wrote them, random numbers are seeded by the run's seed and `step` instead.
+    Raises OSError, SafetensorError or KeyError when something is missing.
+    """
+    written = 1
+    if (folder / INDEX).exists():
+        index = msgspec.json.decode((folder / INDEX).read_bytes(), type=Index)
+        written = len(index.files)
+        _load_pieces(folder, index, optimizer)
+    elif optimizer.in_pieces:
+        _cut(load_file(folder / "optimizer.safetensors"), optimizer)
+    else:
+        optimizer.load_state(load_file(folder / "optimizer.safetensors", device=str(optimizer.master.device)))
+    if written != distributed.size():
+        torch.manual_seed(torch.initial_seed() + step)
+        return
+    name = _file(distributed.rank()) if written > 1 else "random.safetensors"
+    with safe_open(folder / name, "pt") as file:
+        prefix = RANDOM if written > 1 else ""
+        names = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118 - it is no dictionary
+        _restore_random({key.removeprefix(prefix): file.get_tensor(key) for key in names})
+
+
+def _file(rank: int) -> str:
+    return f"rank-{rank:05d}-of-{distributed.size():05d}.safetensors"
+
+
+def _rows(parameter: Tensor) -> int:
+    return parameter.shape[0] if parameter.ndim else 1
+
+
+def _save_piece(folder: Path, optimizer: AdamW) -> None:
+    """Write this process's rows of all moments, durably: the first process publishes the folder."""
+    tensors = {}
+    for key, held in optimizer.moments().items():
+        rows = held if held.ndim else held.view(1)
+        start, stop = (0, len(rows)) if optimizer.in_pieces else distributed.my_rows(len(rows))
+        tensors[key] = rows[start:stop].contiguous()
+    tensors[UPDATES] = torch.tensor(optimizer.updates)
+    tensors |= {RANDOM + key: value for key, value in _random_state().items()}
+    path = folder / _file(distributed.rank())
+    save_tensors(tensors, path)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _load_pieces(folder: Path, index: Index, optimizer: AdamW) -> None:
+    """Fill this process's moments from the files that hold their rows."""
+    files = [safe_open(folder / name, "pt") for name in index.files]
+    for key, held in optimizer.moments().items():
+        count = index.rows[key.partition("/")[2]]
+        first, last = distributed.my_rows(count) if optimizer.in_pieces else (0, count)
+        rows = held if held.ndim else held.view(1)
+        for rank, file in enumerate(files):
+            start, stop = distributed.rows_of(count, rank, len(files))
+            low, high = max(first, start), min(last, stop)
+            if low < high:
+                piece = file.get_slice(key)[low - start : high - start]
+                rows[low - first : high - first].copy_(piece)
+    optimizer.set_updates(files[0].get_tensor(UPDATES).item())
+
+
+def _cut(state: dict[str, Tensor], optimizer: AdamW) -> None:
+    """Fill this process's pieces from the flat moments that one process has written."""
+    whole = optimizer.views_of(state)
+    for key, held in optimizer.moments().items():
+        start, stop = distributed.my_rows(_rows(whole[key]))
+        held.copy_(whole[key][start:stop])
+    optimizer.set_updates(state["matrices.step"].item())
+
+
+def _random_state() -> dict[str, Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def _restore_random(state: dict[str, Tensor]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
