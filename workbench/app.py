@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from stages.store.specs import FROM_CHECKPOINT
 from stages.store.workspace import Workspace
 from workbench.display import displayable, displayable_line
 from workbench.keys import bind
+from workbench.life import FREEZE, Step
 from workbench.messages import CheckpointChosen
 from workbench.themes import THEMES, textual_name
 
@@ -148,7 +150,11 @@ class WorkbenchApp(App[None], inherit_bindings=False):
     def start_run(self, stage: str, values: Mapping[str, Any] | None = None) -> None:
         """Open the start form of a stage; `values` fill its fields: settings, name, parents."""
         filled = dict(values or {})
-        if stage == "build":
+        if stage == FREEZE:
+            from workbench.screens.freeze import FreezeScreen
+
+            self.push_screen(FreezeScreen(filled.get("label_set")))
+        elif stage == "build":
             from workbench.screens.build import BuildScreen
 
             self.push_screen(BuildScreen(filled))
@@ -176,6 +182,40 @@ class WorkbenchApp(App[None], inherit_bindings=False):
             from workbench.screens.start import StartScreen
 
             self.push_screen(StartScreen(stage, filled))
+
+    def open_step(self, step: Step) -> None:
+        """Open a step of a life: the form filled in, the run, what was made, the set to judge, the chat."""
+        if step.key == "rank" and step.stage != "sample":
+            if step.state == "next" and step.name:
+                self.judge(step.name)
+            elif step.run is not None:
+                self.open_run(step.run.run)
+            else:
+                self.go("rank")
+        elif step.key == "chat":
+            self.open_chat(step.name)
+        elif step.run is not None:
+            self.open_run(step.run.run)
+        elif step.state == "done":
+            self.show_data("dataset" if step.key == "data" else "tokenizer", step.name)
+        else:
+            self.start_run(step.stage, step.values)
+
+    @work(group="navigate")
+    async def judge(self, name: str) -> None:
+        """Judge a label set from where one left it; a sampling run of that name which has finished becomes one."""
+        from workbench.judging.taking_in import have_set
+        from workbench.screens.judge import JudgeScreen
+
+        try:
+            await asyncio.to_thread(have_set, self.workspace, self.settings.labels, name)
+        except UserError as error:
+            self.show_error(error)
+            return
+        await self.switch_mode("rank")
+        if isinstance(self.screen, JudgeScreen):
+            await self.pop_screen()
+        await self.push_screen(JudgeScreen(name))
 
     @work(group="navigate")
     async def show_data(self, kind: str, name: str) -> None:

@@ -31,8 +31,13 @@ POLICY_STAGES = ("dpo", "grpo", "ppo")
 OUTCOMES = (("val/reward", "reward", ".2f"), ("val/accuracy", "right", ".0%"), ("val/loss", "loss", ".2f"))
 """Closing figures by which a run is told, the first that it has."""
 
-State = Literal["done", "running", "paused", "next", "failed", "stopped", "later"]
-"""`later` waits for the steps before it."""
+State = Literal["done", "running", "paused", "next", "failed", "stopped", "open", "later"]
+"""`open` can be done and need not be; `later` waits for the steps before it."""
+
+DOZEN = 12
+"""Prompts that the step of ranking proposes to have answered."""
+FREEZE = "labels"
+"""In the place of a stage: the form that makes a dataset of labels."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +158,7 @@ def _made_from(inventory: Inventory, origin: RunFacts | None, stages: tuple[str,
 
 def _life(lineage: Lineage, inventory: Inventory) -> Life:
     made = [_data(lineage), _tokenizer(lineage), _pretrain(lineage, inventory), _sft(lineage, inventory)]
-    made += [_rank(inventory), _reward(lineage, inventory), _policy(lineage, inventory), _chat(lineage)]
+    made += [_rank(lineage, inventory), _reward(lineage, inventory), _policy(lineage, inventory), _chat(lineage)]
     return Life(tuple(made), _is_starter(lineage))
 
 
@@ -215,17 +220,31 @@ def _sft(lineage: Lineage, inventory: Inventory) -> Step:
     if building is not None and building.status not in ("finished", "stopped"):
         return _at_work(*step, building)
     values = {"sources": [STARTER_CHAT], "name": name} if _is_starter(lineage) else {"kind": "chat", "name": name}
-    return Step(*step, "next", detail="conversations first", stage="build", values=values)
+    return Step(*step, "next", detail="chats first", stage="build", values=values)
 
 
-def _rank(inventory: Inventory) -> Step:
-    """Judging by hand. It belongs to the workspace: labels are of prompts, whatever model answered them."""
+def _rank(lineage: Lineage, inventory: Inventory) -> Step:
+    """Judging by hand. It belongs to the workspace: labels are of prompts, whatever model answered them.
+
+    The life of the starter world has rankings of its own, so that judging is open to it; another life needs it.
+    """
+    step = ("rank", "rank")
     newest, prompts, labels = inventory.judged
     if labels:
-        return Step("rank", "rank", "done", newest, f"{labels:,} label{'s' if labels > 1 else ''}")
+        return Step(*step, "done", newest, f"{labels:,} label{'s' if labels > 1 else ''}")
     if newest:
-        return Step("rank", "rank", "next", newest, f"{prompts:,} to judge")
-    return Step("rank", "rank", "later", detail="needs a set")
+        return Step(*step, "next", newest, f"{prompts:,} to judge")
+    sampling = next((facts for facts in inventory.runs if facts.spec.stage == "sample"), None)
+    if sampling is not None and sampling.status == "finished":
+        return Step(*step, "next", sampling.name, "to judge")
+    if sampling is not None and sampling.status != "stopped":
+        return _at_work(*step, sampling)
+    tuned, prompted = lineage.tuned, _conversations(lineage, inventory)
+    if tuned is None or prompted is None or not _trained(tuned):
+        return Step(*step, "later", detail="needs SFT")
+    values = {"checkpoints": tuned.name, "dataset": prompted.name, "max_prompts": DOZEN}
+    own = _is_starter(lineage) or _preferences(lineage, inventory) is not None
+    return Step(*step, "open" if own else "next", detail="rank a dozen", stage="sample", values=values)
 
 
 def _reward(lineage: Lineage, inventory: Inventory) -> Step:
@@ -239,6 +258,10 @@ def _reward(lineage: Lineage, inventory: Inventory) -> Step:
     if preferences is not None:
         values = {"checkpoint": tuned.name, "dataset": preferences.name, "name": f"{tuned.name}-reward"}
         return Step(*step, "next", detail="the form", stage="reward", values=values)
+    if inventory.judged.labels:
+        count = inventory.judged.labels
+        labels, values = f"{count:,} label{'s' if count > 1 else ''} first", {"label_set": inventory.judged.newest}
+        return Step(*step, "next", detail=labels, stage=FREEZE, values=values)
     if not _is_starter(lineage):
         return Step(*step, "later", detail="needs labels", stage="reward")
     name = f"{lineage.dataset.name if lineage.dataset else 'world'}-preferences"

@@ -77,14 +77,14 @@ def test_from_a_folder_of_text_to_chat(tmp_path: Path, terminals: list[Terminal]
     app.press("Tab")
     replace_text(app, str(folder))
     app.press("C-r")
-    app.wait_for("30 records were read")
+    app.wait_for("built the dataset songs: 30 records", "Train a tokenizer on songs")
 
     app.press("H")
     app.wait_for("✓ songs")
     app.press("Enter")
     app.wait_for("Train a tokenizer", "songs-bpe")
     app.press("C-r")
-    app.wait_for("bytes per token")
+    app.wait_for("bytes each", "Pre-train a model on songs")
 
     app.press("H")
     app.wait_for("✓ songs-bpe"[: 9 if size[0] < 100 else 11])

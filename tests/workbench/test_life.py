@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from stages.store.labels import Candidate, open_labels
 from stages.store.labels import Prompt as LabelPrompt
 from stages.store.records import Message
@@ -16,7 +18,7 @@ from tests.workbench.conftest import (
     add_run,
     add_tokenizer,
 )
-from workbench.life import Life, lives
+from workbench.life import FREEZE, Life, lives
 from workbench.survey import Survey
 
 PARENTS = {"dataset": Parent("world", DATASET_DIGEST), "tokenizer": Parent("world-bpe", TOKENIZER_DIGEST)}
@@ -73,6 +75,45 @@ def test_the_starter_life_goes_on_from_tuning_to_rankings_reward_and_policy(work
 def test_a_reward_model_of_ones_own_data_waits_for_labels(workspace: Workspace) -> None:
     tuned_world(workspace, ["/texts"])
     assert (life(workspace).step("reward").state, life(workspace).step("reward").detail) == ("later", "needs labels")
+
+
+def test_ranking_is_open_to_the_starter_life_and_comes_next_in_another(workspace: Workspace) -> None:
+    tuned_world(workspace, ["starter:world"])
+    add_dataset(workspace, "world-chat", digest="dd" * 32, kind="chat", sources=["starter:world-chat"])
+    step = life(workspace).step("rank")
+    assert (step.state, step.stage, life(workspace).next.key) == ("open", "sample", "reward")
+    assert step.values == {"checkpoints": "tuned", "dataset": "world-chat", "max_prompts": 12}
+
+
+def test_a_life_without_rankings_of_its_own_asks_for_them(workspace: Workspace) -> None:
+    tuned_world(workspace, ["/texts"])
+    add_dataset(workspace, "talks", digest="dd" * 32, kind="chat")
+    assert (life(workspace).next.key, life(workspace).next.stage) == ("rank", "sample")
+    sampling = add_run(workspace, "sample", "talks-answered", "running", created=CREATED + 9)
+    lock = sampling.acquire()
+    assert lock is not None
+    assert (life(workspace).next.key, life(workspace).next.state) == ("rank", "running")
+    os.close(lock)
+
+
+def test_labels_become_the_rankings_that_a_reward_model_learns_from(workspace: Workspace) -> None:
+    tuned_world(workspace, ["/texts"])
+    judge(workspace)
+    step = life(workspace).next
+    assert (step.key, step.stage, step.detail) == ("reward", FREEZE, "1 label first")
+    assert step.values == {"label_set": "mine"}
+
+
+def judge(workspace: Workspace) -> None:
+    """A set of one prompt, judged."""
+    task = (
+        LabelPrompt(messages=[Message("user", "?")], part="eval"),
+        [Candidate(run="r", k=k, text=str(k)) for k in (0, 1)],
+    )
+    with open_labels(workspace.ensure().labels) as labels:
+        shown = labels.next(labels.add_set("mine", "rank", [task]).id, "ada")
+        assert shown is not None
+        labels.save(shown.label("rank", "ada", ranks=[1, 2]))
 
 
 def test_ranking_wants_a_set_then_judgements(workspace: Workspace) -> None:

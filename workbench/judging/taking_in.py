@@ -77,6 +77,15 @@ def take_in_finished(workspace: Workspace, settings: LabelSettings, known: set[s
     return found
 
 
+def have_set(workspace: Workspace, settings: LabelSettings, name: str) -> None:
+    """See to it that there is a label set of this name: take in the sampling run that it is of. UserError if not."""
+    found = take_in_finished(workspace, settings, set())
+    with open_labels(workspace.ensure().labels) as labels:
+        if name not in {one.name for one in labels.sets()}:
+            refused = next((one for one in found if isinstance(one, UserError)), None)
+            raise refused or UserError(f"There is no label set {name!r}.")
+
+
 def _is_missing(labels: Labels, run: RunDir) -> bool:
     """Whether something of a run is to be judged that is not in labels.db."""
     there = labels.prompts_of_run(run.id)

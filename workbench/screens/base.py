@@ -167,10 +167,15 @@ class PlaceScreen(WorkbenchScreen[None]):
         self._take_size()
         yield PlaceBar(self.PLACE)
         yield from self.compose_body()
+        yield from self.compose_foot()
         yield KeyBar()
 
     def compose_body(self) -> ComposeResult:
         """The widgets between the bar and the footer."""
+        yield from ()
+
+    def compose_foot(self) -> ComposeResult:
+        """What stands right above the bar of keys, on screens of many kinds."""
         yield from ()
 
     def show_trail(self, *names: str) -> None:

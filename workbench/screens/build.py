@@ -22,7 +22,7 @@ from stages.store.strict import Field
 from workbench.cli.progress import amount
 from workbench.display import content
 from workbench.records.look_report import look_report
-from workbench.screens.launch import LaunchScreen
+from workbench.screens.launch import LaunchScreen, heading
 from workbench.widgets.form import SpecForm, text_field
 
 TELLING = ("sources", "kind", "mapping", "format")
@@ -37,7 +37,7 @@ class BuildScreen(LaunchScreen):
     CSS_PATH = ["launch.tcss", "../widgets/form.tcss", "build.tcss"]
 
     def compose_body(self) -> ComposeResult:
-        yield Static(Content(self.HEADING), classes="heading", id="title")
+        yield heading(self.HEADING)
         values = {**self.workbench.settings.stage(self.STAGE), **self.given}
         with Container(id="build-body"):
             with Container(id="build-form"):
@@ -106,4 +106,4 @@ class BuildScreen(LaunchScreen):
         return None
 
     def launched(self, run: RunDir) -> None:
-        self.workbench.show_data("dataset", run.spec().name)
+        self.show_made("dataset", run)

@@ -10,6 +10,7 @@ import asyncio
 import datetime
 import secrets
 import time
+from pathlib import Path
 from typing import cast
 
 import msgspec
@@ -35,6 +36,7 @@ from workbench.judging.on_the_spot import CHAT, Answer, answer_of, candidates_of
 from workbench.keys import SCROLL_KEYS, bind
 from workbench.messages import CheckpointChosen
 from workbench.screens.base import PlaceScreen
+from workbench.screens.going_on import GoingOn
 from workbench.screens.rank_answers import RankAnswersScreen, Ranked
 from workbench.widgets.prompt import Prompt
 from workbench.widgets.transcript import Transcript
@@ -95,6 +97,10 @@ class ChatScreen(PlaceScreen):
         super().__init__()
         self._checkpoint = checkpoint
         self._client = ChatClient()
+        self._going_on = GoingOn()
+        self._begun = False
+        """Whether the checkpoint at hand has been asked something."""
+        self._loaded_from: Path | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._loading = self._answering = False
         self._exchange: Exchange | None = None
@@ -121,6 +127,9 @@ class ChatScreen(PlaceScreen):
         else:
             self.load(self._checkpoint)
 
+    def on_screen_resume(self) -> None:
+        self._look_ahead()
+
     async def on_unmount(self) -> None:
         if self._watcher:
             self._watcher.cancel()
@@ -140,6 +149,8 @@ class ChatScreen(PlaceScreen):
 
     async def _open(self, checkpoint: str) -> bool:
         self._loading, self._answering = True, False
+        self._going_on, self._begun, self._loaded_from = GoingOn(), False, None
+        self._show_placeholder()
         self._show_model(f"Loading {checkpoint} …")
         try:
             found = await asyncio.to_thread(resolve_checkpoint, self.workbench.workspace, checkpoint)
@@ -150,7 +161,9 @@ class ChatScreen(PlaceScreen):
         finally:
             self._loading = False
         self._show_model(_described(facts))
-        self.query_one(Prompt).placeholder = MESSAGE if facts.kind == "chat" else PLACEHOLDER
+        self._loaded_from = found.path
+        self._show_placeholder()
+        self._look_ahead()
         self.show_trail(f"{facts.name}@{facts.step}" if facts.step else facts.name)
         self._note_change(facts)
         self._watcher = asyncio.create_task(self._watch())
@@ -166,14 +179,42 @@ class ChatScreen(PlaceScreen):
     def _sent(self, event: Prompt.Sent) -> None:
         if self._busy():
             return
-        self.query_one(Prompt).take(event.text)
-        self._begin(event.text)
+        if event.text:
+            self.query_one(Prompt).take(event.text)
+            self._begin(event.text)
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Enter with nothing written: ask what is proposed, go on with the life, or have a base model just write."""
+        ahead = self._going_on
+        if not self._begun and ahead.proposal:
+            self._begin(ahead.proposal)
+        elif self._begun and ahead.step is not None:
+            self.workbench.open_step(ahead.step)
+        elif self._talks:
+            self.app.notify("Write a message first.")
+        else:
+            self._begin("")
+
+    @work(exclusive=True, group="ahead")
+    async def _look_ahead(self) -> None:
+        """Find out what enter is to do while nothing is written."""
+        if self._loaded_from is not None:
+            self._going_on = await GoingOn.of(self.workbench, self._loaded_from, talks=self._talks)
+            self._show_placeholder()
+
+    def _show_placeholder(self) -> None:
+        otherwise = MESSAGE if self._talks else PLACEHOLDER
+        shown = self._going_on.placeholder(otherwise, begun=self._begun)
+        self.query_one(Prompt).placeholder = shown
 
     @work(exclusive=True, group="chat")
     async def _begin(self, text: str) -> None:
         """A new turn: what was sent, and the answer to it or what continues it."""
         if not await self._loaded():
             return
+        self._begun = True
         transcript, talks = self.query_one(Transcript), self._talks
         before = self._exchange.after() if self._exchange is not None and talks else []
         self._exchange = Exchange(text, before, system=self.sampling.system, talks=talks)
@@ -189,6 +230,7 @@ class ChatScreen(PlaceScreen):
         if (answer := await self._written(self._exchange, self.sampling)) is not None:
             self._exchange.add(answer)
         self.refresh_bindings()
+        self._show_placeholder()
 
     async def _look_up(self, exchange: Exchange) -> bool:
         """Give the question passages of the source; False when that failed, which is told."""
@@ -419,6 +461,7 @@ class ChatScreen(PlaceScreen):
             self.query_one(Transcript).clear()
             self._exchange = None
             self.refresh_bindings()
+            self._show_placeholder()
 
     def action_restart(self) -> None:
         if self._checkpoint is None:

@@ -27,7 +27,7 @@ from workbench.display import content
 from workbench.judging.freezing import NOTHING, Freeze, Frozen, build_settings, freeze, spooled
 from workbench.keys import bind
 from workbench.runs import unique_name
-from workbench.screens.launch import LaunchScreen
+from workbench.screens.launch import LaunchScreen, heading
 from workbench.widgets.form import SpecForm, choice_field, text_field
 
 EVERY = "every set"
@@ -41,7 +41,7 @@ class FreezeScreen(LaunchScreen):
     CSS_PATH = ["launch.tcss", "../widgets/form.tcss", "freeze.tcss"]
 
     BINDINGS = [
-        bind("start.launch", "ctrl+r", "launch", "Make", "Make the dataset (also enter in a text field)."),
+        bind("start.launch", "enter,ctrl+r", "launch", "Make", "Make the dataset."),
         bind("start.back", "escape", "back", "Back", "Leave the form; nothing is made."),
     ]
 
@@ -52,7 +52,7 @@ class FreezeScreen(LaunchScreen):
         """The name that the form gave, which follows the label set until the person types another."""
 
     def compose_body(self) -> ComposeResult:
-        yield Static(Content("Make a dataset of labels"), classes="heading", id="title")
+        yield heading("Make a dataset of labels", "makes it")
         with Horizontal(id="freeze-body"):
             first = {"name": self._suggestion(self._chosen), "label_set": self._chosen}
             yield SpecForm(Freeze, first, extra=self.extra_fields())
@@ -110,7 +110,7 @@ class FreezeScreen(LaunchScreen):
             raise
 
     def launched(self, run: RunDir) -> None:
-        self.workbench.show_data("dataset", run.spec().name)
+        self.show_made("dataset", run)
 
     def _look(self) -> None:
         """Work out what the form comes to just now."""

@@ -14,6 +14,7 @@ from workbench.cli.progress import standing
 from workbench.display import line
 from workbench.keys import bind
 from workbench.life import Life, State, Step, lives
+from workbench.onward import label
 from workbench.screens.base import PlaceScreen
 from workbench.starter import STEPS
 from workbench.survey import Inventory, RunFacts, Survey
@@ -109,50 +110,36 @@ class HomeScreen(PlaceScreen):
     def _advice(self, step: Step) -> Content:
         """What can be done with the step under the cursor."""
         starter = self.life is not None and self.life.starter and step.key in STEPS
-        go_on = "; s goes on with the starter life" if starter else ""
+        by_itself = (("  s", "bold $accent"), " goes on by itself with the starter life.") if starter else ()
         match step.state:
-            case _ if step.key == "rank":
-                what = (
-                    "judges completions"
-                    if step.name
-                    else "makes a set to judge: of preferences, or of prompts to answer"
-                )
-                return Content.assemble(("enter", "bold $accent"), f" {what}.")
             case "later" if step.key == "reward" and step.detail == "needs labels":
                 return Content(
                     "A reward model learns from rankings: judge completions in Rank, then d makes a dataset there."
                 )
+            case "later" if step.key == "rank":
+                return _offer("To Rank, where sets to judge are made")
             case "later":
                 return Content(f"{step.title} comes after the steps before it.")
             case "next" if step.key == "data":
                 return Content.assemble(
-                    ("s", "bold $accent"),
-                    " runs the starter life: a small world of text, a tokenizer, a tiny model, in minutes on a CPU. ",
-                    ("enter", "bold $accent"),
-                    " builds a dataset of your own.",
+                    _offer(label(step)),
+                    ("  s", "bold $accent"),
+                    " does the first four steps by itself, on the starter world: minutes on a CPU.",
                 )
-            case "next" if step.key == "chat":
-                return Content.assemble(("enter", "bold $accent"), " chats with ", line(step.name), ".")
-            case "next" if step.key == "sft" and step.stage == "build":
-                return Content.assemble(
-                    ("enter", "bold $accent"), f" builds the dataset of conversations that it learns from{go_on}."
-                )
-            case "next" if step.key == "reward" and step.stage == "build":
-                return Content.assemble(("enter", "bold $accent"), " builds the rankings that it learns from.")
             case "next" if step.key == "policy":
-                return Content.assemble(
-                    ("enter", "bold $accent"), " opens the form of DPO; ", ("^p", "bold $accent"), " has GRPO and PPO."
-                )
-            case "next":
-                return Content.assemble(("enter", "bold $accent"), f" opens the form, filled in{go_on}.")
+                return Content.assemble(_offer(label(step)), ("  ^p", "bold $accent"), " has GRPO and PPO.")
+            case "next" | "open":
+                return Content.assemble(_offer(label(step)), *by_itself)
+            case "done" if step.key == "rank":
+                return _offer("To Rank: how good the labels are, and more to judge")
             case state if state in HALTED:
                 return Content.assemble(
                     line(_trouble(step), "$text-error" if step.state == "failed" else ""),
                     ("  enter", "bold $accent"),
                     " opens the run, ",
                     ("t", "bold $accent"),
-                    " tries again" if step.state == "failed" else " goes on with it",
-                    f"{go_on}.",
+                    f" {'tries again' if step.state == 'failed' else 'goes on with it'}.",
+                    *by_itself,
                 )
             case _:
                 run = step.key in ("pretrain", "sft", "reward", "policy") or step.state == "running"
@@ -163,19 +150,10 @@ class HomeScreen(PlaceScreen):
 
     @on(LifeRow.Opened)
     def _open_step(self, event: LifeRow.Opened) -> None:
-        step = event.step
-        if step.key == "rank":
-            self.workbench.go("rank")
-        elif step.state == "later":
-            self.notify(self._advice(step).plain)
-        elif step.key == "chat":
-            self.workbench.open_chat(step.name)
-        elif step.run is not None:
-            self.workbench.open_run(step.run.run)
-        elif step.state == "done":
-            self.workbench.show_data("dataset" if step.key == "data" else "tokenizer", step.name)
+        if event.step.state == "later" and event.step.key != "rank":
+            self.notify(self._advice(event.step).plain)
         else:
-            self.workbench.start_run(step.stage, step.values)
+            self.workbench.open_step(event.step)
 
     @on(OptionList.OptionSelected, "#recent")
     def _open_recent(self, event: OptionList.OptionSelected) -> None:
@@ -230,6 +208,11 @@ class HomeScreen(PlaceScreen):
 
     def _is_complete(self, life: Life) -> bool:
         return all(step.state == "done" for step in life.steps[:4])
+
+
+def _offer(text: str) -> Content:
+    """What enter does, as a request with its key before it."""
+    return Content.assemble(("enter", "bold $accent"), "  ", line(text, "bold"))
 
 
 def _trouble(step: Step) -> str:

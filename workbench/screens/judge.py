@@ -33,7 +33,9 @@ from workbench.judging.judge_lines import ALL_BAD, conversation, heading, order_
 from workbench.judging.labelling import Session, annotator_name
 from workbench.judging.order import Order, Ratings
 from workbench.keys import bind
+from workbench.life import FREEZE, Step
 from workbench.screens.base import PlaceScreen
+from workbench.screens.onward import onward_line
 from workbench.widgets.candidate import READING_KEYS, Candidate
 from workbench.widgets.prompt import Prompt
 
@@ -41,6 +43,9 @@ T = TypeVar("T")
 
 COLUMN = 28
 """Cells that a candidate needs to stand beside the others."""
+
+FROZEN = Step("reward", "reward", "next", stage=FREEZE)
+"""What comes after judging."""
 
 PAIRWISE = {"a": [1, 2], "b": [2, 1], "t": [1, 1]}
 """Keys of pairwise judging, with the ranks they give."""
@@ -68,6 +73,7 @@ class JudgeScreen(PlaceScreen):
         bind("judge.t", "t", "prefer('t')", "Tie", "Both are alike: saved at once."),
         bind("judge.back", "backspace", "back", "Take back", "Take the last digit back.", show=False),
         bind("judge.save", "enter", "save", "Save", "Save; what has no rank comes last, tied."),
+        bind("judge.freeze", "enter", "freeze", "Dataset", "All is judged: make a dataset of the labels of this set."),
         bind("judge.undo", "u", "undo", "Undo", "Take the last saved label back and show its prompt again."),
         bind("judge.best", "space", "best", "Best", "Only the candidate under the cursor is best: saved at once."),
         bind("judge.bad", "x", "all_bad", "All bad", "None is any good: all tied, saved at once."),
@@ -246,7 +252,8 @@ class JudgeScreen(PlaceScreen):
     def _all_done(self) -> Content:
         if self.session is None or not self.session.set.prompts:
             return Content("There is nothing in this set to judge.")
-        return Content("All is judged that waits for you here. u takes the last label back, esc leaves.")
+        told = Content("All is judged that waits for you here. u takes the last label back, esc leaves.")
+        return Content.assemble(told, "\n\n", onward_line(FROZEN)) if self.session.done else told
 
     def on_resize(self, event: Resize) -> None:
         self._arrange()
@@ -281,7 +288,7 @@ class JudgeScreen(PlaceScreen):
         if self.session is None or action in ("leave", "undo", "go"):
             return True
         if self.session.shown is None:
-            return False
+            return action == "freeze" and self.session.done > 0
         match action:
             case "prefer":
                 return self.mode == "pair"
@@ -293,6 +300,8 @@ class JudgeScreen(PlaceScreen):
                 return self.mode in ("rank", "rate")
             case "all_bad":
                 return self.mode in ("rank", "pair")
+            case "freeze":
+                return False
             case "flag" | "differences" | "markdown" | "move":
                 return self.mode != "write"
         return True
@@ -337,6 +346,10 @@ class JudgeScreen(PlaceScreen):
             self.notify("Put at least the best in its place with a digit; x if all are bad, s to skip.")
         else:
             await self._save("rank", self.order.ranks())
+
+    def action_freeze(self) -> None:
+        """Open the form that makes a dataset of the labels of this set."""
+        self.workbench.start_run(FREEZE, {"label_set": self.set_name})
 
     async def action_best(self) -> None:
         self.order.only(self.cursor)

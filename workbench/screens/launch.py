@@ -21,6 +21,12 @@ from workbench.screens.base import PlaceScreen
 from workbench.widgets.form import SpecForm
 
 
+def heading(text: str, does: str = "starts it") -> Static:
+    """The head of a form, with what enter does."""
+    told = Content.assemble(text, ("   enter", "bold $accent"), (f" {does}", "not bold $text-muted"))
+    return Static(told, classes="heading", id="title")
+
+
 class LaunchScreen(PlaceScreen):
     """Subclasses say which stage, which fields stand before the spec's, and where to go when it is launched."""
 
@@ -31,7 +37,7 @@ class LaunchScreen(PlaceScreen):
     CSS_PATH = ["launch.tcss", "../widgets/form.tcss"]
     AUTO_FOCUS = "LineInput"
     BINDINGS = [
-        bind("start.launch", "ctrl+r", "launch", "Start", "Start it with these settings (also enter in a text field)."),
+        bind("start.launch", "enter,ctrl+r", "launch", "Start", "Start it with these settings."),
         bind("start.back", "escape", "back", "Back", "Leave the form; nothing is started."),
     ]
 
@@ -40,7 +46,7 @@ class LaunchScreen(PlaceScreen):
         self.given = dict(values or {})
 
     def compose_body(self) -> ComposeResult:
-        yield Static(Content(self.HEADING), classes="heading", id="title")
+        yield heading(self.HEADING)
         extra = self.extra_fields()
         values = {**self.workbench.settings.stage(self.STAGE), **self.given}
         yield SpecForm(spec_of(self.STAGE), values, extra=extra, hidden=self.HIDDEN)
@@ -60,6 +66,13 @@ class LaunchScreen(PlaceScreen):
 
     def launched(self, run: RunDir) -> None:
         """Called on the screen's thread when the run has been launched; the form is gone by then."""
+
+    def show_made(self, kind: str, run: RunDir) -> None:
+        """Where a form for Data leads: to Data when it was opened there, else to the run, which knows what is next."""
+        if self.workbench.current_mode == "data":
+            self.workbench.show_data(kind, run.spec().name)
+        else:
+            self.workbench.open_run(run)
 
     @on(SpecForm.Submitted)
     def action_launch(self) -> None:

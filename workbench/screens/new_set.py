@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 import msgspec
 from textual import on, work
 from textual.app import ComposeResult
-from textual.content import Content
 from textual.widgets import Static
 
 from stages.store.datasets import list_datasets
@@ -22,6 +21,7 @@ from workbench.judging.label_sets import decoded, mode_for, take_in_labels, task
 from workbench.keys import bind
 from workbench.runs import unique_name
 from workbench.screens.base import PlaceScreen
+from workbench.screens.launch import heading
 from workbench.widgets.form import SpecForm, choice_field, text_field
 
 KINDS = ("preference", "prompts", "chat")
@@ -53,7 +53,7 @@ class NewSetScreen(PlaceScreen):
     CSS_PATH = ["launch.tcss", "../widgets/form.tcss"]
     AUTO_FOCUS = "LineInput"
     BINDINGS = [
-        bind("new_set.make", "ctrl+r", "make", "Make", "Make the set (also enter in a text field)."),
+        bind("new_set.make", "enter,ctrl+r", "make", "Make", "Make the set."),
         bind("new_set.back", "escape", "back", "Back", "Leave the form; nothing is made."),
     ]
 
@@ -72,7 +72,7 @@ class NewSetScreen(PlaceScreen):
             text_field("name", "Name of the set.", default=name),
             choice_field("dataset", datasets, "Preferences to judge; prompts or conversations to answer."),
         ]
-        yield Static(Content("Make a set to judge"), classes="heading", id="title")
+        yield heading("Make a set to judge", "makes it")
         first = {"people": settings.people, "asked_again": settings.repeat_share}
         yield SpecForm(NewSet, first, extra=extra)
         yield Static(id="trouble", classes="error")

@@ -21,6 +21,7 @@ from workbench.outcome import in_place_of_a_curve
 from workbench.plots.curves import Track
 from workbench.plots.picture import figure, groups
 from workbench.screens.base import PlaceScreen
+from workbench.screens.onward import Onward
 from workbench.screens.plotting import PLOT_KEYS, Plotting
 from workbench.screens.runs import last_step, state_of
 from workbench.screens.steering import RunSteered, Steering
@@ -32,7 +33,7 @@ from workbench.widgets.run_facts import RunFacts
 from workbench.widgets.samples import SHOWN, Samples
 
 
-class RunScreen(Plotting, Steering, PlaceScreen):
+class RunScreen(Onward, Plotting, Steering, PlaceScreen):
     """Watches `run` four times a second while it is on screen; the run does not notice."""
 
     PLACE = "runs"
@@ -51,6 +52,7 @@ class RunScreen(Plotting, Steering, PlaceScreen):
         bind("run.sample", "a", "sample", "Sample", "Have this run's model write completions to judge."),
         bind("run.again", "T", "again", "Again", "Do the run again: the same, or with a change.", show=False),
         bind("run.inside", "I", "inside", "Inside", "Token probabilities and attention.", show=False),
+        bind("run.onward", "enter", "onward", "Go on", "What comes next, once the run has finished.", show=False),
         bind("run.pane", "v", "pane(1)", "View", "Samples, log or settings."),
         *PLOT_KEYS,
     ]
@@ -180,6 +182,7 @@ class RunScreen(Plotting, Steering, PlaceScreen):
         ):
             self.query_one(RunFacts).show(entry)
             self.refresh_bindings()
+            self.look_onward()
 
     def _state(self, entry: Entry) -> Content:
         bar = _bar(entry, 24 if self.size.width >= 100 else 10)

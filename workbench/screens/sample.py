@@ -92,6 +92,9 @@ class SampleScreen(LaunchScreen):
 
     def launched(self, run: RunDir) -> None:
         name = run.spec().name
+        if self.workbench.current_mode != "rank":
+            self.workbench.open_run(run)
+            return
         self.workbench.notify("Its label set appears in Rank when it is done.", title=f"{name} is at work.")
 
     @on(SpecForm.Changed)

@@ -24,7 +24,7 @@ from workbench.keys import bind
 from workbench.models.estimate import Estimate, default_parents, estimate
 from workbench.plots.picture import figure
 from workbench.runs import run_names, unique_name
-from workbench.screens.launch import LaunchScreen
+from workbench.screens.launch import LaunchScreen, heading
 from workbench.widgets.form import SpecForm, choice_field, text_field
 
 TITLES = {
@@ -51,7 +51,7 @@ class StartScreen(LaunchScreen):
         self.HEADING = TITLES.get(stage, f"Start {stage}")  # type: ignore[misc]  # as above
 
     def compose_body(self) -> ComposeResult:
-        yield Static(Content(self.HEADING), classes="heading", id="title")
+        yield heading(self.HEADING)
         values = {**self.workbench.settings.stage(self.STAGE), **self.given}
         extra = self.extra_fields()
         with Horizontal(id="start-body"):

@@ -19,6 +19,7 @@ from stages.store.strict import Field
 from workbench.plots.series import figure
 from workbench.runs import unique_name
 from workbench.screens.base import WorkbenchScreen
+from workbench.screens.launch import heading
 from workbench.screens.start import StartScreen, labelled
 from workbench.screens.tune import TuneScreen
 from workbench.studies.groups import launch_group
@@ -126,7 +127,7 @@ class ScaleScreen(_Grouping):
         self.HEADING = "Scaling study: sizes × budgets"  # type: ignore[misc]  # as StartScreen has it
 
     def compose_body(self) -> ComposeResult:
-        yield Static(Content(self.HEADING), classes="heading", id="title")
+        yield heading(self.HEADING)
         with Horizontal(id="start-body"):
             yield SpecForm(Ladder, self.given, extra=self.ladder_fields())
             with Vertical(id="start-cost", classes="pane"):

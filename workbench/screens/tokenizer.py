@@ -47,4 +47,4 @@ class TokenizerScreen(LaunchScreen):
         return None
 
     def launched(self, run: RunDir) -> None:
-        self.workbench.show_data("tokenizer", run.spec().name)
+        self.show_made("tokenizer", run)

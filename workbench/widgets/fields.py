@@ -13,7 +13,7 @@ from textual.style import Style
 from textual.widget import Widget
 from textual.widgets import Input
 
-from workbench.display import displayable_line, line
+from workbench.display import displayable_line, line, shortened
 from workbench.keys import bind
 
 
@@ -87,7 +87,8 @@ class Choice(Widget, can_focus=True):
             return Content.styled("none yet", "$text-muted")
         width = sum(len(option) + 4 for option in self.options) - 2
         if width > self.size.width:
-            return Content.assemble("‹ ", line(self.value), f" › {self._index() + 1}/{len(self.options)}")
+            place = f" › {self._index() + 1}/{len(self.options)}"
+            return Content.assemble("‹ ", shortened(self.value, self.size.width - len(place) - 2), place)
         return Content("  ").join(self._option(number, option) for number, option in enumerate(self.options))
 
     def _option(self, number: int, option: str) -> Content:

@@ -23,6 +23,7 @@ SYMBOLS: dict[State, str] = {
     "next": "→",
     "failed": "✗",
     "stopped": "■",
+    "open": "○",
     "later": "·",
 }
 
@@ -40,6 +41,7 @@ STYLES: dict[State, str] = {
     "next": "$primary",
     "failed": "$error",
     "stopped": "$primary",
+    "open": "$border-blurred",
     "later": "$border-blurred",
 }
 
@@ -124,10 +126,11 @@ class LifeRow(Widget, can_focus=True):
         return self.life.steps[self.cursor] if self.life else None
 
     def show(self, life: Life) -> None:
-        """Show a life. The cursor starts on what is next, and follows it while nobody has moved it away."""
+        """Show a life. The cursor starts on what is next, and follows it: while nobody has moved it away, and from a
+        step that has been done meanwhile.
+        """
         before, self.life = self.life, life
-        follows = before is None or before.steps[self.cursor].key == before.next.key
-        if follows:
+        if before is None or _left_behind(before.steps[self.cursor], life.steps[self.cursor], before):
             self.cursor = life.steps.index(life.next)
         if before is None or _seen(before) != _seen(life):
             self.refresh()
@@ -166,6 +169,11 @@ class LifeRow(Widget, can_focus=True):
         """Cells of a column: the first ones take what is left over."""
         width, rest = divmod(self.size.width, self.columns)
         return width + (column < rest)
+
+
+def _left_behind(before: Step, now: Step, life: Life) -> bool:
+    """Whether nothing keeps the cursor on a step: it was what came next, or it has just been done."""
+    return before.key == life.next.key or (now.state == "done" and before.state != "done")
 
 
 def _seen(life: Life) -> list[tuple[str, ...]]:

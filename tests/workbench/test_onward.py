@@ -1,0 +1,101 @@
+"""What comes after something that is done, and that enter goes there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from stages.store.rundir import RunDir
+from stages.store.workspace import Workspace
+from tests.workbench.conftest import (
+    CREATED,
+    DATASET_DIGEST,
+    add_checkpoint,
+    add_dataset,
+    add_run,
+    add_tokenizer,
+    screen_text,
+    wait_for,
+)
+from tests.workbench.test_life import PARENTS, gone_on, judge, tuned_world
+from workbench.app import WorkbenchApp
+from workbench.life import Step, lives
+from workbench.onward import after_chat, after_run, label
+from workbench.screens.freeze import FreezeScreen
+from workbench.screens.judge import JudgeScreen
+from workbench.screens.tokenizer import TokenizerScreen
+from workbench.survey import RunFacts, Survey
+
+MakeApp = Callable[..., WorkbenchApp]
+
+
+def comes_after(workspace: Workspace, run: RunDir) -> Step | None:
+    facts = RunFacts(run, run.spec(), run.state(), run.status())
+    return after_run(lives(Survey(workspace).look()), facts)
+
+
+def test_what_makes_something_leads_to_the_next_step(workspace: Workspace) -> None:
+    add_dataset(workspace, "world")
+    building = add_run(workspace, "build", "world")
+    step = comes_after(workspace, building)
+    assert step is not None and (step.key, label(step)) == ("tokenizer", "Train a tokenizer on world")
+    add_tokenizer(workspace, "world-bpe", dataset="world")
+    step = comes_after(workspace, add_run(workspace, "tokenizer", "world-bpe"))
+    assert step is not None and (step.key, label(step)) == ("pretrain", "Pre-train a model on world")
+
+
+def test_a_model_is_talked_to_before_the_life_goes_on(workspace: Workspace) -> None:
+    add_dataset(workspace, "world", sources=["starter:world"])
+    add_tokenizer(workspace, "world-bpe", dataset="world")
+    base = add_run(workspace, "pretrain", "base", parents=PARENTS, created=CREATED, last_checkpoint="step-2000")
+    add_checkpoint(base, 2_000)
+    step = comes_after(workspace, base)
+    assert step is not None and label(step) == "Chat with base"
+    step = after_chat(lives(Survey(workspace).look()), base.id)
+    assert step is not None and label(step) == "Build the conversations that it learns from"
+
+
+def test_a_complete_life_has_nothing_after_its_last_talk(workspace: Workspace) -> None:
+    tuned = tuned_world(workspace, ["starter:world"])
+    add_dataset(workspace, "world-preferences", digest="cc" * 32, kind="preference")
+    reward = gone_on(workspace, tuned, "reward", "judge")
+    step = comes_after(workspace, reward)
+    assert step is not None and label(step) == "Improve tuned by what is preferred (DPO)"
+    better = gone_on(workspace, tuned, "dpo", "better")
+    assert after_chat(lives(Survey(workspace).look()), better.id) is None
+
+
+def test_what_was_sampled_is_judged(workspace: Workspace) -> None:
+    step = comes_after(workspace, add_run(workspace, "sample", "answers"))
+    assert step is not None and label(step) == "Judge answers"
+
+
+@pytest.mark.parametrize(("stage", "status"), [("evaluate", "finished"), ("pretrain", "failed"), ("build", "stopped")])
+def test_nothing_comes_after_what_leads_nowhere(workspace: Workspace, stage: str, status: str) -> None:
+    assert comes_after(workspace, add_run(workspace, stage, "one", status)) is None  # type: ignore[arg-type]
+
+
+async def test_enter_on_a_finished_run_goes_on(make_app: MakeApp, workspace: Workspace) -> None:
+    add_dataset(workspace, "world", digest=DATASET_DIGEST)
+    run = add_run(workspace, "build", "world")
+    app = make_app()
+    async with app.run_test() as pilot:
+        app.open_run(run)
+        await wait_for(pilot, lambda: "Train a tokenizer on world" in screen_text(app))
+        await pilot.press("enter")
+        await wait_for(pilot, lambda: isinstance(app.screen, TokenizerScreen))
+
+
+async def test_enter_on_a_set_that_is_all_judged_makes_a_dataset(
+    make_app: MakeApp, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("USER", "ada")
+    judge(workspace)
+    app = make_app()
+    async with app.run_test() as pilot:
+        app.judge("mine")
+        await wait_for(pilot, lambda: isinstance(app.screen, JudgeScreen))
+        await wait_for(pilot, lambda: "Make a dataset of your labels" in screen_text(app))
+        await pilot.press("enter")
+        await wait_for(pilot, lambda: isinstance(app.screen, FreezeScreen))

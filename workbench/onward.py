@@ -1,0 +1,86 @@
+"""What comes after something that is done: the step of the life that enter goes on to, and how it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from workbench.life import FREEZE, POLICY_STAGES, Life, Step
+from workbench.survey import RunFacts
+
+TALKING = ("pretrain", "sft", *POLICY_STAGES)
+"""Stages whose model is talked to before the life goes on."""
+MAKING = ("build", "tokenizer", "reward")
+"""Stages after which the life goes on at once."""
+LEADING = (*TALKING, *MAKING, "sample")
+"""Stages after which there is something to go on to."""
+
+
+def after_run(found: Sequence[Life], facts: RunFacts) -> Step | None:
+    """What to do with what a finished run has made; None where nothing lies nearer than anything else."""
+    stage = facts.spec.stage
+    if facts.status != "finished" or stage not in LEADING:
+        return None
+    if stage == "sample":
+        return Step("rank", "rank", "next", facts.name)
+    if stage in TALKING and facts.state.last_checkpoint is not None:
+        return Step("chat", "chat", "next", facts.name, "ready", facts)
+    return _next(life_of(found, facts), facts)
+
+
+def after_chat(found: Sequence[Life], run_id: str) -> Step | None:
+    """What to do after a talk with a checkpoint of a run; None where the run is in no life, or all is done."""
+    for life in found:
+        for step in life.steps:
+            if step.run is not None and step.run.run.id == run_id and step.key != "chat":
+                return _next(life, step.run)
+    return None
+
+
+def life_of(found: Sequence[Life], facts: RunFacts) -> Life | None:
+    """The life that a run is of: that whose step it is, whose name it bears, or the latest."""
+    for life in found:
+        if any(step.run is not None and step.run.run.id == facts.run.id for step in life.steps):
+            return life
+    for life in found:
+        if facts.name in life.names:
+            return life
+    return found[0] if found else None
+
+
+def _next(life: Life | None, facts: RunFacts) -> Step | None:
+    step = life.next if life is not None else None
+    own = step is not None and step.run is not None and step.run.run.id == facts.run.id
+    return None if step is None or own or (step.key == "chat" and facts.spec.stage in TALKING) else step
+
+
+def label(step: Step) -> str:
+    """What enter does about a step, as a request. It has names in it, which are foreign text."""
+    values = step.values
+    dataset, checkpoint = values.get("dataset", ""), values.get("checkpoint", "")
+    if step.state in ("running", "failed", "paused", "stopped"):
+        return f"Look at {step.name}, which {'has failed' if step.state == 'failed' else f'is {step.state}'}"
+    match step.key, step.stage:
+        case "data", _:
+            return "Build a dataset: of the starter world, or of your own text"
+        case "tokenizer", _:
+            return f"Train a tokenizer on {dataset}"
+        case "pretrain", _:
+            return f"Pre-train a model on {dataset}"
+        case "sft", "build":
+            starter = step.values.get("sources") is not None
+            return "Build the conversations that it learns from" if starter else "Build a dataset of conversations"
+        case "sft", _:
+            return f"Tune {checkpoint} on {dataset}"
+        case "rank", "sample":
+            return f"Have {values.get('checkpoints', '')} answer a dozen prompts, to rank the answers"
+        case "rank", _:
+            return f"Judge {step.name}"
+        case "reward", "build":
+            return "Build the rankings that a reward model learns from"
+        case "reward", stage if stage == FREEZE:
+            return "Make a dataset of your labels"
+        case "reward", _:
+            return f"Train a reward model on {dataset}"
+        case "policy", _:
+            return f"Improve {checkpoint} by what is preferred (DPO)"
+    return f"Chat with {step.name}"

@@ -1,0 +1,80 @@
+"""What comes next, for screens of runs: a line that says it once the run has finished, and the key that goes there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual import work
+from textual.app import ComposeResult
+from textual.content import Content
+from textual.css.query import NoMatches
+from textual.widgets import Static
+
+from workbench.display import line
+from workbench.life import Step, lives
+from workbench.onward import LEADING, after_run, label
+from workbench.survey import RunFacts, Survey
+from workbench.watch import Entry
+
+if TYPE_CHECKING:
+    from workbench.screens.base import PlaceScreen
+
+    Base = PlaceScreen
+else:
+    Base = object
+
+
+def onward_line(step: Step) -> Content:
+    """The key with what it does, as a button that has the focus."""
+    return Content.assemble((" enter ", "bold $accent reverse"), line(f" {label(step)} ", "bold $primary reverse"))
+
+
+class Onward(Base):
+    """Mixed into screens of runs."""
+
+    _onward: Step | None = None
+
+    def run_in_view(self) -> Entry | None:
+        """The run that something comes after. For screens to fill in."""
+        raise NotImplementedError
+
+    def compose_foot(self) -> ComposeResult:
+        """The line, which stands above the bar of keys."""
+        onward = Static(id="onward")
+        onward.display = False
+        yield onward
+
+    def on_screen_resume(self) -> None:
+        self.look_onward()
+
+    def look_onward(self) -> None:
+        """Find out what comes next, when the run has finished."""
+        entry = self.run_in_view()
+        if entry is not None and entry.status == "finished" and entry.spec.stage in LEADING:
+            self._find_onward(entry)
+        else:
+            self._show_onward(None)
+
+    @work(thread=True, exclusive=True, group="onward")
+    def _find_onward(self, entry: Entry) -> None:
+        found = lives(Survey(self.workbench.workspace).look())
+        step = after_run(found, RunFacts(entry.run, entry.spec, entry.state, entry.status))
+        self.app.call_from_thread(self._show_onward, step)
+
+    def _show_onward(self, step: Step | None) -> None:
+        self._onward = step
+        try:
+            shown = self.query_one("#onward", Static)
+        except NoMatches:
+            return  # the screen is gone
+        shown.display = step is not None
+        if step is not None:
+            shown.update(onward_line(step))
+
+    def action_onward(self) -> None:
+        """Go to what comes next."""
+        entry = self.run_in_view()
+        if self._onward is not None:
+            self.workbench.open_step(self._onward)
+        elif entry is not None and entry.live and entry.spec.stage in LEADING:
+            self.notify(f"{entry.spec.name} is {entry.status}: enter goes on once it has finished.")
