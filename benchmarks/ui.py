@@ -41,6 +41,9 @@ FIRST_PAINT, ATTACH, FRAME, KEY = 0.300, 0.5, 0.030, 0.050
 TICK_BYTES = 8 * 1024
 """Bytes that one metric tick may send to a terminal of 120×40."""
 
+AT_REST = 100
+"""Bytes in a second that a screen on which nothing changes may send."""
+
 HOME = "Home"
 """What the first screen writes: Home in the bar of places."""
 
@@ -83,6 +86,12 @@ class Terminal:
         while (left := deadline - time.perf_counter()) > 0:
             self.read(left)
         return len(self.output) - before
+
+    def wait_for_rest(self, seconds: float = 60.0) -> None:
+        """Read until no more than moves of the cursor came for a while; at most so many seconds."""
+        deadline = time.perf_counter() + seconds
+        while self.read_for(1.0) > AT_REST and time.perf_counter() < deadline:
+            pass
 
     def press(self, keys: str) -> None:
         os.write(self._master, keys.encode())
@@ -292,10 +301,10 @@ def open_run(terminal: Terminal) -> None:
     terminal.wait_for(HOME)
     terminal.press("R")
     terminal.wait_for("watched")
-    terminal.read_for(1.0)
+    terminal.wait_for_rest()
     terminal.press("\r")
     terminal.wait_for("grad_norm")
-    terminal.read_for(1.0)
+    terminal.wait_for_rest()
 
 
 def percentile(values: list[float], share: float) -> float:

@@ -10,7 +10,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from textual import work
+from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual.app import App
+from textual.events import Resize
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
@@ -18,6 +20,7 @@ from stages.store.errors import UserError
 from stages.store.specs import FROM_CHECKPOINT
 from stages.store.workspace import Workspace
 from workbench.display import displayable, displayable_line
+from workbench.frugal import FrugalUpdate, ShownCells
 from workbench.keys import bind
 from workbench.life import FREEZE, Step
 from workbench.messages import CheckpointChosen
@@ -69,6 +72,7 @@ class WorkbenchApp(App[None], inherit_bindings=False):
         bind("app.jump", "ctrl+o", "jump", "Jump", "Letters on all that takes the focus: one goes there.", show=False),
         bind("app.help", "question_mark,f1", "help", "Keys", "The keys of where you are."),
         bind("app.palette", "ctrl+p", "command_palette", "Palette", "Everything the keys can do, by name."),
+        bind("app.redraw", "ctrl+l", "redraw", "Redraw", "Paint the screen anew.", show=False),
         bind("app.quit", "q", "detach", "Quit", "Close the app. Runs go on."),
         bind("app.interrupt", "ctrl+c", "interrupt", "Copy or quit", "Copy the selection; twice: close.", show=False),
     ]
@@ -77,6 +81,7 @@ class WorkbenchApp(App[None], inherit_bindings=False):
         super().__init__()
         self.settings = settings
         self.workspace = workspace
+        self._shown = ShownCells()
         self._chat_with: str | None = None
         self._interrupted = 0.0
         self.failure: UserError | None = None
@@ -111,6 +116,7 @@ class WorkbenchApp(App[None], inherit_bindings=False):
         return self._desk
 
     def on_mount(self) -> None:
+        self.app_resume_signal.subscribe(self, lambda _: self._shown.forget())
         if self.settings.keys:
             self._check_keymap()
         self.set_interval(MEMORY_INTERVAL, self._watch_memory)
@@ -369,6 +375,24 @@ class WorkbenchApp(App[None], inherit_bindings=False):
     def _end_starter(self, title: str, message: str, severity: SeverityLevel) -> None:
         self._starter = None
         self.notify(message, title=title, severity=severity, timeout=10)
+
+    def _display(self, screen: Screen[Any], renderable: Any) -> None:
+        """Send the terminal only what differs from what it shows."""
+        if isinstance(renderable, ChopsUpdate | LayoutUpdate) and not self.is_headless:
+            if self._shown.size != self.size:
+                self._shown.forget(self.size)
+            renderable = FrugalUpdate(renderable, self._shown)
+        super()._display(screen, renderable)
+
+    def on_resize(self, event: Resize) -> None:
+        """What the terminal shows after a change of size is its own choice."""
+        if event.size != self._shown.size:
+            self._shown.forget()
+
+    def action_redraw(self) -> None:
+        """Paint everything anew, where something else has written to the terminal."""
+        self._shown.forget()
+        self.refresh()
 
     def _fatal_error(self) -> None:
         """A mistake of ours: one line for people, the traceback in a file that the line names."""

@@ -1,0 +1,100 @@
+"""Only what differs is sent to the terminal, and what it then shows is what was to be shown."""
+
+from __future__ import annotations
+
+import io
+import random
+import re
+
+from rich.console import Console
+from rich.segment import Segment
+from rich.style import Style
+from textual._compositor import LayoutUpdate
+from textual.geometry import Region, Size
+from textual.strip import Strip
+
+from workbench.frugal import FrugalUpdate, ShownCells
+
+WIDTH, HEIGHT = 24, 4
+STYLES = (None, Style(color="red"), Style(bgcolor="blue"), Style(color="red", bgcolor="blue", bold=True))
+TEXTS = ("plain", "  ", "│ two │", "⢎⡱", "日本", "e\u0301", "…")
+CODE = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])")
+
+
+class Screen:
+    """What a terminal makes of the codes: a character and a style for each cell."""
+
+    def __init__(self) -> None:
+        self.cells: dict[tuple[int, int], tuple[str, str]] = {}
+        self._at, self._style = (0, 0), ""
+
+    def write(self, text: str) -> None:
+        at = 0
+        while at < len(text):
+            if match := CODE.match(text, at):
+                self._obey(match[1], match[2])
+                at = match.end()
+            else:
+                self._put(text[at])
+                at += 1
+
+    def _obey(self, numbers: str, verb: str) -> None:
+        if verb == "H":
+            row, column = map(int, numbers.split(";"))
+            self._at = (row - 1, column - 1)
+        else:
+            self._style = numbers.removeprefix("0;") if numbers != "0" else ""
+
+    def _put(self, char: str) -> None:
+        row, column = self._at
+        if char == "\u0301":
+            before = self.cells[row, column - 1]
+            self.cells[row, column - 1] = (before[0] + char, before[1])
+            return
+        style = self._style if char != " " else ";".join(re.findall("4[0-9]", self._style))
+        self.cells[row, column] = (char, style)
+        if char in "日本":
+            self.cells[row, column + 1] = ("", "")
+        self._at = (row, column + (2 if char in "日本" else 1))
+
+
+def row(chance: random.Random) -> list[Strip]:
+    """A row of several strips, as widgets beside each other give it."""
+    segments = [Segment(chance.choice(TEXTS), chance.choice(STYLES)) for _ in range(8)]
+    whole = Strip(segments).adjust_cell_length(WIDTH)
+    cut = chance.randint(1, WIDTH - 1)
+    return [whole.crop(0, cut), whole.crop(cut, WIDTH)]
+
+
+def console() -> Console:
+    return Console(file=io.StringIO(), force_terminal=True, color_system="standard", width=WIDTH, height=HEIGHT)
+
+
+def update(rows: list[list[Strip]]) -> LayoutUpdate:
+    return LayoutUpdate([list(strips) for strips in rows], Region(0, 0, WIDTH, HEIGHT))
+
+
+def test_a_terminal_shows_the_same_as_if_all_had_been_sent() -> None:
+    chance, out = random.Random(1), console()
+    shown, frugal = ShownCells(), Screen()
+    shown.forget(Size(WIDTH, HEIGHT))
+    rows = [row(chance) for _ in range(HEIGHT)]
+    for _ in range(300):
+        rows[chance.randrange(HEIGHT)] = row(chance)
+        frugal.write(FrugalUpdate(update(rows), shown).render_segments(out))
+        full = Screen()
+        for y, strips in enumerate(rows):
+            full.write(f"\x1b[{y + 1};1H" + "".join(strip.render(out) for strip in strips))
+        assert frugal.cells == full.cells
+
+
+def test_what_is_shown_already_is_not_sent_again() -> None:
+    out, shown = console(), ShownCells()
+    shown.forget(Size(WIDTH, HEIGHT))
+    rows = [[Strip([Segment("0123456789" * 2 + "abcd", Style(color="red"))])] for _ in range(HEIGHT)]
+    assert len(FrugalUpdate(update(rows), shown).render_segments(out)) > WIDTH * HEIGHT
+    assert FrugalUpdate(update(rows), shown).render_segments(out) == ""
+    rows[2] = [Strip([Segment("0123456789" * 2 + "abXd", Style(color="red"))])]
+    assert FrugalUpdate(update(rows), shown).render_segments(out) == "\x1b[3;23H\x1b[0;31mX\x1b[0m"
+    shown.forget()
+    assert len(FrugalUpdate(update(rows), shown).render_segments(out)) > WIDTH * HEIGHT
