@@ -28,6 +28,7 @@ from stages.data.tokenizer import TextTokenizer, copy_tokenizer
 from stages.loop import (
     Pace,
     Progress,
+    by_leader,
     find_resume,
     honour,
     load_resume,
@@ -51,6 +52,7 @@ from stages.store.classifiers import Head
 from stages.store.errors import UserError
 from stages.store.sizes import flops_per_token
 from stages.store.specs.classify import Classify
+from stages.training import distributed
 from stages.training.adapting import open_whole
 from stages.training.precision import choose_precision
 from stages.training.tuning import MicroBatches, Updates, room_for
@@ -68,7 +70,7 @@ def run(run: Run) -> dict[str, Any]:
         if job.due(job.settings.checkpoint_every):
             job.save()
     job.save(whole=True)
-    job.assess()
+    by_leader(job.model, job.assess)
     run.report(job.progress.step, job.steps)
     return job.result()
 
@@ -109,7 +111,7 @@ def prepare(run: Run) -> Job:
     job = Job(run, settings, model, optimizer, base, data, progress, metrics)
     if progress.micro_batch is None:
         job.choose_micro_batch()
-    torch.manual_seed(settings.seed)
+    distributed.seed(settings.seed)
     if checkpoint:
         load_resume(checkpoint, optimizer)
     return job
@@ -238,8 +240,10 @@ class Job:
         self._right, self._targets, self._nats = 0, targets, 0.0
         with self.pace.step(tokens):
             self.model.train()
-            parts = self.memory.parts(records)
+            parts = self.memory.parts(self.memory.own(records))
             made = self.updates.make(self.loss(train.batch(part), targets, follow) for part in parts)
+        right, self._nats = distributed.total(self._right, self._nats)
+        self._right = int(right)
         self.progress.tokens_seen += tokens
         return made
 

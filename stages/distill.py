@@ -40,6 +40,7 @@ from stages.store.errors import UserError
 from stages.store.files import sha256_file
 from stages.store.specs.distill import Distill
 from stages.store.tokenizers import Tokenizer, TokenizerInfo
+from stages.training import distributed
 from stages.training.precision import choose_precision
 
 
@@ -144,8 +145,10 @@ class Job(sft.Job):
 
     def figures(self) -> dict[str, float]:
         """KL(teacher ‖ student) at the temperature, in nats a trained token."""
-        tokens = sum(count for _, count in self._divergences)
-        return {"distill/kl": sum(mean * count for mean, count in self._divergences) / tokens} if tokens else {}
+        nats, tokens = distributed.total(
+            sum(mean * count for mean, count in self._divergences), sum(count for _, count in self._divergences)
+        )
+        return {"distill/kl": nats / tokens} if tokens else {}
 
 
 def refuse_other_tokenizer(student: Path, teacher: Path) -> None:

@@ -32,7 +32,7 @@ from stages.data.comparisons import Comparison, comparison
 from stages.data.conversations import choose_template
 from stages.data.preference_shards import PreferenceSet
 from stages.data.rankings import Pairs, Rankings
-from stages.loop import Pace, Progress, honour, log_interval, save_checkpoint, set_up_torch, worth_saving
+from stages.loop import Pace, Progress, by_leader, honour, log_interval, save_checkpoint, set_up_torch, worth_saving
 from stages.models.decoder import Decoder
 from stages.optim import AdamW
 from stages.policies.preferences import read_preferences
@@ -42,6 +42,7 @@ from stages.store.checkpoints import best_checkpoint
 from stages.store.errors import UserError
 from stages.store.sizes import flops_per_token, parameter_count
 from stages.store.specs.dpo import DPO
+from stages.training import distributed
 from stages.training.adapting import config_of
 from stages.training.precision import choose_precision
 from stages.training.tuning import (
@@ -64,7 +65,7 @@ def run(run: Run) -> dict[str, Any]:
     """Train until the last step; what was reached."""
     job = prepare(run)
     if job.progress.step == 0 and job.settings.sample_every:
-        job.sample()
+        by_leader(job.model, job.sample)
     while job.progress.step < job.steps:
         honour(run, job.save, job.progress)
         job.log(*job.step())
@@ -122,7 +123,9 @@ def prepare(run: Run) -> Job:
     template = choose_template(base, settings.template)
     data = read_preferences(run, base, template, room_for(settings.context, config.context))
     reference = run.checkpoint("reference") if "reference" in run.spec.parents else base
-    known = reference_logprobs(run, reference, base, data, device, choose_precision(settings.precision, device).dtype)
+    dtype = choose_precision(settings.precision, device).dtype
+    with distributed.first_alone():
+        known = reference_logprobs(run, reference, base, data, device, dtype)
     opened = open_model(run, settings, base, config, device, lr=peak_lr(settings, config.width))
     model, optimizer, progress, _ = opened
     job = Job(run, settings, model, optimizer, base, template, data, known, progress, opened.metrics())
@@ -188,14 +191,16 @@ class Job:
 
     def _step(self) -> tuple[float, float, float]:
         size = self.settings.batch_size
-        prompts = self.train.order(self.progress.step * size, size)
+        prompts = self.memory.own(self.train.order(self.progress.step * size, size))
         batches = [self.batch(part) for part in self.memory.parts(prompts)]
-        tokens = sum(batch.laid.tokens.size for batch in batches)
-        words = sum(words_chosen(batch) for batch in batches)
+        counted = sum(batch.laid.tokens.size for batch in batches), sum(words_chosen(batch) for batch in batches)
+        sums = distributed.total(*counted)
+        tokens, words = int(sums[0]), sums[1]
         self._seen = []
         with self.pace.step(tokens):
             self.model.train()
             made = self.updates.make(self.loss(batch, size, words) for batch in batches)
+        self._seen = [Figures(*distributed.total(*map(sum, zip(*self._seen, strict=True))))]
         self.progress.tokens_seen += tokens
         return made
 
@@ -232,7 +237,7 @@ class Job:
             epoch = step * settings.batch_size / len(self.train)
             self.run.log_metrics(step, row | self.pace.row() | {"epoch": epoch})
         if settings.sample_every and self.due(settings.sample_every):
-            self.sample()
+            by_leader(self.model, self.sample)
 
     def due(self, every: int) -> bool:
         """Whether something done every so many steps, and at the end, is to be done now."""

@@ -186,8 +186,8 @@ def went_wrong(sentence: str) -> WorkFailed:
     return WorkFailed(sentence, "The last good checkpoint is kept. Resume from it with a lower learning rate.")
 
 
-def sample(model: torch.nn.Module, act: Callable[[], None]) -> None:
-    """Let a model that is being trained write something: the first process does, all must come."""
+def by_leader(model: torch.nn.Module, act: Callable[[], None]) -> None:
+    """Let the first process do something with the whole model, such as sampling. All must come here."""
     with distributed.whole(model) as leads:
         if leads:
             act()

@@ -53,14 +53,17 @@ def gpus() -> dict[str, Any]:
 
 
 def torch_facts() -> dict[str, Any]:
-    """torch's version and whether it can use a GPU."""
+    """torch's version, whether it can use a GPU, and by what several processes can talk to each other."""
     import torch
+    import torch.distributed as between
 
     return {
         "version": str(torch.__version__),
         "cuda": torch.version.cuda,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": torch.get_num_threads(),
+        "gloo": between.is_available() and between.is_gloo_available(),
+        "nccl": between.is_available() and between.is_nccl_available(),
     }
 
 

@@ -26,13 +26,13 @@ from stages.loop import (
     Pace,
     Progress,
     any_algorithms,
+    by_leader,
     cosine_lr,
     find_resume,
     honour,
     load_resume,
     log_interval,
     read_progress,
-    sample,
     save_checkpoint,
     set_up_torch,
     worth_saving,
@@ -220,7 +220,7 @@ class Job:
         if evaluated or self.due(self.log_every):
             self.run.log_metrics(step, row | self.pace.row())
         if settings.sample_every and self.due(settings.sample_every):
-            sample(self.model, self.sample)
+            by_leader(self.model, self.sample)
 
     def due(self, every: int) -> bool:
         """Whether something done every so many steps, and at the end, is to be done now."""

@@ -33,6 +33,7 @@ from stages.data.tokenizer import TextTokenizer, copy_tokenizer
 from stages.loop import (
     Pace,
     Progress,
+    by_leader,
     find_resume,
     honour,
     load_resume,
@@ -57,6 +58,7 @@ from stages.store.errors import UserError
 from stages.store.rewards import FILE, Scale, read_scale
 from stages.store.sizes import flops_per_token, parameter_count
 from stages.store.specs.reward import Reward
+from stages.training import distributed
 from stages.training.adapting import ADAPTER, config_of, freeze_in, open_adapted, open_whole
 from stages.training.precision import choose_precision
 from stages.training.tuning import MicroBatches, Updates, room_for
@@ -76,7 +78,7 @@ def run(run: Run) -> dict[str, Any]:
         if job.due(job.settings.checkpoint_every):
             job.save()
     job.save(whole=True)
-    job.report()
+    by_leader(job.model, job.report)
     run.report(job.progress.step, job.steps)
     return job.result()
 
@@ -138,7 +140,7 @@ def prepare(run: Run) -> Job:
     job = Job(run, settings, model, optimizer, base, template, data, progress, metrics, scale)
     if progress.micro_batch is None:
         job.choose_micro_batch()
-    torch.manual_seed(settings.seed)
+    distributed.seed(settings.seed)
     if checkpoint:
         load_resume(checkpoint, optimizer)
     return job
@@ -234,14 +236,16 @@ class Job:
 
     def _step(self) -> tuple[float, float, float]:
         settings, step = self.settings, self.progress.step
-        prompts = self.train.order(step * settings.batch_size, settings.batch_size)
+        prompts = self.memory.own(self.train.order(step * settings.batch_size, settings.batch_size))
         batches = [self.train.batch(part) for part in self.memory.parts(prompts)]
-        tokens = sum(batch.tokens.size for batch in batches)
+        tokens = int(distributed.total(sum(batch.tokens.size for batch in batches))[0])
         self._right, self._pairs = 0.0, 0
         with self.pace.step(tokens):
             self.model.train()
-            losses = (self.loss(batch) * (batch.prompts / len(prompts)) for batch in batches)
+            losses = (self.loss(batch) * (batch.prompts / settings.batch_size) for batch in batches)
             made = self.updates.make(losses)
+        self._right, pairs = distributed.total(self._right, self._pairs)
+        self._pairs = int(pairs)
         self.progress.tokens_seen += tokens
         return made
 

@@ -28,6 +28,7 @@ from stages.loop import (
     Pace,
     Progress,
     any_algorithms,
+    by_leader,
     find_resume,
     honour,
     load_resume,
@@ -44,6 +45,7 @@ from stages.store.checkpoints import best_checkpoint
 from stages.store.errors import UserError
 from stages.store.sizes import flops_per_token, parameter_count
 from stages.store.specs.seq2seq import Seq2Seq
+from stages.training import distributed
 from stages.training.precision import choose_precision
 from stages.training.tuning import MicroBatches, Updates, room_for
 
@@ -93,7 +95,7 @@ def prepare(run: Run) -> Job:
     job = Job(run, settings, model, optimizer, base, train, val, progress, dict(lineage.metrics) if lineage else {})
     if progress.micro_batch is None:
         job.choose_micro_batch()
-    torch.manual_seed(settings.seed)
+    distributed.seed(settings.seed)
     if checkpoint:
         load_resume(checkpoint, optimizer)
     return job
@@ -181,7 +183,7 @@ class Job:
             self.model.train()
             made = self.updates.make(
                 self.loss(self.train.batch(part)) * (self.train.targets(part) / wanted)
-                for part in self.memory.parts(numbers)
+                for part in self.memory.parts(self.memory.own(numbers))
             )
         self.progress.tokens_seen += tokens
         return made
@@ -204,7 +206,7 @@ class Job:
             epoch = step * settings.batch_size / len(self.train)
             self.run.log_metrics(step, row | self.pace.row() | {"epoch": epoch})
         if settings.sample_every and self.due(settings.sample_every):
-            self.sample()
+            by_leader(self.model, self.sample)
 
     def due(self, every: int) -> bool:
         """Whether something done every so many steps, and at the end, is to be done now."""

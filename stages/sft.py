@@ -27,6 +27,7 @@ from stages.data.tokenizer import TextTokenizer
 from stages.loop import (
     Pace,
     Progress,
+    by_leader,
     honour,
     log_interval,
     save_checkpoint,
@@ -41,6 +42,7 @@ from stages.store.checkpoints import best_checkpoint
 from stages.store.errors import UserError
 from stages.store.sizes import flops_per_token, parameter_count
 from stages.store.specs.sft import SFT
+from stages.training import distributed
 from stages.training.adapting import config_of
 from stages.training.tuning import (
     FixedPrompts,
@@ -67,7 +69,7 @@ def run(run: Run) -> dict[str, Any]:
 def train(job: Job) -> dict[str, Any]:
     """Train until the last step; what was reached."""
     if job.progress.step == 0 and job.settings.sample_every:
-        job.sample()
+        by_leader(job.model, job.sample)
     while job.progress.step < job.steps:
         honour(job.run, job.save, job.progress)
         loss, norm, lr = job.step()
@@ -178,10 +180,10 @@ class Job:
 
     def _step(self) -> tuple[float, float, float]:
         settings, step = self.settings, self.progress.step
-        rows = self.train.order(step * settings.batch_size, settings.batch_size)
+        rows = self.memory.own(self.train.order(step * settings.batch_size, settings.batch_size))
         batches = [self.train.batch(part, self.tokenizer.pad_id) for part in self.memory.parts(rows)]
-        trained = sum(_trained(batch) for batch in batches)
-        tokens = sum(batch.real for batch in batches)
+        counted = distributed.total(sum(map(_trained, batches)), sum(batch.real for batch in batches))
+        trained, tokens = map(int, counted)
         with self.pace.step(tokens):
             self.model.train()
             losses = (self.objective(batch) * (_trained(batch) / trained) for batch in batches)
@@ -220,7 +222,7 @@ class Job:
             epoch = step * settings.batch_size / len(self.train)
             self.run.log_metrics(step, row | self.pace.row() | {"epoch": epoch})
         if settings.sample_every and self.due(settings.sample_every):
-            self.sample()
+            by_leader(self.model, self.sample)
 
     def due(self, every: int) -> bool:
         """Whether something done every so many steps, and at the end, is to be done now."""

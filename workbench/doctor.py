@@ -154,6 +154,8 @@ def machine(facts: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("machine", "probe", "broken", facts["error"], "`make run` installs what is missing.")
         return
     yield _torch(facts["torch"], facts["gpus"])
+    if "error" not in facts["torch"]:
+        yield _several(facts["torch"], len(facts["gpus"].get("devices", [])))
     yield _triton(facts["triton"])
     yield Finding("machine", "cpu", "ok", f"{facts['cores']} cores, {_size(facts['memory']['available'])} memory free")
     yield from _gpus(facts["gpus"])
@@ -170,6 +172,16 @@ def _torch(torch: dict[str, Any], gpus: dict[str, Any]) -> Finding:
         hint = 'Install a torch build for CUDA that this driver supports, or set device = "cpu" under [pretrain].'
         return Finding("software", "torch", "broken", f"{torch['version']} cannot use the GPU of this machine", hint)
     return Finding("software", "torch", "ok", f"{torch['version']}, {torch['threads']} threads")
+
+
+def _several(torch: dict[str, Any], gpus: int) -> Finding:
+    """Whether --gpus can be more than 1, and what the processes would talk by."""
+    wanted = "nccl" if gpus > 1 else "gloo"
+    if not torch.get(wanted):
+        hint = f"This build of torch has no {wanted}: runs train in one process."
+        return Finding("software", "several processes", "warning", f"{wanted} is missing", hint)
+    value = f"nccl, on up to {gpus} GPUs; not yet tried there" if gpus > 1 else "gloo, on the CPU"
+    return Finding("software", "several processes", "ok", value)
 
 
 def _triton(triton: dict[str, Any]) -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any, NamedTuple
 
 import psutil
@@ -90,16 +91,23 @@ class Machine:
 
     def _holder(self, entry: Entry, by_process: dict[int, int]) -> Holder:
         cores = memory = gpu_memory = 0.0
-        for process in self._family(entry.state.pid):
+        for process in self._families(entry):
             try:
                 cores += process.cpu_percent() / 100
                 memory += process.memory_info().rss
             except psutil.Error:
                 continue
             gpu_memory += by_process.get(process.pid, 0)
-        queue = waiting(entry.state.device) if entry.state.device else []
-        place = queue.index(entry.run.id) if entry.run.id in queue else 0
+        queues = [waiting(device) for device in entry.state.device.split(",") if device]
+        place = max((queue.index(entry.run.id) for queue in queues if entry.run.id in queue), default=0)
         return Holder(entry, cores, int(memory), int(gpu_memory), place)
+
+    def _families(self, entry: Entry) -> list[psutil.Process]:
+        """The processes of a run: its worker, those that train with it here, and the children of each."""
+        here = socket.gethostname()
+        pids = {entry.state.pid, *(holder.pid for holder in entry.run.rank_holders() if holder.host == here)}
+        found = {process.pid: process for pid in sorted(filter(None, pids)) for process in self._family(pid)}
+        return list(found.values())
 
     def _family(self, pid: int | None) -> list[psutil.Process]:
         """A worker and its children. The same objects each time: they remember the CPU time of the look before."""

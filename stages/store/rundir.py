@@ -191,6 +191,15 @@ class RunDir:
         """Those of all processes that the run has ever had."""
         return list(self.path.glob("lock.*"))
 
+    def rank_holders(self) -> list[Holder]:
+        """The processes that hold those locks."""
+        holders = []
+        for lock in self.rank_locks():
+            with contextlib.suppress(OSError, msgspec.DecodeError):
+                if is_locked(lock):
+                    holders.append(msgspec.json.decode(lock.read_bytes(), type=Holder))
+        return holders
+
     def rank_failure(self, rank: int) -> Path:
         """Why one of several processes ended badly, left for who started it."""
         return self.path / f"failure.{rank}.json"

@@ -33,8 +33,9 @@ from stages.store.errors import UserError, WorkFailed
 from stages.store.files import write_atomic
 from stages.training.ranks import Rank
 
-WAIT = datetime.timedelta(minutes=30)
-"""How long a process waits for the others: while one writes a large checkpoint, say."""
+WAIT = datetime.timedelta(days=1)
+"""How long a process waits for the others, while one samples or writes a large checkpoint. That one has died is noticed
+by `stages.training.supervisor`, not by waiting."""
 PIECES = "in_pieces"
 """Attribute of a model of which each process holds a piece."""
 MEETING = 300.0
@@ -237,6 +238,16 @@ def whole(model: nn.Module, pieces: Mapping[str, Tensor] | None = None) -> Itera
 
     with gathered(model, pieces or {}, keep=leads()):
         yield leads()
+
+
+@contextlib.contextmanager
+def first_alone() -> Iterator[None]:
+    """Let the first process do something before the others do it: they find the file that it has made."""
+    if not leads():
+        meet()
+    yield
+    if leads():
+        meet()
 
 
 def meet() -> None:

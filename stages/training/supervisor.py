@@ -23,7 +23,7 @@ import psutil
 from stages.run import Run
 from stages.store.errors import UserError, WorkFailed
 from stages.store.locks import is_locked
-from stages.store.rundir import Holder, RunError
+from stages.store.rundir import RunError
 from stages.store.workspace import installation_root
 from stages.training.ranks import ATTEMPT, PROCESSES, LostProcess
 
@@ -143,14 +143,12 @@ def _kill_tree(child: subprocess.Popen[bytes]) -> None:
 
 def _end_stragglers(run: Run) -> None:
     """End processes of this machine that outlived what had started them."""
-    for lock in run.dir.rank_locks():
-        while is_locked(lock):
-            with contextlib.suppress(OSError, msgspec.DecodeError):
-                holder = msgspec.json.decode(lock.read_bytes(), type=Holder)
-                if holder.host != socket.gethostname():
-                    break
-                os.kill(holder.pid, signal.SIGKILL)
-            time.sleep(POLL)
+    here = socket.gethostname()
+    while pids := [holder.pid for holder in run.dir.rank_holders() if holder.host == here]:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(POLL)
 
 
 def _reason(run: Run, processes: int, code: int | None) -> UserError:

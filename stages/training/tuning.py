@@ -26,10 +26,12 @@ from stages.optim import AdamW
 from stages.run import Run
 from stages.store.architecture import ModelConfig
 from stages.store.checkpoints import Checkpoint
-from stages.store.errors import UserError
+from stages.store.errors import UserError, WorkFailed
 from stages.store.records import Message
-from stages.store.sizes import parameter_count
+from stages.store.sizes import parameter_count, training_memory
+from stages.store.specs.sft import SFT
 from stages.store.specs.tuning import Learning, Tuning
+from stages.training import distributed
 from stages.training.adapting import Ids, freeze_in, open_adapted, open_whole, write_trained
 from stages.training.memory import Parts, does_not_fit, forget_gradients, is_out_of_memory, probe
 from stages.training.precision import choose_precision
@@ -54,7 +56,7 @@ class Opened(NamedTuple):
 
     def restore_random(self, seed: int) -> None:
         """Seed the random numbers, or put those of the checkpoint back with the moments: last before training."""
-        torch.manual_seed(seed)
+        distributed.seed(seed)
         if self.checkpoint:
             load_resume(self.checkpoint, self.optimizer)
 
@@ -81,11 +83,14 @@ def open_model(
         progress = kind(lr=lr, precision=choose_precision(settings.precision, device).name)
     precision = choose_precision(progress.precision, device)
     source = checkpoint.path if checkpoint else None
+    sharding = choose_sharding(settings, config, progress.precision, device)
     if settings.method == "lora":
         model = open_adapted(base, source, settings, device, config)
     else:
-        model = open_whole(source or base, device, config)
+        model = open_whole(source or base, "cpu" if sharding == "fsdp" else device, config)
     model.checkpointing = settings.activation_checkpointing
+    if sharding == "fsdp":
+        distributed.cut(model, device, precision.dtype)
     optimizer = AdamW(
         model,
         betas=(settings.beta1, settings.beta2),
@@ -101,8 +106,17 @@ def open_model(
         device=device.type,
         precision=precision.name,
         why=precision.why,
+        **distributed.told_of(sharding),
     )
     return Opened(model, optimizer, progress, checkpoint)
+
+
+def choose_sharding(settings: Tuning, config: ModelConfig, precision: str, device: torch.device) -> str:
+    """What each of several processes holds: ddp or fsdp. One alone finds out by trying what fits."""
+    if not distributed.several() or not isinstance(settings, SFT) or not settings.CUTS or settings.method == "lora":
+        return "ddp"
+    need = training_memory(config, 1, dtype=precision)
+    return distributed.choose_sharding(settings.sharding, need.total, need.activations, device)
 
 
 def room_for(asked: int | None, model_context: int) -> int:
@@ -117,7 +131,8 @@ class MicroBatches:
 
     def __init__(self, run: Run, progress: Progress, batch_size: int, at_most: int | None) -> None:
         self._run, self._progress, self._batch_size = run, progress, batch_size
-        self._wanted = at_most or batch_size
+        self._share = distributed.share(batch_size)
+        self._wanted = at_most or len(self._share)
 
     @property
     def rows(self) -> int:
@@ -127,21 +142,40 @@ class MicroBatches:
         """These rows, as many together as are computed at once."""
         return [rows[start : start + self.rows] for start in range(0, len(rows), self.rows)]
 
+    def own(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of the rows of a step's batch that this process computes: all where it is alone."""
+        return rows[self._share.start : self._share.stop]
+
     def choose(self, model: nn.Module, optimizer: AdamW, loss_of: Callable[[int], Tensor], available: int) -> None:
-        """Try the costliest rows, of which there are so many, and tell what a step takes in memory."""
-        wanted = min(self._wanted, self._batch_size, available)
+        """Try the costliest rows, of which there are so many, and tell what a step takes in memory.
+
+        A model in pieces is not tried: its processes could not fail together.
+        """
+        if distributed.sharded(model):
+            self._progress.micro_batch = self._wanted
+            return
+        wanted = min(self._wanted, len(self._share), available)
         found = probe(model, optimizer, loss_of, wanted)
-        self._progress.micro_batch = found.rows if found.rows < wanted else self._wanted
+        rows = distributed.least(found.rows)
+        self._progress.micro_batch = rows if rows < wanted else self._wanted
         self._tell(found)
 
     def until_it_fits(self, model: nn.Module, step: Callable[[], T]) -> T:
-        """What `step` gives, with fewer rows at once where it runs out of memory. WorkFailed when one is too many."""
+        """What `step` gives, with fewer rows at once where it runs out of memory. WorkFailed when one is too many.
+
+        Also when several processes train: those that did not run out have gone on.
+        """
         while True:
             try:
                 return step()
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
+                if distributed.several():
+                    raise WorkFailed(
+                        f"The memory of process {distributed.rank()} ran out.",
+                        "Start again with a smaller micro_batch.",
+                    ) from error
             self._halve(model)  # here the failed step's tensors are gone
 
     def _halve(self, model: nn.Module) -> None:
@@ -163,13 +197,13 @@ class MicroBatches:
 
 
 def add_gradients(optimizer: AdamW, losses: Iterable[Tensor]) -> float:
-    """Gather the gradients of a step's micro-batches; the sum of their losses. One is computed at a time."""
+    """Gather the gradients of a step's micro-batches; the sum of their losses, in all processes. One at a time."""
     total = 0.0
     for number, loss in enumerate(losses):
         loss.backward()
         optimizer.gather(first=number == 0)
         total += loss.item()
-    return total
+    return distributed.total(total)[0]
 
 
 class Updates:

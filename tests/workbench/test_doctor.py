@@ -19,7 +19,7 @@ WELL: dict[str, Any] = {
     "memory": {"available": 8 * 2**30},
     "cores": 4,
     "gpus": {"driver": None, "why": "no driver", "devices": []},
-    "torch": {"version": "2.13.0", "cuda": None, "gpu": None, "threads": 4},
+    "torch": {"version": "2.13.0", "cuda": None, "gpu": None, "threads": 4, "gloo": True, "nccl": False},
     "triton": {"version": "3.7.1"},
     "precision": {"name": "fp32", "why": "no bf16"},
     "attention": {

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from stages.store.specs.base import about
+from stages.store.specs.parallel import Gpus
 from stages.store.specs.tuning import Answering
 
 
@@ -75,3 +76,4 @@ class DPO(Answering, kw_only=True, frozen=True, forbid_unknown_fields=True):
     eval_prompts: Annotated[
         int, about("Prompts in a validation; the last one uses them all.", unit="prompts", ge=1, group="watching")
     ] = 256
+    gpus: Gpus = 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+import msgspec
+
 from stages.store.errors import UserError
 from stages.store.specs.base import about
 
@@ -29,8 +31,8 @@ Sharding = Annotated[
 ]
 
 
-def refuse_shares(settings: Mapping[str, Any], processes: int) -> None:
-    """Raise UserError unless `processes` processes can share the steps of a run with these settings evenly."""
+def refuse_shares(spec: type[msgspec.Struct], settings: Mapping[str, Any], processes: int) -> None:
+    """Raise UserError unless `processes` processes can train together with these settings of `spec`."""
     if processes == 1:
         return
     batch = int(settings.get("batch_size") or 0)
@@ -41,5 +43,7 @@ def refuse_shares(settings: Mapping[str, Any], processes: int) -> None:
             f"A batch_size of {batch:,} cannot be shared evenly by {processes:,} processes.",
             f"Set batch_size to {fitting}, or --gpus to a divisor of {batch:,}.",
         )
+    if settings.get("sharding") == "fsdp" and not getattr(spec, "CUTS", False):
+        raise UserError(f"{spec.__name__} trains with sharding = ddp alone.", "pretrain and sft know fsdp as well.")
     if settings.get("sharding") == "fsdp" and settings.get("method") == "lora":
         raise UserError("Adapters are trained with sharding = ddp: their base is frozen whole in every process.")

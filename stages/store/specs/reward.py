@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from stages.store.specs.base import about
+from stages.store.specs.parallel import Gpus
 from stages.store.specs.tuning import Tuning
 
 
@@ -76,3 +77,4 @@ class Reward(Tuning, kw_only=True, frozen=True, forbid_unknown_fields=True):
             group="watching",
         ),
     ] = 256
+    gpus: Gpus = 1

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 import msgspec
 
 from stages.store.specs.base import about
+from stages.store.specs.parallel import Gpus
 from stages.store.specs.tuning import Learning
 
 
@@ -56,3 +57,4 @@ class Seq2Seq(Learning, kw_only=True, frozen=True, forbid_unknown_fields=True):
     sample_prompts: Annotated[
         list[str], about("Texts that are answered as it learns; empty: from validation.", group="watching")
     ] = []
+    gpus: Gpus = 1

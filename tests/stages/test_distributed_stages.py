@@ -1,0 +1,123 @@
+"""Every stage that several processes can train: two make the updates that one makes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.store.checkpoints import list_checkpoints
+from stages.store.rundir import RunDir
+from stages.store.specs import on_several_gpus
+from stages.store.workspace import Workspace
+from tests.stages import classify_helpers, reward_helpers, sft_helpers, test_seq2seq
+from tests.stages.data.chats import chat_dataset
+from tests.stages.helpers import build_small_world, finish, pretrain
+from tests.stages.sft_helpers import chat_workspace, sums
+from tests.stages.test_seq2seq import coloured, labelled_dataset, write_tiny_t5
+from workbench import runs
+
+SAME = {"steps": 6, "eval_every": 3, "checkpoint_every": 6, "dropout": 0.0, "micro_batch": 1}
+"""Random numbers are a process's own, so the stages are compared without dropout."""
+
+Train = Callable[..., RunDir]
+
+
+def text(folder: Path) -> tuple[Workspace, Train]:
+    return build_small_world(folder), pretrain
+
+
+def recurrent(folder: Path) -> tuple[Workspace, Train]:
+    def train(workspace: Workspace, name: str, **settings: Any) -> RunDir:
+        from tests.stages.helpers import TINY
+
+        wanted = TINY | {"memory": 16, "precision": "fp32"} | settings
+        return runs.launch(workspace, "transformer_xl", name, wanted, dataset="rhymes", tokenizer="bytes")
+
+    return build_small_world(folder), train
+
+
+def conversations(folder: Path) -> tuple[Workspace, Train]:
+    return chat_workspace(folder), sft_helpers.tune
+
+
+def teacher(folder: Path) -> tuple[Workspace, Train]:
+    def train(workspace: Workspace, name: str, **settings: Any) -> RunDir:
+        wanted = sft_helpers.SMALL | settings
+        return runs.launch(
+            workspace, "distill", name, wanted, dataset="sums", checkpoint="base", extra={"teacher": "base"}
+        )
+
+    return chat_workspace(folder), train
+
+
+def preferences(folder: Path) -> tuple[Workspace, Train]:
+    return reward_helpers.reward_workspace(folder), reward_helpers.train
+
+
+def policy(folder: Path) -> tuple[Workspace, Train]:
+    def train(workspace: Workspace, name: str, **settings: Any) -> RunDir:
+        wanted = reward_helpers.SMALL | {"probes": False, "sample_tokens": 8, "sft_term": 0.5} | settings
+        return runs.launch(workspace, "dpo", name, wanted, dataset="likes", checkpoint="base")
+
+    return reward_helpers.reward_workspace(folder), train
+
+
+def labels(folder: Path) -> tuple[Workspace, Train]:
+    def train(workspace: Workspace, name: str, **settings: Any) -> RunDir:
+        wanted = classify_helpers.SMALL | settings
+        return runs.launch(workspace, "classify", name, wanted, dataset="classify", checkpoint="decoder")
+
+    return classify_helpers.label_workspace(folder), train
+
+
+def answers(folder: Path) -> tuple[Workspace, Train]:
+    workspace = Workspace(folder / "ws").ensure()
+    write_tiny_t5(workspace.models / "base")
+    labelled_dataset(workspace.datasets / "colours", coloured(64), val=coloured(12))
+    chat_dataset(workspace.datasets / "talk", sums(4))
+    return workspace, test_seq2seq.tune
+
+
+STAGES: dict[str, tuple[Callable[[Path], tuple[Workspace, Train]], dict[str, Any]]] = {
+    "pretrain": (text, {"precision": "fp32"}),
+    "transformer_xl": (recurrent, {}),
+    "sft": (conversations, {}),
+    "sft in pieces": (conversations, {"sharding": "fsdp"}),
+    "sft by adapters": (conversations, {"method": "lora", "lora_rank": 4}),
+    "distill": (teacher, {"alpha": 0.5}),
+    "reward": (preferences, {}),
+    "dpo": (policy, {}),
+    "classify": (labels, {}),
+    "seq2seq": (answers, {}),
+}
+
+
+def rows(run: RunDir) -> list[dict[str, float]]:
+    """All that was logged, times and rates left out."""
+    kept = [json.loads(line) for line in run.metrics.read_bytes().splitlines()]
+    return [{key: value for key, value in row.items() if key not in ("time", "tokens_per_s", "mfu")} for row in kept]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("stage", STAGES)
+def test_two_processes_train_as_one(stage: str, tmp_path: Path) -> None:
+    make, settings = STAGES[stage]
+    workspace, train = make(tmp_path)
+    fields = set(train(workspace, "asked", steps=1).spec().settings)
+    wanted = {key: value for key, value in (SAME | settings).items() if key in fields}
+    one = finish(train(workspace, "one", **wanted))
+    two = finish(train(workspace, "two", gpus=2, **wanted))
+    assert len(rows(one)) == len(rows(two))
+    for mine, theirs in zip(rows(one), rows(two), strict=True):
+        assert theirs == pytest.approx(mine, rel=1e-5, abs=1e-5)
+    assert list_checkpoints(two)[-1].step == 6
+    assert (list_checkpoints(two)[-1].path / "resume" / "index.json").exists()
+
+
+def test_the_stages_that_are_tried_are_those_that_say_they_can() -> None:
+    masks = {"bert", "t5"}  # their masks are random numbers of a process
+    assert {stage.split()[0] for stage in STAGES} | masks == set(on_several_gpus())
