@@ -136,7 +136,7 @@ async def test_search_goes_from_hit_to_hit(make_app: MakeApp, workspace: Workspa
     app = make_app()
     async with app.run_test(size=(100, 30)) as pilot:
         listing = (await browse(pilot, "many")).listing
-        await pilot.press("slash", *"NUMBER 49", "enter")
+        await pilot.press("f", *"NUMBER 49", "enter")
         await wait_for(pilot, lambda: listing.cursor == 49)
         await pilot.press("n")
         await wait_for(pilot, lambda: listing.cursor == 490)
@@ -145,7 +145,7 @@ async def test_search_goes_from_hit_to_hit(make_app: MakeApp, workspace: Workspa
         await pilot.press("N")
         await wait_for(pilot, lambda: listing.cursor == 4_999)
         await wait_for(pilot, noted(app, "Went around the end."))
-        await pilot.press("slash", "ctrl+u", *"nowhere", "enter")
+        await pilot.press("f", "ctrl+u", *"nowhere", "enter")
         await wait_for(pilot, noted(app, "No record has 'nowhere'."))
 
 
@@ -154,14 +154,14 @@ async def test_a_filter_shows_some_and_escape_shows_all(make_app: MakeApp, works
     app = make_app()
     async with app.run_test(size=(100, 30)) as pilot:
         screen = await browse(pilot, "many")
-        await pilot.press("f", *"source:part-7 length>10", "enter")
+        await pilot.press("slash", *"source:part-7 length>10", "enter")
         await wait_for(pilot, lambda: screen.filter)
         assert screen.listing.total == sum(1 for n in range(5_000) if n % 10 == 7 and len(f"number {n}") > 10)
         await pilot.press("j", "enter")
         await wait_for(pilot, noted(app, "number 1017"))
         await pilot.press("escape", "escape")
         await wait_for(pilot, lambda: screen.listing.total == 5_000)
-        await pilot.press("f", *"nonsense:1", "enter")
+        await pilot.press("slash", "ctrl+u", *"nonsense:1", "enter")
         await wait_for(pilot, lambda: any("cannot be filtered by" in note.title for note in app._notifications))
 
 
@@ -181,7 +181,7 @@ async def test_a_search_is_stopped_by_escape(
                 cancelled.set()
 
         monkeypatch.setattr(app.desk, "ask", slow)
-        await pilot.press("slash", *"x", "enter")
+        await pilot.press("f", *"x", "enter")
         await wait_for(pilot, lambda: screen._at_work is not None and screen._at_work.is_running)
         await pilot.press("escape")
         await wait_for(pilot, cancelled.is_set)

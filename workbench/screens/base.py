@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from textual import on
+from textual.actions import SkipAction
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.content import Content
@@ -16,6 +18,7 @@ from textual.widget import Widget
 
 from workbench.display import line, looks_same
 from workbench.keys import bind
+from workbench.widgets.filter_field import Filterable, clear_filters, open_filter
 
 if TYPE_CHECKING:
     from workbench.app import WorkbenchApp
@@ -84,23 +87,68 @@ class KeyBar(Widget):
         screen = cast("WorkbenchScreen[Any]", self.screen)
         here: dict[str, Content] = {}
         everywhere: dict[str, Content] = {}
+        last: dict[str, Content] = {}
         for active in screen.active_bindings.values():
             binding = active.binding
-            keys = everywhere if active.node is self.app else here
+            keys = everywhere if active.node is self.app else last if binding.id == FILTER_KEY.id else here
             offered = active.enabled and not (active.node is screen and not screen.offers(binding.action))
+            offered = offered and (keys is not last or screen.filterable is not None)
             if binding.show and offered and binding.action not in keys:
                 text = Content.assemble((self.app.get_key_display(binding), "bold $accent"), f" {binding.description}")
                 click = Style.from_meta({"@click": f"screen.press({binding.key!r})"})
                 keys[binding.action] = text.stylize(click)
-        shown, kept = list(here.values()), list(everywhere.values())
+        shown, kept = [*here.values(), *last.values()], list(everywhere.values())
         while shown and 1 + sum(part.cell_length + 2 for part in shown + kept) - 2 > self.size.width:
             shown.pop()
         return Content.assemble(" ", Content("  ").join(shown + kept))
 
 
-class WorkbenchScreen(Screen[ScreenResultType]):
+FILTER_KEY = bind(
+    "list.filter",
+    "slash",
+    "filter",
+    "Filter",
+    "Show only what has the words you type; escape shows all.",
+    priority=True,  # what is typed after it in the same packet belongs into the field
+)
+
+
+class Filtering(Screen[ScreenResultType]):
+    """A screen on which `/` filters the list that has the focus, or the first, and escape shows all again."""
+
+    @property
+    def filterable(self) -> Filterable | None:
+        """The list that `/` filters just now; None while one types text."""
+        if self.focused is not None and self.focused.check_consume_key("slash", "/"):
+            return None
+        if isinstance(self.focused, Filterable) and self.focused.has_entries:
+            return self.focused
+        lists = (found for found in self.walk_children(Filterable) if found.has_entries)
+        return next((found for found in lists if found.filter_text or _is_shown(found)), None)
+
+    async def action_filter(self) -> None:
+        """Type words that what is shown must have."""
+        if (target := self.filterable) is None:
+            raise SkipAction()
+        await open_filter(target)
+
+    @on(Filterable.FieldLeft)
+    def _field_left(self, event: Filterable.FieldLeft) -> None:
+        event.target.focus()
+
+    def key_escape(self, event: Key) -> None:
+        if clear_filters(self):
+            event.stop()
+
+
+def _is_shown(widget: Widget) -> bool:
+    return all(node.display for node in widget.ancestors_with_self if isinstance(node, Widget))
+
+
+class WorkbenchScreen(Filtering[ScreenResultType]):
     """A screen of the app: size classes, the app by its type, and polling of what is on screen only."""
 
+    BINDINGS = [FILTER_KEY]
     HORIZONTAL_BREAKPOINTS = WIDTHS
     VERTICAL_BREAKPOINTS = HEIGHTS
 
@@ -187,14 +235,18 @@ class PlaceScreen(WorkbenchScreen[None]):
         self.query_one(PlaceBar).show_trail(Content.assemble(*parts, " "))
 
 
-class Dialog(ModalScreen[ScreenResultType]):
+class Dialog(ModalScreen[ScreenResultType], Filtering[ScreenResultType]):
     """A question or a note over the screen. Escape closes it with None."""
 
     HORIZONTAL_BREAKPOINTS = WIDTHS
     VERTICAL_BREAKPOINTS = HEIGHTS
     AUTO_FOCUS = "Button, OptionList, Input, VerticalScroll"
-    BINDINGS = [bind("app.jump", "ctrl+o", "app.jump", "Jump", "Letters on all that takes the focus.", show=False)]
+    BINDINGS = [
+        bind("app.jump", "ctrl+o", "app.jump", "Jump", "Letters on all that takes the focus.", show=False),
+        FILTER_KEY,
+    ]
 
     def key_escape(self, event: Key) -> None:
         event.stop()
-        self.dismiss(None)
+        if not clear_filters(self):
+            self.dismiss(None)

@@ -7,24 +7,19 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import OptionList, Static
-from textual.widgets.option_list import Option
 
 from stages.store.bin import Thrown, destroy, list_bin, restore
 from stages.store.errors import UserError
 from stages.store.workspace import Workspace
 from workbench.cli.progress import amount
 from workbench.display import content, line, shortened
-from workbench.keys import LIST_KEYS, bind
+from workbench.keys import bind
 from workbench.screens.base import Dialog
 from workbench.screens.question import Question
+from workbench.widgets.filter_field import FilterField
+from workbench.widgets.picklist import PickList
 
 NAME_WIDTH = 40
-
-
-class BinList(OptionList):
-    """What lies in the bin, with hjkl."""
-
-    BINDINGS = [*LIST_KEYS]
 
 
 class BinScreen(Dialog[None]):
@@ -41,7 +36,7 @@ class BinScreen(Dialog[None]):
     def compose(self) -> ComposeResult:
         with Vertical() as box:
             box.border_title = "bin"
-            yield BinList()
+            yield PickList()
             yield Static("The bin is empty. What you delete comes here first.", classes="muted", id="empty")
             box.border_subtitle = "enter takes back · d deletes for good · esc closes"
 
@@ -50,7 +45,7 @@ class BinScreen(Dialog[None]):
 
     @on(OptionList.OptionSelected)
     def _chosen(self, event: OptionList.OptionSelected) -> None:
-        thrown = self._thrown[event.option_index]
+        thrown = self._thrown[int(event.option_id or 0)]
         try:
             restore(self._workspace, thrown)
         except UserError as error:
@@ -61,10 +56,10 @@ class BinScreen(Dialog[None]):
 
     def action_destroy(self) -> None:
         """Delete what the cursor is on for good, after a question."""
-        at = self.query_one(BinList).highlighted
-        if at is None:
+        chosen = self.query_one(PickList).chosen
+        if chosen is None:
             return
-        thrown = self._thrown[at]
+        thrown = self._thrown[int(chosen)]
         question = Question(f"Delete {thrown.title} for good?", "It cannot be taken back.", yes="delete it")
 
         def answered(yes: bool | None) -> None:
@@ -87,17 +82,14 @@ class BinScreen(Dialog[None]):
         self.app.call_from_thread(self._show, thrown, [one.bytes() for one in thrown])
 
     def _show(self, thrown: list[Thrown], sizes: list[int]) -> None:
-        if not self.query(BinList):
+        if not self.query(PickList):
             return  # the thread that looked was slower than the one who left
         self._thrown = thrown
-        found = self.query_one(BinList)
-        at = found.highlighted or 0
-        found.clear_options()
-        found.add_options([Option(_row(one, size)) for one, size in zip(thrown, sizes, strict=True)])
+        found = self.query_one(PickList)
+        found.show([(str(at), _row(one, size)) for at, (one, size) in enumerate(zip(thrown, sizes, strict=True))])
         found.display = bool(thrown)
         self.query_one("#empty", Static).display = not thrown
-        if thrown:
-            found.highlighted = min(at, len(thrown) - 1)
+        if thrown and not self.query(FilterField):
             found.focus()
 
 

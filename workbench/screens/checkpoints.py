@@ -9,16 +9,16 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import OptionList, Static
-from textual.widgets.option_list import Option
 
 from stages.store.checkpoints import Checkpoint, list_checkpoints
 from stages.store.errors import UserError
 from stages.store.rundir import list_runs
 from stages.store.workspace import Workspace
 from workbench.display import content, line, shortened
-from workbench.keys import LIST_KEYS, bind
+from workbench.keys import bind
 from workbench.messages import CheckpointChosen
 from workbench.screens.base import Dialog
+from workbench.widgets.picklist import PickList
 
 if TYPE_CHECKING:
     from workbench.app import WorkbenchApp
@@ -51,12 +51,6 @@ def checkpoint_choices(workspace: Workspace) -> list[Choice]:
     return choices
 
 
-class CheckpointList(OptionList):
-    """The choices, with hjkl."""
-
-    BINDINGS = [*LIST_KEYS]
-
-
 class CheckpointScreen(Dialog[str]):
     """Lists what there is; dismissed with the choice, or None."""
 
@@ -66,12 +60,11 @@ class CheckpointScreen(Dialog[str]):
     def __init__(self, workspace: Workspace, title: str = "Chat with") -> None:
         super().__init__()
         self._workspace, self._title = workspace, title
-        self._choices: list[Choice] = []
 
     def compose(self) -> ComposeResult:
         with Vertical() as box:
             box.border_title = content(self._title)
-            yield CheckpointList()
+            yield PickList()
             yield Static(NONE_YET, classes="muted", id="empty")
             box.border_subtitle = "enter chooses · esc closes"
 
@@ -89,7 +82,7 @@ class CheckpointScreen(Dialog[str]):
 
     @on(OptionList.OptionSelected)
     def _chosen(self, event: OptionList.OptionSelected) -> None:
-        self.dismiss(self._choices[event.option_index].text)
+        self.dismiss(event.option_id)
 
     @work(thread=True, exclusive=True, group="look")
     def _look(self) -> None:
@@ -97,14 +90,10 @@ class CheckpointScreen(Dialog[str]):
         self.app.call_from_thread(self._show, choices)
 
     def _show(self, choices: list[Choice]) -> None:
-        self._choices = choices
-        found = self.query_one(CheckpointList)
-        found.clear_options()
-        found.add_options([Option(_row(choice)) for choice in choices])
+        found = self.query_one(PickList)
+        found.show([(choice.text, _row(choice)) for choice in choices])
         found.display = bool(choices)
         self.query_one("#empty", Static).display = not choices
-        if choices:
-            found.highlighted = 0
 
 
 def _row(choice: Choice) -> Content:

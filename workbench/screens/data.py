@@ -20,6 +20,7 @@ from workbench.screens.base import PlaceScreen
 from workbench.screens.question import Ask, Question
 from workbench.survey import Inventory, RunFacts, Survey
 from workbench.themes import STATUS_STYLES, STATUS_SYMBOLS
+from workbench.widgets.filter_field import NO_MATCH
 from workbench.widgets.picklist import PickList
 
 KINDS = ("dataset", "tokenizer")
@@ -223,6 +224,8 @@ class DataScreen(PlaceScreen):
         chosen, facts = self._list(self.kind).chosen, self._run()
         if facts is not None:
             shown = run_report(facts)
+        elif chosen is None and self._list(self.kind).filter_text:
+            shown = Content(NO_MATCH)
         elif chosen is None:
             shown = Content("Nothing here yet. n builds a dataset from files and folders, or from starter:world.")
         elif self.kind == "dataset":

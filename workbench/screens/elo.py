@@ -19,6 +19,7 @@ from workbench.display import content, line
 from workbench.keys import SCROLL_KEYS
 from workbench.models.lineage_table import Line, along_lineage
 from workbench.screens.base import Dialog
+from workbench.widgets.filter_field import Filterable
 from workbench.widgets.picklist import cell
 
 FIGURES = 54
@@ -30,8 +31,28 @@ strength; a tie is half a win; every checkpoint begins with one tie with an imag
 of 95 %."""
 
 
-class Table(VerticalScroll, can_focus=True):
+class Table(VerticalScroll, Filterable, can_focus=True):
     BINDINGS = [*SCROLL_KEYS]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rows: list[Content] = []
+
+    def compose(self) -> ComposeResult:
+        yield Static("…", id="standings")
+
+    @property
+    def has_entries(self) -> bool:
+        return len(self._rows) > 1
+
+    def show(self, rows: Sequence[Content]) -> None:
+        """Show the headings, which come first, and the lines that pass the filter."""
+        self._rows = list(rows)
+        self.filter_changed()
+
+    def filter_changed(self) -> None:
+        shown = [row for place, row in enumerate(self._rows) if place == 0 or self.passes(row.plain)]
+        self.query_one("#standings", Static).update(Content("\n").join(shown))
 
 
 class EloScreen(Dialog[None]):
@@ -47,8 +68,7 @@ class EloScreen(Dialog[None]):
         with Vertical() as box:
             box.border_title = "Elo along the lineage"
             box.border_subtitle = "esc closes"
-            with Table():
-                yield Static("…", id="standings")
+            yield Table()
             yield Static(Content(HOW), classes="muted")
 
     def on_mount(self) -> None:
@@ -64,8 +84,8 @@ class EloScreen(Dialog[None]):
         self.app.call_from_thread(self.show, list(table(lines, min(44, self.app.size.width - FIGURES - 8))))
 
     def show(self, rows: Sequence[Content]) -> None:
-        """Show the lines of the table."""
-        self.query_one("#standings", Static).update(Content("\n").join(rows))
+        """Show the lines of the table, the first of which names the columns."""
+        self.query_one(Table).show(rows)
 
 
 def read_lines(workspace: Workspace) -> list[Line]:

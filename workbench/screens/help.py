@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
@@ -14,15 +15,18 @@ from textual.widgets import Static
 
 from workbench.display import displayable_line, line
 from workbench.keys import SCROLL_KEYS, bind
-from workbench.screens.base import Dialog
+from workbench.screens.base import FILTER_KEY, Dialog
+from workbench.widgets.filter_field import NO_MATCH, Filterable
 
 WIDE = 100
 """Columns from which ids have room beside the sentences."""
 KEYS = 12
 """Cells for the keys before a sentence."""
 
+FOOT = "/ filters · esc closes · [keys] in workbench.toml changes a key by its id"
 
-class HelpText(VerticalScroll, can_focus=True):
+
+class HelpText(VerticalScroll, Filterable, can_focus=True):
     BINDINGS = [*SCROLL_KEYS]
 
 
@@ -42,6 +46,8 @@ class HelpScreen(Dialog[None]):
         titles: dict[str, list[ActiveBinding]] = {}
         for active in screen.active_bindings.values():
             node = active.node
+            if active.binding.id == FILTER_KEY.id and getattr(screen, "filterable", None) is None:
+                continue
             if (not active.binding.id and node is screen) or not active.binding.description or active.binding.system:
                 continue
             title = "Everywhere" if node is screen.app else "Here" if node is screen else _widget_title(node)
@@ -52,10 +58,27 @@ class HelpScreen(Dialog[None]):
     def compose(self) -> ComposeResult:
         with Vertical(id="help"):
             with HelpText():
-                for title, group in self._groups:
-                    yield Static(title, classes="heading", markup=False)
-                    yield Static(self._table(group))
-            yield Static("esc closes · [keys] in workbench.toml changes a key by its id", classes="muted", markup=False)
+                yield Static(self._text(), id="keys")
+            yield Static(FOOT, classes="muted", markup=False)
+
+    @on(HelpText.Filtered)
+    def _filter_changed(self) -> None:
+        self.query_one("#keys", Static).update(self._text())
+
+    def _text(self) -> Content:
+        """The groups in which a key passes the filter, with those keys."""
+        text = self.query_one(HelpText) if self.query(HelpText) else None
+        parts = []
+        for title, group in self._groups:
+            passing = [active for active in group if text is None or text.passes(self._told(active))]
+            if passing:
+                parts += [Content.assemble("\n", (title, "bold $primary")), self._table(passing)]
+        return Content("\n").join(parts) if parts else Content(NO_MATCH)
+
+    def _told(self, active: ActiveBinding) -> str:
+        binding = active.binding
+        said = (self.app.get_key_display(binding), active.tooltip, binding.tooltip, binding.id, binding.description)
+        return " ".join(filter(None, said))
 
     def _table(self, group: list[ActiveBinding]) -> Content:
         keys: dict[tuple[str, str], list[str]] = {}

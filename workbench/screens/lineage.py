@@ -25,7 +25,7 @@ from workbench.display import displayable_line, line, shortened
 from workbench.keys import LIST_KEYS, bind
 from workbench.models.lineage_tree import Node, lineage_tree, matching, rows
 from workbench.screens.base import PlaceScreen
-from workbench.widgets.filter_field import FilterField
+from workbench.widgets.filter_field import NO_MATCH, Filterable
 
 STYLES = {
     "dataset": "$success",
@@ -39,8 +39,10 @@ DIGEST = 8
 """Characters of a digest that are shown."""
 
 
-class LineageList(OptionList):
-    """The lines of the tree, with hjkl."""
+class LineageList(OptionList, Filterable):
+    """The lines of the tree, with hjkl. What is above and below a line that passes the filter is shown with it."""
+
+    filter_hint = "words of kind, name, digest"
 
     BINDINGS = [*LIST_KEYS]
 
@@ -52,7 +54,6 @@ class LineageScreen(PlaceScreen):
     CSS_PATH = "lineage.tcss"
     AUTO_FOCUS = "LineageList"
     BINDINGS = [
-        bind("lineage.filter", "slash", "filter", "Filter", "Show what matches, with what is above and below it."),
         bind("lineage.back", "escape", "back", "Back", "To where you were."),
     ]
 
@@ -65,7 +66,6 @@ class LineageScreen(PlaceScreen):
         with Vertical(id="lineage", classes="pane"):
             yield LineageList()
             yield Static("Nothing here yet: Home shows the first step.", id="lineage-empty", classes="muted")
-            yield FilterField(placeholder="words of kind, name, digest")
 
     def on_mount(self) -> None:
         self.query_one("#lineage").border_title = "what was made from what"
@@ -76,17 +76,9 @@ class LineageScreen(PlaceScreen):
         """Leave."""
         self.dismiss(None)
 
-    def action_filter(self) -> None:
-        """Type words that what is shown must have."""
-        self.query_one(FilterField).open()
-
-    @on(FilterField.Changed)
+    @on(LineageList.Filtered)
     def _filter_changed(self) -> None:
         self._show(self._tree)
-
-    @on(FilterField.Left)
-    def _filter_left(self) -> None:
-        self.query_one(LineageList).focus()
 
     @on(OptionList.OptionSelected)
     def _chosen(self, event: OptionList.OptionSelected) -> None:
@@ -119,10 +111,10 @@ class LineageScreen(PlaceScreen):
         self.app.call_from_thread(self._show, tree)
 
     def _show(self, tree: list[Node]) -> None:
-        if not self.query(FilterField):
+        if not self.query(LineageList):
             return  # the thread that looked was slower than the one who left
         self._tree = tree
-        words = self.query_one(FilterField).value.casefold().split()
+        words = self.query_one(LineageList).filter_text.casefold().split()
         found = list(rows(matching(tree, words) if words else tree))
         listed, empty = self.query_one(LineageList), self.query_one("#lineage-empty", Static)
         width = max(40, self.size.width - 8)
@@ -134,9 +126,11 @@ class LineageScreen(PlaceScreen):
             listed.highlighted = min(at, len(found) - 1) if found else None
         self._shown = [node for _, node in found]
         listed.display = bool(found)
+        if found and self.focused is None:
+            listed.focus()
         empty.display = not found
         if tree and not found:
-            empty.update("Nothing matches. Escape in the filter shows all.")
+            empty.update(NO_MATCH)
 
     def on_resize(self, _: Any) -> None:
         self._shown = []

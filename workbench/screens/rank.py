@@ -29,6 +29,7 @@ from workbench.judging.labelling import annotator_name
 from workbench.judging.taking_in import take_in_finished
 from workbench.keys import SCROLL_KEYS, bind
 from workbench.screens.base import PlaceScreen
+from workbench.widgets.filter_field import NO_MATCH
 from workbench.widgets.picklist import PickList
 
 EMPTY = """\
@@ -134,7 +135,7 @@ class RankScreen(PlaceScreen):
     def _work_out(self) -> None:
         chosen = self.query_one("#sets", PickList).chosen
         if chosen is None or chosen not in self._sets:
-            self._show(Content(EMPTY))
+            self._show(Content(NO_MATCH if self._sets else EMPTY))
         else:
             self._read_figures(chosen)
 

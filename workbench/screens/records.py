@@ -21,6 +21,7 @@ from workbench.screens.question import Ask
 from workbench.screens.record import RecordScreen
 from workbench.screens.record_editing import RecordEditing
 from workbench.screens.record_statistics import StatisticsScreen
+from workbench.widgets.filter_field import clear_filters
 from workbench.widgets.record_list import Line, RecordList
 
 FILTERS = {
@@ -40,10 +41,9 @@ class RecordsScreen(RecordEditing):
     AUTO_FOCUS = "RecordList"
     BINDINGS = [
         bind("records.back", "escape", "back", "Back", "Stop searching; else back to the datasets."),
-        bind("records.search", "slash", "search", "Search", "Find text in the records."),
+        bind("records.search", "f", "search", "Find", "Go to the records that have some text, one after the other."),
         bind("records.hit", "n", "hit(1)", "Next hit", "To the next record with the text.", show=False),
         bind("records.hit_before", "N", "hit(-1)", "Hit before", "To the record before with the text.", show=False),
-        bind("records.filter", "f", "filter", "Filter", "Show only records of some role, source, length, label."),
         bind("records.jump", "g", "jump", "Go to", "To a record by its number.", show=False),
         bind("records.split", "tab", "split(1)", "Split", "To the next split: training, validation."),
         bind("records.split_before", "shift+tab", "split(-1)", "Split before", "To the split before.", show=False),
@@ -86,6 +86,8 @@ class RecordsScreen(RecordEditing):
             self.split = next(iter(splits), "train")
         if total is None:
             total, self.filter = splits.get(self.split, 0), ""
+            clear_filters(self)
+        self.listing.filter_hint = FILTERS[self.info.kind]
         self.listing.show(Pages(total, self._fetch, self.listing.arrived, self._failed), cursor)
         self._show_head()
         if not total and not self.filter:
@@ -115,7 +117,7 @@ class RecordsScreen(RecordEditing):
         if self.filter:
             parts.append(line(f"filter {self.filter}: {self.listing.total:,}  ", "$accent"))
         if self.text:
-            parts.append(line(f"/{self.text}", "$accent"))
+            parts.append(line(f"find {self.text}", "$accent"))
         self.query_one("#records-head", Static).update(Content.assemble(*parts))
         self.show_trail(self.dataset, f"{self.listing.cursor + 1:,} of {self.listing.total:,}")
 
@@ -182,23 +184,15 @@ class RecordsScreen(RecordEditing):
         else:
             self._search(self.listing.cursor + step, step)
 
-    def action_filter(self) -> None:
-        def answered(text: str | None) -> None:
-            if text is not None:
-                self._filter(text.strip())
-
-        kind = self.info.kind if self.info else "text"
-        detail = f"For example: {FILTERS[kind]}. Nothing shows all."
-        self.app.push_screen(Ask("Filter", detail, self.filter, lambda text: None), answered)
+    @on(RecordList.Filtered)
+    def _filter_changed(self) -> None:
+        self._at_work = self._narrow(self.listing.filter_text.strip())
 
     def action_statistics(self) -> None:
         self.app.push_screen(StatisticsScreen(self.ask()))
 
     def _search(self, start: int, step: int) -> None:
         self._at_work = self._find(start, step)
-
-    def _filter(self, text: str) -> None:
-        self._at_work = self._narrow(text)
 
     @work(exclusive=True, group="search")
     async def _find(self, start: int, step: int) -> None:
@@ -217,7 +211,9 @@ class RecordsScreen(RecordEditing):
     @work(exclusive=True, group="search")
     async def _narrow(self, text: str) -> None:
         if not text:
-            self.load()
+            if self.filter:
+                self.load()
+                self.note("")
             return
         question = {**self.ask(), "filter": text}
         try:

@@ -12,7 +12,7 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.message import Message
 from textual.timer import Timer
-from textual.widgets import Static
+from textual.widgets import Input, Static
 
 from stages.store.errors import UserError
 from stages.store.notes import read_notes, write_notes
@@ -30,7 +30,6 @@ from workbench.screens.question import Ask
 from workbench.screens.steering import RESUMABLE, RunSteered, Steering
 from workbench.themes import MARKERS, STATUS_STYLES, STATUS_SYMBOLS
 from workbench.watch import Board, Entry
-from workbench.widgets.filter_field import FilterField
 from workbench.widgets.loss_plot import LossPlot
 from workbench.widgets.run_list import RunList
 
@@ -65,8 +64,6 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
         bind("runs.archive", "A", "archive", "Archive", "Put the run away, or back; /archived shows them.", show=False),
         bind("runs.bin", "B", "bin", "Bin", "What was deleted: take it back, or delete it for good.", show=False),
         bind("runs.sweeps", "w", "sweeps", "Sweeps", "Sweeps and scaling studies: runs started together.", show=False),
-        bind("runs.filter", "slash", "filter", "Filter", "Show only runs whose name, stage, status or dataset match."),
-        bind("runs.unfilter", "escape", "unfilter", "All runs", "Show all runs again.", show=False),
         *PLOT_KEYS,
     ]
 
@@ -96,7 +93,6 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
             with Vertical(id="runs-list", classes="pane"):
                 yield RunList()
                 yield Static(self._invitation(), id="runs-empty")
-                yield FilterField(placeholder="words of name, stage, status, dataset")
             with Vertical(id="runs-detail", classes="pane"):
                 yield Static(id="runs-state")
                 yield LossPlot()
@@ -122,7 +118,7 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
 
     def offers(self, action: str) -> bool:
         if action in ("mark", "filter"):
-            return bool(self._entries) and not isinstance(self.focused, FilterField)
+            return bool(self._entries) and not isinstance(self.focused, Input)
         return super().offers(action)
 
     def action_new(self) -> None:
@@ -187,14 +183,6 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
         self._list()
         self.plot_changed()
 
-    def action_filter(self) -> None:
-        """Type words that the runs shown must have."""
-        self.query_one(FilterField).open()
-
-    def action_unfilter(self) -> None:
-        """Show all runs."""
-        self.query_one(FilterField).action_clear()
-
     def action_evaluate(self) -> None:
         """Open the form that measures checkpoints, with those of the marked runs, or of the one under the cursor."""
         if marked := self._marked():
@@ -213,13 +201,9 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
         places = self._marks.places
         return sorted((e for e in self._entries if e.run.id in places), key=lambda entry: places[entry.run.id])
 
-    @on(FilterField.Changed)
+    @on(RunList.Filtered)
     def _filter_changed(self) -> None:
         self._list()
-
-    @on(FilterField.Left)
-    def _filter_left(self) -> None:
-        self.query_one(RunList).focus()
 
     @on(RunList.Opened)
     def _opened(self, event: RunList.Opened) -> None:
@@ -249,7 +233,7 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
 
     def _list(self) -> None:
         """Show the runs that the filter lets through."""
-        words = self.query_one(FilterField).value
+        words = self.query_one(RunList).filter_text
         entries = [entry for entry in self._entries if entry.matches(words)]
         runs, empty = self.query_one(RunList), self.query_one("#runs-empty", Static)
         runs.show(entries, self._marks.places)

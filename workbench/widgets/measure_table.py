@@ -13,12 +13,13 @@ from stages.store.evaluations import Evaluation, columns
 from workbench.display import displayable_line
 from workbench.evaluating import best, cells, heading
 from workbench.keys import bind
+from workbench.widgets.filter_field import Filterable
 
 HEADING = 22
 """Cells of a checkpoint's name."""
 
 
-class MeasureTable(DataTable[Text]):
+class MeasureTable(DataTable[Text], Filterable):
     """An evaluation as a table, with hjkl. What is best of its line is bold."""
 
     HELP_TITLE = "The table"
@@ -32,6 +33,8 @@ class MeasureTable(DataTable[Text]):
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002  (the name that Textual gives it)
         super().__init__(id=id, cell_padding=1)
         self.measures: Sequence[str] = ()
+        """Those that pass the filter."""
+        self._found: Evaluation | None = None
 
     @property
     def measure(self) -> str | None:
@@ -41,9 +44,9 @@ class MeasureTable(DataTable[Text]):
 
     def show(self, found: Evaluation) -> None:
         """Show an evaluation as far as it has come; the cursor stays where it is."""
-        at = self.cursor_coordinate
+        at, self._found = self.cursor_coordinate, found
         self.clear(columns=True)
-        self.measures = columns(found)
+        self.measures = [measure for measure in columns(found) if self.passes(measure)]
         for row in found.rows:
             self.add_column(Text(heading(displayable_line(row.checkpoint), HEADING), no_wrap=True))
         values = [cells(row) for row in found.rows]
@@ -63,6 +66,10 @@ class MeasureTable(DataTable[Text]):
             self.cursor_coordinate = Coordinate(
                 min(at.row, len(self.measures) - 1), min(at.column, len(found.rows) - 1)
             )
+
+    def filter_changed(self) -> None:
+        if self._found is not None:
+            self.show(self._found)
 
     def move(self, by: int) -> None:
         """The cursor to the measure `by` places further, around the end."""

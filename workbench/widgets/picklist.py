@@ -10,9 +10,10 @@ from textual.widgets.option_list import Option
 
 from workbench.display import looks_same
 from workbench.keys import LIST_KEYS, bind
+from workbench.widgets.filter_field import NO_MATCH, Filterable
 
 
-class PickList(OptionList):
+class PickList(OptionList, Filterable):
     """Options by id. `show` keeps the highlighted id highlighted."""
 
     BINDINGS = [*LIST_KEYS, bind("list.open", "enter", "select", "Open", "Open the highlighted entry.", show=False)]
@@ -20,6 +21,7 @@ class PickList(OptionList):
     def __init__(self, *, id: str | None = None, empty: str = "none yet") -> None:  # noqa: A002
         super().__init__(id=id, markup=False)
         self._empty = empty
+        self._all: list[tuple[str, Content]] = []
         self._shown: list[tuple[str, Content]] | None = None
 
     @property
@@ -29,24 +31,38 @@ class PickList(OptionList):
         return option.id if option is not None else None
 
     def show(self, entries: Sequence[tuple[str, Content]]) -> None:
-        """Show `entries` (id, text). Nothing is redrawn when nothing changed."""
-        before, self._shown = self._shown, list(entries)
+        """Show those of `entries` (id, text) that pass the filter. Nothing is redrawn when nothing changed."""
+        self._all = list(entries)
+        self._show([entry for entry in self._all if self.passes(entry[1].plain)])
+
+    @property
+    def has_entries(self) -> bool:
+        return bool(self._all)
+
+    def filter_changed(self) -> None:
+        self._show([entry for entry in self._all if self.passes(entry[1].plain)], empty_anew=True)
+
+    def _show(self, entries: list[tuple[str, Content]], *, empty_anew: bool = False) -> None:
+        before, self._shown = self._shown, entries
         if before and [key for key, _ in before] == [key for key, _ in entries]:
             for (key, text), (_, old) in zip(entries, before, strict=True):
                 if not looks_same(text, old):
                     self.replace_option_prompt(key, text)
             return
-        if before == [] and not entries:
+        if before == [] and not entries and not empty_anew:
             return
         chosen = self.chosen
         options = [Option(text, id=key) for key, text in entries]
-        self.set_options(options or [Option(Content.styled(self._empty, "$text-muted"), disabled=True)])
+        nothing = Content.styled(NO_MATCH if self._all else self._empty, "$text-muted")
+        self.set_options(options or [Option(nothing, disabled=True)])
         keys = [key for key, _ in entries]
         if keys:
             self.highlighted = keys.index(chosen) if chosen in keys else 0
 
     def choose(self, key: str) -> bool:
-        """Highlight the entry `key`; whether it is there."""
+        """Highlight the entry `key`, whatever the filter; whether it is there."""
+        if self.filter_text and key in [known for known, _ in self._all]:
+            self.set_filter("")
         keys = [known for known, _ in self._shown or []]
         if key in keys:
             self.highlighted = keys.index(key)

@@ -17,6 +17,7 @@ from textual.strip import Strip
 from workbench.display import displayable_line
 from workbench.keys import bind
 from workbench.records.pages import Pages
+from workbench.widgets.filter_field import Filterable
 
 Line = tuple[int, Sequence[Sequence[str]]]
 """The number of a record in its split, from 0, and pieces of text with what they are."""
@@ -24,9 +25,10 @@ Line = tuple[int, Sequence[Sequence[str]]]
 ROLES = ("system", "user", "assistant", "tool")
 
 
-class RecordList(ScrollView, can_focus=True):
+class RecordList(ScrollView, Filterable, can_focus=True):
     """Shows the lines of `Pages`; a line that is not here yet shows its place alone."""
 
+    FILTERS_AT_ONCE = False
     STYLES = (*ROLES, "rank", "label", "number", "cursor", "held")
     COMPONENT_CLASSES = {f"record-list--{style}" for style in STYLES}
     BINDINGS = [

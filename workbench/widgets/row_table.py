@@ -15,12 +15,13 @@ from textual.widgets import DataTable
 
 from workbench.display import displayable_line
 from workbench.keys import bind
+from workbench.widgets.filter_field import Filterable
 
 WIDEST = 44
 """Cells of a column at most."""
 
 
-class RowTable(DataTable[Text]):
+class RowTable(DataTable[Text], Filterable):
     """`show` fills it; numbers stand at the right. All text may be foreign."""
 
     HELP_TITLE = "The table"
@@ -49,6 +50,7 @@ class RowTable(DataTable[Text]):
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002  (the name that Textual gives it)
         super().__init__(id=id, cell_padding=1, cursor_type="row")
         self._shown: tuple[list[str], list[tuple[str, list[str]]]] = ([], [])
+        self._all: tuple[Sequence[str], Sequence[tuple[str, Sequence[str]]], int] = ((), (), 0)
 
     @property
     def chosen(self) -> str | None:
@@ -58,8 +60,13 @@ class RowTable(DataTable[Text]):
         return keys[at] if 0 <= at < len(keys) else None
 
     def show(self, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], *, first: int = 0) -> None:
-        """Show rows (key, cells). Nothing is redrawn when nothing changed; row number `first` is bold."""
-        wanted = (list(columns), [(key, list(cells)) for key, cells in rows])
+        """Show the rows (key, cells) that pass the filter, the first `first` of all bold.
+
+        Nothing is redrawn when nothing changed.
+        """
+        self._all = columns, rows, first
+        wanted = (list(columns), [(key, list(cells)) for key, cells in rows if self.passes(" ".join(cells))])
+        strong = {key for key, _ in rows[:first]}
         if wanted == self._shown:
             return
         chosen, left = self.chosen, self.scroll_x
@@ -69,8 +76,8 @@ class RowTable(DataTable[Text]):
         for place, name in enumerate(columns):
             width = max([cell_len(_cut(name)), *(cell_len(_cut(cells[place])) for _, cells in wanted[1])])
             self.add_column(Text(_cut(name), no_wrap=True), width=width)
-        for number, (_, cells) in enumerate(wanted[1]):
-            style = Style(bold=True) if number < first else Style()
+        for key, cells in wanted[1]:
+            style = Style(bold=True) if key in strong else Style()
             self.add_row(
                 *(
                     Text(_cut(cell), style, justify="right" if is_right else "left", no_wrap=True)
@@ -81,6 +88,14 @@ class RowTable(DataTable[Text]):
         if keys:
             self.cursor_coordinate = Coordinate(keys.index(chosen) if chosen in keys else 0, 0)
             self.scroll_x = left
+
+    @property
+    def has_entries(self) -> bool:
+        return bool(self._all[1])
+
+    def filter_changed(self) -> None:
+        columns, rows, first = self._all
+        self.show(columns, rows, first=first)
 
     @on(DataTable.RowSelected)
     def _selected(self, event: DataTable.RowSelected) -> None:

@@ -22,6 +22,7 @@ from workbench.display import displayable_line
 from workbench.keys import bind
 from workbench.themes import MARKERS, STATUS_SYMBOLS, series_color
 from workbench.watch import Entry
+from workbench.widgets.filter_field import Filterable
 
 STANDING = 12
 """Cells of the last column, so that the columns before it stand straight."""
@@ -30,8 +31,10 @@ Row = list[tuple[str, str]]
 """Pieces of a line: mark, symbol, name, stage and standing, each a text and the name of its colour."""
 
 
-class RunList(ScrollView, can_focus=True, inherit_bindings=False):
+class RunList(ScrollView, Filterable, can_focus=True, inherit_bindings=False):
     """Runs, the newest first, with their live state. Only lines that changed are painted."""
+
+    filter_hint = "words of name, stage, status, dataset"
 
     HELP_TITLE = "The list of runs"
     COMPONENT_CLASSES = {"run-list--cursor", "run-list--held", "run-list--muted"} | {
