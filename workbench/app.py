@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from textual import work
 from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual.app import App
-from textual.events import Resize
+from textual.events import Event, Key, Resize
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
@@ -22,6 +22,7 @@ from stages.store.workspace import Workspace
 from workbench.display import displayable, displayable_line
 from workbench.frugal import FrugalUpdate, ShownCells
 from workbench.keys import bind
+from workbench.keys_in_turn import Followed, KeysInTurn
 from workbench.life import FREEZE, Step
 from workbench.messages import CheckpointChosen
 from workbench.themes import THEMES, textual_name
@@ -82,6 +83,7 @@ class WorkbenchApp(App[None], inherit_bindings=False):
         self.settings = settings
         self.workspace = workspace
         self._shown = ShownCells()
+        self._keys = KeysInTurn(self, super().on_event)
         self._chat_with: str | None = None
         self._interrupted = 0.0
         self.failure: UserError | None = None
@@ -114,6 +116,16 @@ class WorkbenchApp(App[None], inherit_bindings=False):
 
             self._desk = DeskClient(self.workspace)
         return self._desk
+
+    async def on_event(self, event: Event) -> None:
+        """Keys wait for the ones before them."""
+        if isinstance(event, Key) and not event.is_forwarded:
+            await self._keys.take(event)
+        else:
+            await super().on_event(event)
+
+    async def on_followed(self, message: Followed) -> None:
+        await self._keys.followed(message)
 
     def on_mount(self) -> None:
         self.app_resume_signal.subscribe(self, lambda _: self._shown.forget())

@@ -29,7 +29,7 @@ def measure(group: str, module: str = "triton_cases") -> list[Outcome]:
     return [Outcome(**json.loads(line)) for line in done.stdout.splitlines()]
 
 
-GROUPS = {"lengths": 36, "cross": 36, "windows": 36, "heads": 44, "edges": 42, "packed": 47}
+GROUPS = {"lengths": 36, "cross": 24, "windows": 24, "heads": 44, "edges": 42, "packed": 38}
 
 
 @pytest.mark.parametrize("group", GROUPS)

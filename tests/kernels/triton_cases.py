@@ -13,8 +13,9 @@ from tests.kernels import interpreter  # isort: skip  # before the kernels are d
 import itertools
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ from tests.kernels.outcome import Outcome
 
 assert interpreter.os.environ["TRITON_INTERPRET"] == "1"
 
+T = TypeVar("T")
 HALF = ("float16", "bfloat16")
 DTYPES = (*HALF, "float32")
 TILES = ((32, 32), (16, 64), (64, 16), (64, 32), (32, 64), (64, 64))
@@ -61,6 +63,13 @@ class Case:
         return " ".join(f"{key}={value}" for key, value in changed.items())
 
 
+def in_turn(kinds: Iterable[T]) -> Iterator[tuple[T, str]]:
+    """Each kind of call in float32 and in one of the half precisions, which take turns."""
+    for number, kind in enumerate(kinds):
+        yield kind, "float32"
+        yield kind, HALF[number % 2]
+
+
 def lengths() -> Iterator[Case]:
     for T, causal, dtype in itertools.product((1, 17, 63, 64, 65, 127), (False, True), DTYPES):
         yield Case(dtype, T=T, S=T, causal=causal, H=8 if T < 63 else 2, G=8 if T < 63 else 2, D=32 if T > 63 else 64)
@@ -68,13 +77,14 @@ def lengths() -> Iterator[Case]:
 
 def cross() -> Iterator[Case]:
     pairs = ((1, 65), (17, 64), (65, 17), (127, 63), (64, 128), (128, 64))
-    for (T, S), causal, dtype in itertools.product(pairs, (False, True), DTYPES):
+    for ((T, S), causal), dtype in in_turn(itertools.product(pairs, (False, True))):
         yield Case(dtype, T=T, S=S, causal=causal, H=8 if T < 63 else 2, G=2)
 
 
 def windows() -> Iterator[Case]:
-    for i, (window, causal, dtype) in enumerate(itertools.product((1, 2, 16, 33, 64, 200), (False, True), DTYPES)):
-        T, S = ((65, 65), (64, 100), (90, 47))[i // 3 % 3]
+    kinds = itertools.product((1, 2, 16, 33, 64, 200), (False, True))
+    for i, ((window, causal), dtype) in enumerate(in_turn(kinds)):
+        T, S = ((65, 65), (64, 100), (90, 47))[i // 2 % 3]
         yield Case(dtype, T=T, S=S, causal=causal, window=window)
 
 
@@ -83,9 +93,7 @@ def heads() -> Iterator[Case]:
     for group, (causal, dtype) in itertools.product((1, 2, 7, 8), kinds):
         yield Case(dtype, H=group * 2 if group < 7 else group, G=2 if group < 7 else 1, T=33, S=49, causal=causal)
     widths = (16, 20, 24, 40, 48, 72, 80, 96, 112, 128, 160, 192, 200, 256)
-    for i, (D, dtype) in enumerate(itertools.product(widths, DTYPES)):
-        if dtype == HALF[i // 3 % 2]:
-            continue  # one of the half precisions for each width
+    for D, dtype in in_turn(widths):
         yield Case(dtype, T=33, S=50, D=D, causal=D % 32 == 0, G=1 if D == 72 else 2)
 
 
@@ -111,7 +119,7 @@ def packed() -> Iterator[Case]:
     kinds = [*((True, dtype) for dtype in DTYPES), (False, "float32")]
     for i, (ends, (causal, dtype)) in enumerate(itertools.product(documents, kinds)):
         yield Case(dtype, H=4, G=(4, 2, 1)[i % 3], T=64, S=64, documents=ends, causal=causal, window=(None, 9)[i % 2])
-    for group, splits, dtype in itertools.product((1, 4, 7), (1, 3, None), DTYPES):
+    for (group, splits), dtype in in_turn(itertools.product((1, 4, 7), (1, 3, None))):
         window = 20 if splits == 3 else None
         yield Case(dtype, B=4, H=2 * group, G=2, S=150, D=40, decode=(0, 1, 77, 150), window=window, splits=splits)
 
