@@ -145,7 +145,7 @@ class Engine:
             self._read_prompts()
             unread = torch.tensor([slot.unread for slot in self._slots], device=self._device)
             logits_BV = self._decoder.decode(unread, self._cache).float()
-            if any(map(math.isnan, logits_BV.amax(-1).tolist())):  # one number that is none makes the largest so
+            if math.isnan(logits_BV.max().item()):  # one number that is none makes the largest so
                 raise WorkFailed(
                     "The model's output is not a number.", "Its weights are damaged; take an earlier checkpoint."
                 )

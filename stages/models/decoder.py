@@ -85,7 +85,18 @@ class Block(nn.Module):
         h_NC = self.norm_1(h_NC + self._attention(h_NC, B, attend, turn))
         return self.norm_2(h_NC + self._mlp(h_NC))
 
+    def keys_and_values(self, h_NC: Tensor, B: int, turn: Turn | None) -> tuple[Tensor, Tensor]:
+        """What later tokens see of these in this block: keys and values (B, G, T, D), of which it computes no more."""
+        _, k, v = self._heads(self.norm_1(h_NC) if self.pre_norm else h_NC, B, turn)
+        return k.transpose(1, 2), v.transpose(1, 2)
+
     def _attention(self, x_NC: Tensor, B: int, attend: Attend, turn: Turn | None) -> Tensor:
+        q, k, v = self._heads(x_NC, B, turn)
+        y_BHTD = attend(self.layer, q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+        return self._drop(self.attention_out(y_BHTD.transpose(1, 2).reshape(len(x_NC), -1)))
+
+    def _heads(self, x_NC: Tensor, B: int, turn: Turn | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, T, H, D), keys and values (B, T, G, D), turned to their positions."""
         N, H, G = len(x_NC), self.heads, self.key_heads
         heads = self.attention_in(x_NC).view(B, N // B, H + 2 * G, self.head_width)
         if self.q_norm is not None and self.k_norm is not None:
@@ -98,8 +109,7 @@ class Block(nn.Module):
             q, k = rotate(qk, turn).split((H, G), 2)
         else:
             q, k, v = heads.split((H, G, G), 2)
-        y_BHTD = attend(self.layer, q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
-        return self._drop(self.attention_out(y_BHTD.transpose(1, 2).reshape(N, -1)))
+        return q, k, v
 
     def _mlp(self, x_NC: Tensor) -> Tensor:
         inner = self.mlp_in(x_NC)
@@ -209,12 +219,18 @@ class Decoder(nn.Module):
         The rest is padding: causal attention keeps it from what counts, and what follows in the row overwrites it.
         """
         B, T = tokens_BT.shape
+        turn = self._turn(slice(0, T), T)
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             cache.write(layer, rows_B, k, v)
             return attention(q, k, v, causal=True, window=self.windows[layer])
 
-        self._blocks(self._embed(tokens_BT, slice(0, T)), B, attend, self._turn(slice(0, T), T))
+        h_NC = self._embed(tokens_BT, slice(0, T)).reshape(B * T, -1)
+        *blocks, last = self.blocks
+        for block in blocks:
+            h_NC = block(h_NC, B, attend, turn)
+        assert isinstance(last, Block)
+        cache.write(last.layer, rows_B, *last.keys_and_values(h_NC, B, turn))  # nothing else comes of the last block
         cache.lengths[rows_B] = lengths_B
 
     @torch.inference_mode()
@@ -240,7 +256,11 @@ class Decoder(nn.Module):
 
     def _embed(self, tokens: Tensor, positions: slice | Tensor) -> Tensor:
         h = functional.embedding(tokens, self.tokens)
-        return h if self.positions is None else h + self.positions[positions]
+        if self.positions is None:
+            return h
+        if isinstance(positions, slice):
+            return h + self.positions[positions]
+        return h + functional.embedding(positions, self.positions)
 
     def _turn(self, positions: slice | Tensor, end: int) -> Turn | None:
         return None if self.rotary is None else self.rotary.at(positions, end, self.tokens)

@@ -27,7 +27,7 @@ from torch.nn import functional
 from kernels import attention_decode
 from stages.models.cache import KVCache
 from stages.models.decoder import ACTIVATIONS, Block, Decoder, Linear
-from stages.models.rotary import Turn, rotate
+from stages.models.rotary import Turn, rotate, rotate_in_place
 
 FUSED = {
     "gelu_tanh": ("gelu", "tanh"),
@@ -42,12 +42,13 @@ MOST_COPIED = 1 << 30
 """Bytes of weights beyond which a model is not copied: it would no longer be small beside the rest."""
 
 HIDDEN_BYTES = 1 << 20
-"""An fp32 matrix of this size comes from memory at every step; smaller ones stay in a core's cache, where the plain
-product is as fast (Zen 4: 128 x 512 52 against 57 us with 32 rows; 512 x 3,584 1,923 against 1,361)."""
+"""An fp32 matrix of this size comes from memory at every step; smaller ones stay near a core, where the plain product
+is as fast or faster (Zen 4, 32 rows: 128 x 512 50 against 52 us, 512 x 3,584 1,600 against 1,050)."""
 
-FEW_ROWS, FUSED_ROWS = 4, 16
+FEW_ROWS, MANY_ROWS = 4, 256
 """From how many rows on the copied matrix is faster in fp32: a large one (512 x 3,584: 1,138 against 841 us with one
-row, 527 against 997 with four), and a small one followed by an activation (32 rows of 128 x 512: 67 against 86 us)."""
+row, 527 against 997 with four), and a small one followed by an activation (1,024 rows of 128 x 512 and GELU: 2,251
+against 1,592 us)."""
 
 
 class InferenceDecoder(Decoder):
@@ -81,41 +82,48 @@ class InferenceDecoder(Decoder):
 
     @torch.inference_mode()
     def decode(self, tokens_B: Tensor, cache: KVCache) -> Tensor:
-        positions = cache.lengths[: len(tokens_B), None]
-        places, lengths = cache.places(positions[:, 0]), positions[:, 0] + 1
-        turn = self._turn(positions, cache.room)
-        h_BC = self._embed(tokens_B, positions[:, 0])
+        B = len(tokens_B)
+        positions_B = cache.lengths[:B]
+        places, lengths = cache.places(positions_B), positions_B + 1
+        turn = None if self.rotary is None else self.rotary.at(positions_B[:, None], cache.room, cache.k)
+        h_BC = self._embed(tokens_B, positions_B)
         for layer, block in enumerate(self.blocks):
             assert isinstance(block, Block)
 
             def attend(q_BHD: Tensor, kv_BGD: Tensor, layer: int = layer) -> Tensor:
                 cache.append(layer, places, kv_BGD)
-                k, v = (held[: len(q_BHD)] for held in cache.layer(layer))
-                return attention_decode(q_BHD.to(k.dtype), k, v, lengths, window=self.windows[layer])
+                return attention_decode(q_BHD, *cache.layer(layer, B), lengths, window=self.windows[layer])
 
-            h_BC = _step(block, h_BC, attend, turn)
-        cache.lengths[: len(tokens_B)] = lengths
+            h_BC = _step(block, h_BC, attend, turn, cache.k.dtype)
+        cache.lengths[:B] = lengths
         return self.logits(h_BC if self.final_norm is None else self.final_norm(h_BC))
 
 
-def _step(block: Block, h_BC: Tensor, attend: Callable[[Tensor, Tensor], Tensor], turn: Turn | None) -> Tensor:
-    """`Block.forward` for one token a row. attend: (q (B, H, D), keys and values (B, 2 G, D)) -> (B, H, D)."""
+def _step(
+    block: Block, h_BC: Tensor, attend: Callable[[Tensor, Tensor], Tensor], turn: Turn | None, dtype: torch.dtype
+) -> Tensor:
+    """`Block.forward` for one token a row. attend: (q (B, H, D), keys and values (B, 2 G, D)) in dtype to (B, H, D)."""
     if block.pre_norm:
-        h_BC = _attention(block, block.norm_1(h_BC), attend, turn).add_(h_BC)
+        h_BC = _attention(block, block.norm_1(h_BC), attend, turn, dtype).add_(h_BC)
         return block._mlp(block.norm_2(h_BC)).add_(h_BC)
-    h_BC = block.norm_1(_attention(block, h_BC, attend, turn).add_(h_BC))
+    h_BC = block.norm_1(_attention(block, h_BC, attend, turn, dtype).add_(h_BC))
     return block.norm_2(block._mlp(h_BC).add_(h_BC))
 
 
-def _attention(block: Block, x_BC: Tensor, attend: Callable[[Tensor, Tensor], Tensor], turn: Turn | None) -> Tensor:
+def _attention(
+    block: Block, x_BC: Tensor, attend: Callable[[Tensor, Tensor], Tensor], turn: Turn | None, dtype: torch.dtype
+) -> Tensor:
     B, H, G = len(x_BC), block.heads, block.key_heads
-    heads = block.attention_in(x_BC).view(B, 1, H + 2 * G, block.head_width)
-    q_and_k = heads[:, :, : H + G]
+    heads_BHD = block.attention_in(x_BC).view(B, H + 2 * G, block.head_width)
     if block.q_norm is not None and block.k_norm is not None:
-        q_and_k[:, :, :H], q_and_k[:, :, H:] = block.q_norm(q_and_k[:, :, :H]), block.k_norm(q_and_k[:, :, H:])
-    if turn is not None:
-        q_and_k.copy_(rotate(q_and_k, turn))
-    y_BHD = attend(heads[:, 0, :H], heads[:, 0, H:])
+        q_BHD, k_BGD = heads_BHD[:, :H], heads_BHD[:, H : H + G]
+        q_BHD[:], k_BGD[:] = block.q_norm(q_BHD), block.k_norm(k_BGD)
+    heads_BHD = heads_BHD.to(dtype)
+    if turn is not None and dtype == torch.float32 and heads_BHD.device.type == "cpu":
+        rotate_in_place(heads_BHD.numpy()[:, : H + G], turn)
+    elif turn is not None:
+        heads_BHD[:, : H + G] = rotate(heads_BHD[:, None, : H + G], turn)[:, 0]
+    y_BHD = attend(heads_BHD[:, :H], heads_BHD[:, H:])
     return block.attention_out(y_BHD.view(B, -1).to(x_BC.dtype))
 
 
@@ -136,14 +144,19 @@ def _available() -> bool:
 
 
 class Matrix:
-    """activation(x W + b) for x (N, I), by whichever product is faster for so many rows."""
+    """activation(x W + b) for x (N, I), by whichever product is faster for so many rows. W turned may be given."""
 
-    def __init__(self, weight_IO: Tensor, bias_O: Tensor | None, activation: str, copied: bool) -> None:
+    def __init__(
+        self, weight_IO: Tensor, bias_O: Tensor | None, activation: str, copied: bool, weight_OI: Tensor | None = None
+    ) -> None:
         self.weight, self.bias = weight_IO, bias_O
         self._activation = ACTIVATIONS[activation] if activation else None
         self.kind, self.variant = FUSED[activation]
         self.rows = _least_rows(weight_IO, bool(activation)) if copied else None
-        self.packed = None if self.rows is None else _packed(weight_IO)
+        self.packed = None
+        if self.rows is not None:
+            weight_OI = weight_IO.t().contiguous() if weight_OI is None else weight_OI
+            self.packed = torch.ops.mkldnn._reorder_linear_weight(weight_OI, None)
 
     def __call__(self, x_NI: Tensor) -> Tensor:
         if self.rows is not None and len(x_NI) >= self.rows:
@@ -157,8 +170,10 @@ class Gated:
 
     def __init__(self, weight_IO: Tensor, bias_O: Tensor | None, activation: str) -> None:
         gate, up = weight_IO.chunk(2, 1)
+        gate_OI, up_OI = weight_IO.t().contiguous().chunk(2)  # each half alone takes as long as the whole
         gate_bias, up_bias = (None, None) if bias_O is None else bias_O.chunk(2)
-        self._gate, self._up = Matrix(gate, gate_bias, activation, True), Matrix(up, up_bias, "", True)
+        self._gate = Matrix(gate, gate_bias, activation, True, gate_OI)
+        self._up = Matrix(up, up_bias, "", True, up_OI)
 
     def __call__(self, x_NI: Tensor) -> Tensor:
         gate, up = self._gate(x_NI), self._up
@@ -173,11 +188,7 @@ def _least_rows(weight: Tensor, activated: bool) -> int | None:
         return 0
     if weight.numel() * weight.element_size() >= HIDDEN_BYTES:
         return FEW_ROWS
-    return FUSED_ROWS if activated else None
-
-
-def _packed(weight_IO: Tensor) -> Tensor:
-    return torch.ops.mkldnn._reorder_linear_weight(weight_IO.t().contiguous(), None)
+    return MANY_ROWS if activated else None
 
 
 def _lay_out(own: Block, block: Block, activation: str, copied: bool) -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kernels import rotary
@@ -22,6 +24,17 @@ Turn = tuple[Tensor, Tensor]
 def rotate(x_BTHD: Tensor, turn: Turn) -> Tensor:
     """Turn the heads of queries or keys to their positions."""
     return rotary(x_BTHD, *turn)
+
+
+def rotate_in_place(x_BHD: NDArray[np.float32], turn: Turn) -> None:
+    """The same for one token a row in numpy, which takes a third of the time; the turn is that of positions (B, 1)."""
+    cos, signed_sin = (each[:, 0].numpy() for each in turn)
+    half = x_BHD.shape[-1] // 2
+    crossed = np.empty_like(x_BHD)
+    np.multiply(x_BHD[..., half:], signed_sin[..., :half], out=crossed[..., :half])
+    np.multiply(x_BHD[..., :half], signed_sin[..., half:], out=crossed[..., half:])
+    x_BHD *= cos
+    x_BHD += crossed
 
 
 class Rotary:
