@@ -70,7 +70,7 @@ class WorkbenchApp(App[None], inherit_bindings=False):
         bind("app.chat", "C", "go('chat')", "Chat", "Talk to a checkpoint.", show=False),
         bind("app.machine", "M", "machine", "Machine", "CPU, memory, GPUs, and who holds them.", show=False),
         bind("app.lineage", "L", "lineage", "Lineage", "What was made from what, as a tree.", show=False),
-        bind("app.jump", "ctrl+o", "jump", "Jump", "Letters on all that takes the focus: one goes there.", show=False),
+        bind("app.jump", "ctrl+g", "jump", "Jump", "Letters on all that takes the focus: one goes there.", show=False),
         bind("app.help", "question_mark,f1", "help", "Keys", "The keys of where you are."),
         bind("app.palette", "ctrl+p", "command_palette", "Palette", "Everything the keys can do, by name."),
         bind("app.redraw", "ctrl+l", "redraw", "Redraw", "Paint the screen anew.", show=False),

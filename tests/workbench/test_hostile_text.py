@@ -241,9 +241,11 @@ async def visit_marked(pilot: Pilot[Any]) -> None:
     for _ in range(9):
         await pilot.press("right_square_bracket")
         await settled(pilot)
+    await pilot.press("slash")
     field = pilot.app.screen.query_one(FilterField)
     for text in READABLE[1::60]:
-        field.value = f"no such {text}"
+        field.clear()
+        field.insert_text_at_cursor(f"no such {text}")
         await wait_for(pilot, on_screen(pilot, [text]))
 
 
@@ -630,9 +632,10 @@ async def visit_elsewhere(pilot: Pilot[Any]) -> None:
         await pilot.pause()
     await pilot.press("escape", "L")
     await wait_for(pilot, on_screen(pilot, ELSEWHERE[::2]))
-    app.screen.query_one(FilterField).value = f"no such {ELSEWHERE[0]}"
+    await pilot.press("slash")
+    app.screen.query_one(FilterField).insert_text_at_cursor(f"no such {ELSEWHERE[0]}")
     await settled(pilot)
-    await pilot.press("escape", "M")
+    await pilot.press("escape", "escape", "M")
     await wait_for(pilot, lambda: isinstance(app.screen, MachineScreen) and app.screen._holders)
     await settled(pilot)
 

@@ -14,8 +14,10 @@ from workbench.app import WorkbenchApp
 from workbench.screens.help import HelpScreen
 from workbench.screens.jump import JumpScreen, Letter
 from workbench.screens.question import Ask, Question
+from workbench.screens.writing import Writing
 from workbench.settings import Settings
 from workbench.widgets.fields import LineInput
+from workbench.widgets.prompt import Prompt
 
 MakeApp = Callable[..., WorkbenchApp]
 Snapshot = Callable[[Pilot[Any], str], Awaitable[None]]
@@ -23,7 +25,7 @@ Snapshot = Callable[[Pilot[Any], str], Awaitable[None]]
 
 async def jump(pilot: Pilot[Any]) -> JumpScreen:
     await settled(pilot)
-    await pilot.press("ctrl+o")
+    await pilot.press("ctrl+g")
     await wait_for(pilot, lambda: isinstance(pilot.app.screen, JumpScreen))
     await settled(pilot)
     assert isinstance(pilot.app.screen, JumpScreen)
@@ -85,12 +87,23 @@ async def test_it_works_over_a_dialog_and_by_mouse(make_app: MakeApp) -> None:
         assert app.focused is shown.places[letter.letter][0]
 
 
+async def test_it_leads_out_of_a_field_of_several_lines(make_app: MakeApp) -> None:
+    app, dialog = make_app(), Writing("Write", "a line")
+    async with app.run_test() as pilot:
+        await settled(pilot)
+        await app.push_screen(dialog)
+        await jump(pilot)
+        await pilot.press("escape")
+        await wait_for(pilot, lambda: app.screen is dialog)
+        assert dialog.query_one(Prompt).text == "a line"
+
+
 async def test_where_nothing_takes_the_focus_it_says_so(make_app: MakeApp) -> None:
     app = make_app()
     async with app.run_test(notifications=True) as pilot:
         await settled(pilot)
         await app.push_screen(Question("Sure?", "No way back.", yes="do it"))
-        await pilot.press("ctrl+o")
+        await pilot.press("ctrl+g")
         await wait_for(pilot, lambda: "Nothing here takes the focus" in screen_text(app))
 
 

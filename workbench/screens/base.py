@@ -242,7 +242,7 @@ class Dialog(ModalScreen[ScreenResultType], Filtering[ScreenResultType]):
     VERTICAL_BREAKPOINTS = HEIGHTS
     AUTO_FOCUS = "Button, OptionList, Input, VerticalScroll"
     BINDINGS = [
-        bind("app.jump", "ctrl+o", "app.jump", "Jump", "Letters on all that takes the focus.", show=False),
+        bind("app.jump", "ctrl+g", "app.jump", "Jump", "Letters on all that takes the focus.", show=False),
         FILTER_KEY,
     ]
 

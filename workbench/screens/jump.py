@@ -36,7 +36,7 @@ class JumpScreen(ModalScreen[Widget]):
     AUTO_FOCUS = ""
     BINDINGS = [
         bind("jump.leave", "escape", "dismiss(None)", "Leave", "Leave the focus where it is.", show=False),
-        bind("app.jump", "ctrl+o", "dismiss(None)", "Leave", show=False),
+        bind("app.jump", "ctrl+g", "dismiss(None)", "Leave", show=False),
     ]
 
     def __init__(self, screen: Screen[object]) -> None:

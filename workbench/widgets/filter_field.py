@@ -99,7 +99,8 @@ async def open_filter(target: Filterable) -> None:
     """Show the field below `target`, or below what `target` stands in where there is no room of its own."""
     field = field_of(target)
     if field is None:
-        field, above = FilterField(target), target
+        field = FilterField(target)
+        above: Widget = target
         while isinstance(above.parent, Widget) and not _stacks(above.parent):
             above = above.parent
         assert isinstance(above.parent, Widget)
