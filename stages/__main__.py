@@ -125,7 +125,8 @@ def begin_several(run: Run, processes: int) -> None:
     ticket = None if template else wait_for_device(run, processes)
     try:
         where = f"by {template[0]}" if template else "on the CPU, with gloo" if run.state.device == CPU.queue else ""
-        run.set_status("queued", phase=f"starting {processes} processes {where}".strip())
+        device = "" if template else run.state.device
+        run.set_status("queued", phase=f"starting {processes} processes {where}".strip(), device=device)
         supervise(run, processes, template)
     finally:
         if ticket is not None:

@@ -119,7 +119,8 @@ class Pace:
 
     def __init__(self, device: torch.device, precision: str, flops_per_token: int) -> None:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-        self._peak = peak_flops(name) if name and precision == "bf16" else None
+        peak = peak_flops(name) if name and precision == "bf16" else None
+        self._peak = peak * distributed.size() if peak else None
         self._flops_per_token = flops_per_token
         self._busy, self._tokens = 0.0, 0
 

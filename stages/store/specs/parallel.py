@@ -44,6 +44,6 @@ def refuse_shares(spec: type[msgspec.Struct], settings: Mapping[str, Any], proce
             f"Set batch_size to {fitting}, or --gpus to a divisor of {batch:,}.",
         )
     if settings.get("sharding") == "fsdp" and not getattr(spec, "CUTS", False):
-        raise UserError(f"{spec.__name__} trains with sharding = ddp alone.", "pretrain and sft know fsdp as well.")
+        raise UserError("Only pretrain and sft can train with sharding = fsdp.", "Set sharding to ddp or auto.")
     if settings.get("sharding") == "fsdp" and settings.get("method") == "lora":
         raise UserError("Adapters are trained with sharding = ddp: their base is frozen whole in every process.")

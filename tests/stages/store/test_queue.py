@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.store.queue import Ticket, waiting
+from stages.store.queue import Ticket, Tickets, waiting
 
 
 @pytest.fixture(autouse=True)
@@ -68,3 +68,34 @@ def test_the_ticket_of_a_dead_worker_does_not_block() -> None:
     assert mine.ready()
     assert waiting("cpu") == ["mine"]
     mine.release()
+
+
+def test_several_devices_are_taken_together_or_not_at_all() -> None:
+    single = Ticket("gpu-2", "single")
+    assert single.ready()
+    pair = Tickets(["gpu-2", "gpu-1"], "pair")
+    late = Ticket("gpu-1", "late")
+    assert not pair.ready()
+    assert pair.ahead() == ["single"]
+    assert not late.ready()
+    single.release()
+    assert pair.ready()
+    assert waiting("gpu-1") == ["pair", "late"]
+    assert waiting("gpu-2") == ["pair"]
+    pair.release()
+    assert late.ready()
+    late.release()
+
+
+def test_runs_that_want_the_same_devices_never_wait_for_each_other() -> None:
+    ordinary = Tickets(["gpu-1", "gpu-2"], "ordinary")
+    blocking = Ticket("gpu-2", "blocking", priority=9)
+    assert blocking.ready()
+    assert not ordinary.ready()  # it had gpu-1, and gave it back
+    urgent = Tickets(["gpu-2", "gpu-1"], "urgent", priority=5)
+    blocking.release()
+    assert not ordinary.ready()
+    assert urgent.ready()
+    urgent.release()
+    assert ordinary.ready()
+    ordinary.release()
