@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 import psutil
@@ -55,12 +55,12 @@ def supervise(run: Run, processes: int, template: Sequence[str]) -> None:
             raise UserError(
                 f"{command[0]!r} of [launch] cannot be started: {(error.strerror or 'it fails').lower()}."
             ) from error
-        _wait(run, child, processes)
+        first = _wait(run, child, processes)
         _end_stragglers(run)
     (run.dir.path / f"rendezvous-{attempt}.json").unlink(missing_ok=True)
     run.unmute()
     if run.state.status in ("queued", "running"):
-        raise _reason(run, processes, child.returncode)
+        raise _reason(run, processes, child.returncode, first)
 
 
 def worker_command(run: Run) -> list[str]:
@@ -118,19 +118,21 @@ def _sigterm_as_request(run: Run) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _wait(run: Run, child: subprocess.Popen[bytes], processes: int) -> None:
-    """Wait for the processes to end; end them when one has ended long before the others."""
+def _wait(run: Run, child: subprocess.Popen[bytes], processes: int) -> set[int]:
+    """Wait for the processes to end; which were the first. Ends the others when these ended long before them."""
     begun: set[int] = set()
+    first: set[int] = set()
     ended: float | None = None
     while child.poll() is None:
         held = {rank for rank in range(processes) if is_locked(run.dir.rank_lock(rank))}
         begun |= held
         if ended is None and begun - held:
-            ended = time.monotonic()
+            first, ended = begun - held, time.monotonic()
         if ended is not None and time.monotonic() - ended > PATIENCE:
             _kill_tree(child)
-            return
+            break
         time.sleep(POLL)
+    return first
 
 
 def _kill_tree(child: subprocess.Popen[bytes]) -> None:
@@ -151,8 +153,8 @@ def _end_stragglers(run: Run) -> None:
         time.sleep(POLL)
 
 
-def _reason(run: Run, processes: int, code: int | None) -> UserError:
-    """What to say of processes that ended without an ending."""
+def _reason(run: Run, processes: int, code: int | None, first: Iterable[int] = ()) -> UserError:
+    """What to say of processes that ended without an ending; `first` were seen to end before the others."""
     failures = {
         rank: (path.stat().st_mtime_ns, msgspec.json.decode(path.read_bytes(), type=RunError))
         for rank in range(processes)
@@ -164,6 +166,7 @@ def _reason(run: Run, processes: int, code: int | None) -> UserError:
         kind = UserError if error.kind == "UserError" else WorkFailed
         return kind(error.message, error.hint)
     silent = [rank for rank in range(processes) if rank not in failures]
+    silent = [rank for rank in silent if rank in first] or silent
     if len(silent) == processes and not run.dir.rank_locks():
         return WorkFailed(f"None of the {processes} processes began to work (exit status {code}).", "See the log.")
     if silent and len(silent) < processes:

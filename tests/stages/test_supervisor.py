@@ -68,6 +68,7 @@ def test_the_reason_is_what_the_first_that_failed_says(run: Run) -> None:
 def test_a_process_that_leaves_no_reason_was_killed(run: Run) -> None:
     left(run, 0, "LostProcess", "Another process of the run is gone.", 30)
     assert "Processes 1 and 2 of 0 to 2 were killed" in _reason(run, 3, 1).title
+    assert "Process 1 of 0 to 2 was killed" in _reason(run, 3, 1, {1}).title  # the others were ended for it
     left(run, 1, "LostProcess", "Another process of the run is gone.", 30)
     assert "Process 2 of 0 to 2 was killed" in _reason(run, 3, 1).title
 
