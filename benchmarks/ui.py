@@ -51,12 +51,25 @@ HOME = "Home"
 class Terminal:
     """A program in a pseudo-terminal, its output collected as it comes."""
 
-    def __init__(self, command: list[str], environment: dict[str, str], columns: int = 120, rows: int = 40) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        environment: dict[str, str],
+        columns: int = 120,
+        rows: int = 40,
+        folder: Path | None = None,
+    ) -> None:
         self._master, child = pty.openpty()
         fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         size = {"COLUMNS": str(columns), "LINES": str(rows)}  # or those of the caller's terminal would be believed
         self.process = subprocess.Popen(
-            command, stdin=child, stdout=child, stderr=child, env=environment | size, start_new_session=True
+            command,
+            stdin=child,
+            stdout=child,
+            stderr=child,
+            env=environment | size,
+            cwd=folder,
+            start_new_session=True,
         )
         os.close(child)
         self.output = bytearray()
@@ -170,26 +183,27 @@ def append_rows(run: RunDir, first: int, count: int) -> None:
         file.write(rows)
 
 
-def write_forever(folders: list[str], times_a_second: float = 10.0) -> None:
-    """Hold the runs' locks and log to all of them, as that many workers would."""
+def write_forever(folders: list[str], rows: int = 4, times_a_second: float = 10.0) -> None:
+    """Hold the runs' locks and log to all of them, as that many workers would: `rows` to each at a time."""
     runs = [RunDir(Path(folder)) for folder in folders]
     locks = [run.acquire() for run in runs]
     assert all(lock is not None for lock in locks)
     step = 1
     while True:
         for run in runs:
-            append_rows(run, step, 4)
+            append_rows(run, step, rows)
             run.write_state(running(step))
-        step += 4
+        step += rows
         time.sleep(1 / times_a_second)
 
 
 @contextlib.contextmanager
-def writer(runs: list[RunDir]) -> Iterator[None]:
-    """Another process that logs to `runs` until the block ends."""
-    code = "import sys; from benchmarks.ui import write_forever; write_forever(sys.argv[1:])"
+def writer(runs: list[RunDir], rows: int = 4) -> Iterator[None]:
+    """Another process that logs to `runs` until the block ends: `rows` to each, ten times a second."""
+    code = "import sys; from benchmarks.ui import write_forever; write_forever(sys.argv[2:], int(sys.argv[1]))"
     environment = {**os.environ, "PYTHONPATH": str(installation_root())}
-    process = subprocess.Popen([sys.executable, "-c", code, *(str(run.path) for run in runs)], env=environment)
+    folders = [str(run.path) for run in runs]
+    process = subprocess.Popen([sys.executable, "-c", code, str(rows), *folders], env=environment)
     try:
         yield
     finally:
@@ -197,9 +211,11 @@ def writer(runs: list[RunDir]) -> Iterator[None]:
         process.wait()
 
 
-def first_paint(folder: Path, rounds: int = 5) -> float:
-    """Seconds from starting the app to its first screen, beyond starting Python; the best of `rounds`."""
-    workspace, _ = make_runs(folder, ["a-run"])
+def first_paint(folder: Path, rounds: int = 5, count: int = 200) -> float:
+    """Seconds from starting the app to its first screen, beyond starting Python, with so many runs in the workspace;
+    the best of `rounds`.
+    """
+    workspace, _ = make_runs(folder, [f"run-{number}" for number in range(count)])
     painted = bare = math.inf
     for _ in range(rounds):
         start = time.perf_counter()
@@ -270,30 +286,41 @@ def bytes_per_tick(folder: Path, ticks: int = 20, rows: int = 10) -> list[int]:
     return counts
 
 
+EIGHT = [f"run-{number}-of-eight" for number in range(8)]
+"""Names of runs that log at once."""
+
+
 def key_to_paint(folder: Path, presses: int = 100) -> list[float]:
     """Seconds from a key to the screen that answers it, while eight runs log and one of them is drawn."""
-    names = [f"run-{number}-of-eight" for number in range(8)]
-    workspace, runs = make_runs(folder, names)
+    workspace, runs = make_runs(folder, EIGHT)
     for run in runs:
         append_rows(run, 1, 20_000)
-    delays = []
+    pause = random.Random(0)
     with writer(runs), app_in_terminal(workspace) as terminal:
-        terminal.wait_for(HOME)
-        terminal.press("R")
-        terminal.wait_for(names[-1])
-        terminal.read_for(1.5)
-        at, step = 0, 1
-        pause = random.Random(0)
-        for _ in range(presses):
-            step = -1 if at == len(names) - 1 else 1 if at == 0 else step
-            at += step
-            terminal.read_for(pause.uniform(0.02, 0.12))
-            seen = len(terminal.output)
-            start = time.perf_counter()
-            terminal.press("j" if step > 0 else "k")
-            terminal.wait_for(names[at], start=seen)
-            delays.append(time.perf_counter() - start)
-    return delays
+        open_runs(terminal)
+        moves = up_and_down(terminal)
+        return [next(moves) for _ in range(presses) if terminal.read_for(pause.uniform(0.02, 0.12)) >= 0]
+
+
+def open_runs(terminal: Terminal) -> None:
+    """From Home to the list of the eight, drawn."""
+    terminal.wait_for(HOME)
+    terminal.press("R")
+    terminal.wait_for(EIGHT[-1])
+    terminal.read_for(1.5)
+
+
+def up_and_down(terminal: Terminal) -> Iterator[float]:
+    """Move the cursor along the eight, back and forth: the seconds from each key to the row that it leads to."""
+    at, step = 0, 1
+    while True:
+        step = -1 if at == len(EIGHT) - 1 else 1 if at == 0 else step
+        at += step
+        seen = len(terminal.output)
+        start = time.perf_counter()
+        terminal.press("j" if step > 0 else "k")
+        terminal.wait_for(EIGHT[at], start=seen)
+        yield time.perf_counter() - start
 
 
 def open_run(terminal: Terminal) -> None:
@@ -333,7 +360,9 @@ def main() -> None:
             folder.mkdir()
             return folder
 
-        rows.append(("first paint, beyond starting Python", f"{first_paint(here()) * 1e3:.0f} ms", "300 ms"))
+        rows.append(
+            ("first paint with 200 runs, beyond starting Python", f"{first_paint(here()) * 1e3:.0f} ms", "300 ms")
+        )
         rows.append(("attach to 100,000 rows", f"{attach(here()) * 1e3:.0f} ms", "500 ms"))
         rows.append(("plot frame, 1,000,000 points", f"{plot_frame() * 1e3:.1f} ms", "30 ms"))
         rows.append(("plot frame, eight runs", f"{overlay_frame(here()) * 1e3:.1f} ms", "30 ms"))

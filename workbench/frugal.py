@@ -172,10 +172,14 @@ def _runs(changed: Sequence[int]) -> Iterator[tuple[int, int]]:
     yield first, last
 
 
-@lru_cache(maxsize=8_192)
 def _takes_a_cell_each(text: str) -> bool:
     """Whether every character takes one cell, neither two nor none."""
-    return text.isascii() or all(get_character_cell_size(char) == 1 for char in set(text))
+    return text.isascii() or all(map(_is_single, set(text)))
+
+
+@lru_cache(maxsize=4_096)
+def _is_single(char: str) -> bool:
+    return get_character_cell_size(char) == 1
 
 
 def _codes(style: Style, console: Console) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import random
-import re
 
 from rich.console import Console
 from rich.segment import Segment
@@ -13,49 +12,12 @@ from textual._compositor import LayoutUpdate
 from textual.geometry import Region, Size
 from textual.strip import Strip
 
+from tests.e2e.slow_line import Picture
 from workbench.frugal import FrugalUpdate, ShownCells
 
 WIDTH, HEIGHT = 24, 4
 STYLES = (None, Style(color="red"), Style(bgcolor="blue"), Style(color="red", bgcolor="blue", bold=True))
 TEXTS = ("plain", "  ", "│ two │", "⢎⡱", "日本", "e\u0301", "…")
-CODE = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])")
-
-
-class Screen:
-    """What a terminal makes of the codes: a character and a style for each cell."""
-
-    def __init__(self) -> None:
-        self.cells: dict[tuple[int, int], tuple[str, str]] = {}
-        self._at, self._style = (0, 0), ""
-
-    def write(self, text: str) -> None:
-        at = 0
-        while at < len(text):
-            if match := CODE.match(text, at):
-                self._obey(match[1], match[2])
-                at = match.end()
-            else:
-                self._put(text[at])
-                at += 1
-
-    def _obey(self, numbers: str, verb: str) -> None:
-        if verb == "H":
-            row, column = map(int, numbers.split(";"))
-            self._at = (row - 1, column - 1)
-        else:
-            self._style = numbers.removeprefix("0;") if numbers != "0" else ""
-
-    def _put(self, char: str) -> None:
-        row, column = self._at
-        if char == "\u0301":
-            before = self.cells[row, column - 1]
-            self.cells[row, column - 1] = (before[0] + char, before[1])
-            return
-        style = self._style if char != " " else ";".join(re.findall("4[0-9]", self._style))
-        self.cells[row, column] = (char, style)
-        if char in "日本":
-            self.cells[row, column + 1] = ("", "")
-        self._at = (row, column + (2 if char in "日本" else 1))
 
 
 def row(chance: random.Random) -> list[Strip]:
@@ -76,13 +38,13 @@ def update(rows: list[list[Strip]]) -> LayoutUpdate:
 
 def test_a_terminal_shows_the_same_as_if_all_had_been_sent() -> None:
     chance, out = random.Random(1), console()
-    shown, frugal = ShownCells(), Screen()
+    shown, frugal = ShownCells(), Picture()
     shown.forget(Size(WIDTH, HEIGHT))
     rows = [row(chance) for _ in range(HEIGHT)]
     for _ in range(300):
         rows[chance.randrange(HEIGHT)] = row(chance)
         frugal.write(FrugalUpdate(update(rows), shown).render_segments(out))
-        full = Screen()
+        full = Picture()
         for y, strips in enumerate(rows):
             full.write(f"\x1b[{y + 1};1H" + "".join(strip.render(out) for strip in strips))
         assert frugal.cells == full.cells

@@ -31,8 +31,8 @@ def fresh(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def test_the_first_paint_comes_quickly(tmp_path: Path) -> None:
-    assert first_paint(tmp_path, rounds=3) <= SLACK * FIRST_PAINT
+def test_the_first_paint_comes_quickly_with_200_runs(tmp_path: Path) -> None:
+    assert first_paint(tmp_path, rounds=5, count=200) <= SLACK * FIRST_PAINT
 
 
 def test_attaching_to_a_hundred_thousand_rows_is_quick(tmp_path: Path) -> None:

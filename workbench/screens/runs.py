@@ -36,6 +36,9 @@ from workbench.widgets.run_list import RunList
 REMEMBERED = 16
 """Runs whose curves stay in memory, so that going back to one shows it at once. More than can be marked."""
 
+FEW = 3
+"""Curves that are drawn four times a second."""
+
 REST = 0.06
 """Seconds that the cursor stays on a run before its curve is drawn, so that moving on never waits for a plot."""
 
@@ -84,6 +87,7 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
         self._tracks: dict[str, Track] = {}
         self._drawn: object = None
         self._behind = False
+        self._turn = 0
         self._rest: Timer | None = None
         self._state_lines = -1
         self._offered: object = None
@@ -103,7 +107,7 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
         self.query_one("#runs-detail").border_title = "curve"
         self.query_one("#runs-empty").display = False
         self.poll(1.0, self._look)
-        self.poll(0.25, self._follow)
+        self.poll(0.25, self._follow_in_turn)
 
     def run_in_view(self) -> Entry | None:
         return self.query_one(RunList).entry
@@ -265,6 +269,12 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
     def _look_at_runs(self) -> None:
         if self._board is not None:
             self.post_message(self.Looked(self._board.look()))
+
+    def _follow_in_turn(self) -> None:
+        """Four times a second; twice where many curves are drawn, which is most of what watching costs."""
+        self._turn += 1
+        if len(self._shown()) <= FEW or self._turn % 2:
+            self._follow()
 
     def _follow(self) -> None:
         """Read what is new of the runs on the plot; while a thread is at it, once that is done."""

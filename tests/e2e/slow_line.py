@@ -1,0 +1,178 @@
+"""A slow line: what the program writes arrives at a terminal at so many bytes a second, and the terminal's picture."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from rich.cells import get_character_cell_size
+
+from benchmarks.ui import Terminal
+
+RATE = 20_000
+"""Bytes a second: a mobile line, or a long way with losses."""
+PART = 256
+"""Bytes that arrive at once."""
+SEQUENCE = re.compile(r"\x1b(?:\[([0-9;?<>$]*)([A-Za-z])|\][^\x07\x1b]*(?:\x07|\x1b\\)|[^\[\]])")
+UNFINISHED = re.compile(r"\x1b(?:\[[0-9;?<>$]*|\][^\x07\x1b]*\x1b?)?$")
+
+
+class Picture:
+    """What a terminal makes of the codes that the app sends: a character and a style for each cell."""
+
+    def __init__(self) -> None:
+        self.cells: dict[tuple[int, int], tuple[str, str]] = {}
+        self.changes = 0
+        """Cells that have become different, counted."""
+        self._told = (-1, "")
+        self._at = (0, 0)
+        self._style = self._rest = ""
+
+    def write(self, text: str) -> None:
+        """Take text and codes; a code that is cut off waits for its rest."""
+        text, at = self._rest + text, 0
+        cut = UNFINISHED.search(text)
+        self._rest = text[cut.start() :] if cut else ""
+        text = text[: len(text) - len(self._rest)]
+        while at < len(text):
+            if match := SEQUENCE.match(text, at):
+                self._obey(match[1] or "", match[2] or "")
+                at = match.end()
+            else:
+                self._put(text[at])
+                at += 1
+
+    def text(self) -> str:
+        """The rows, without the blanks at their ends."""
+        if self._told[0] == self.changes:
+            return self._told[1]
+        height = max((row for row, _ in self.cells), default=-1) + 1
+        width = max((column for _, column in self.cells), default=-1) + 1
+        rows = (
+            "".join(self.cells.get((row, column), (" ", ""))[0] for column in range(width)) for row in range(height)
+        )
+        self._told = (self.changes, "\n".join(map(str.rstrip, rows)))
+        return self._told[1]
+
+    def _obey(self, numbers: str, verb: str) -> None:
+        if verb == "H":
+            row, column = map(int, (numbers or "1;1").split(";"))
+            self._at = (row - 1, column - 1)
+        elif verb == "m":
+            self._style = numbers.removeprefix("0;") if numbers != "0" else ""
+
+    def _put(self, char: str) -> None:
+        row, column = self._at
+        width = get_character_cell_size(char)
+        if char < " ":
+            return
+        if width == 0:
+            before = self.cells[row, column - 1]
+            self._set(row, column - 1, (before[0] + char, before[1]))
+            return
+        ground = ";".join(re.findall(r"48;[0-9;]*|\b4[0-7]\b", self._style))
+        self._set(row, column, (char, self._style if char != " " else ground))
+        if width == 2:
+            self._set(row, column + 1, ("", ""))
+        self._at = (row, column + width)
+
+    def _set(self, row: int, column: int, cell: tuple[str, str]) -> None:
+        if self.cells.get((row, column)) != cell:
+            self.cells[row, column] = cell
+            self.changes += 1
+
+
+class SlowLine(Terminal):
+    """The program's output is taken at once, as a server does, and waits for the line: `rate` bytes a second.
+
+    Keys travel without delay: the time to an answer is that of the program and of the bytes which it sends.
+    """
+
+    def __init__(self, command: list[str], environment: Mapping[str, str], folder: Path, rate: int = RATE) -> None:
+        super().__init__(command, dict(environment), folder=folder)
+        self.rate = rate
+        self.picture = Picture()
+        self.arrived = 0
+        """Bytes that have come to the terminal."""
+        self._waiting: deque[tuple[float, bytes]] = deque()
+        self._free = 0.0
+        self._rest = b""
+
+    def shows(self, *texts: str) -> bool:
+        shown = self.picture.text()
+        return all(text in shown for text in texts)
+
+    def until(self, what: Callable[[], bool], seconds: float = 120.0) -> float:
+        """Run the line until something holds; the time (`time.perf_counter`) when the part arrived that made it so."""
+        deadline, now = time.perf_counter() + seconds, time.perf_counter()
+        if what():
+            return now
+        while (now := time.perf_counter()) < deadline and self.process.poll() is None:
+            if self._waiting and self._waiting[0][0] <= now:
+                came, part = self._waiting.popleft()
+                self._arrive(part)
+                if what():
+                    return came
+            else:
+                until = self._waiting[0][0] if self._waiting else deadline
+                self._take(min(until, deadline) - now)
+        raise TimeoutError(f"not within {seconds} s:\n{self.picture.text()}")
+
+    def run(self, seconds: float) -> None:
+        """Let time pass."""
+        end = time.perf_counter() + seconds
+        while (now := time.perf_counter()) < end:
+            if self._waiting and self._waiting[0][0] <= now:
+                self._arrive(self._waiting.popleft()[1])
+            else:
+                self._take(min([end, *(when for when, _ in list(self._waiting)[:1])]) - now)
+
+    def rest(self, seconds: float = 60.0) -> None:
+        """Let time pass until next to nothing has come for a while: no more than a cursor that blinks."""
+        deadline, before = time.perf_counter() + seconds, -1000
+        while self.arrived - before > 100 and time.perf_counter() < deadline:
+            before = self.arrived
+            self.run(0.4)
+
+    def key(self, key: str, what: Callable[[], bool], seconds: float = 120.0) -> float:
+        """Seconds from a key until the picture shows what it does."""
+        pressed = time.perf_counter()
+        self.press(key)
+        return self.until(what, seconds) - pressed
+
+    def _take(self, seconds: float) -> None:
+        """Take what the program writes within `seconds`, at most one part of it, onto the line."""
+        if not select.select([self._master], [], [], max(0.0, seconds))[0]:
+            return
+        try:
+            got = os.read(self._master, 1 << 16)
+        except OSError:
+            time.sleep(0.01)
+            return
+        for start in range(0, len(got), PART):
+            part = got[start : start + PART]
+            self._free = max(self._free, time.perf_counter()) + len(part) / self.rate
+            self._waiting.append((self._free, part))
+
+    def _arrive(self, part: bytes) -> None:
+        self.arrived += len(part)
+        whole = self._rest + part
+        end = len(whole)
+        while end > max(0, len(whole) - 4) and _is_cut(whole[:end]):
+            end -= 1
+        self._rest = whole[end:]
+        self.picture.write(whole[:end].decode(errors="replace"))
+
+
+def _is_cut(text: bytes) -> bool:
+    """Whether bytes end within a character."""
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        return error.reason == "unexpected end of data"
+    return False
