@@ -9,7 +9,18 @@ from typing import Any
 
 import msgspec
 
-from stages.data.world import PARTS, TASKS, conversations, labelled, preferences, pretraining_documents, questions
+from stages.data.world import (
+    PARTS,
+    TASKS,
+    conversations,
+    labelled,
+    lesson_conversations,
+    lesson_documents,
+    preferences,
+    pretraining_documents,
+    questions,
+)
+from stages.data.world.lessons import FAMILIES
 from stages.store.datasets import Kind, Source
 from stages.store.records import KINDS, Record
 from stages.store.sources import STARTERS
@@ -18,11 +29,8 @@ from stages.store.workspace import installation_root
 RANKED = 4_000
 """Ranked prompts of starter:world-preferences."""
 
-DEMO = ("facts", "opposites", "sums")
-"""The families of questions in starter:demo…: what a model of a million parameters learns in minutes."""
-
-DEMO_DOCUMENTS, DEMO_RANKED = 8_000, 8_000
-"""Documents and rankings of all families that those of the demo are picked from; about half are kept."""
+DEMO_RANKED = 8_000
+"""Rankings of all families that those of starter:demo-preferences are picked from."""
 
 FLIPPED = 0.1
 """Share of them that are ranked the wrong way round in starter:world-preferences-flipped."""
@@ -80,14 +88,14 @@ def _rows(name: str) -> Iterator[dict[str, Any]]:
 
 
 def _demo_rows(part: str) -> Iterator[dict[str, Any]]:
-    """The rows of the world that are about the demo's families alone."""
+    """The rows of the world that are about the demo's families alone: what a small model learns in minutes."""
     rows: Iterator[dict[str, Any]]
     if part == "chat":
-        rows = (row for row in conversations() if len(row["messages"]) == 2)  # a second turn may be of any family
+        rows = lesson_conversations()
     elif part == "preferences":
         rows = preferences("reward", DEMO_RANKED)
     elif part == "policy" or part == "eval":
         rows = questions("policy" if part == "policy" else "eval")
     else:
-        rows = pretraining_documents(size=DEMO_DOCUMENTS)
-    return (row for row in rows if row["meta"]["family"] in DEMO)
+        rows = lesson_documents()
+    return (row for row in rows if row["meta"]["family"] in FAMILIES)

@@ -20,6 +20,7 @@ from stages.data.world.build import (
 )
 from stages.data.world.items import PARTS, Part, Record
 from stages.data.world.labelled import TASKS, Task, labelled
+from stages.data.world.lessons import lesson_conversations, lesson_documents
 
 __all__ = [
     "DOCUMENTS",
@@ -36,6 +37,8 @@ __all__ = [
     "families",
     "is_correct",
     "labelled",
+    "lesson_conversations",
+    "lesson_documents",
     "preferences",
     "preferred",
     "pretraining_documents",

@@ -86,16 +86,16 @@ def items(part: Part) -> tuple[Item, ...]:
     return tuple(fixed + [item for family in DRAWN for item in _drawn(family, part)])
 
 
-def _styled(item: Item, draw: Draw) -> str:
+def styled(item: Item, draw: Draw) -> str:
     """The right answer in one of the two styles of SFT, the preferred one in 40 % of cases."""
     return item.sentence if draw.chance(PREFERRED_SHARE) else item.answer
 
 
 def _asked(item: Item, draw: Draw) -> str:
-    return f"Question: {item.prompt}\nAnswer: {_styled(item, draw)}"
+    return f"Question: {item.prompt}\nAnswer: {styled(item, draw)}"
 
 
-def _training_item(family: str, draw: Draw) -> Item:
+def training_item(family: str, draw: Draw) -> Item:
     """A new item of a drawn family that training may show."""
     while part_of(item := DRAWN[family](draw)) != "sft":
         pass
@@ -119,11 +119,11 @@ def _fact_document(family: str, draw: Draw) -> str:
         subject = draw.pick(table).subject
         chosen = draw.shuffled([fact for fact in table if fact.subject == subject])
     lines = [" ".join(draw.pick(fact.statements) for fact in chosen)]
-    asked = [item for fact in chosen if (item := _question_about(fact.lead, family, draw)) is not None]
+    asked = [item for fact in chosen if (item := question_about(fact.lead, family, draw)) is not None]
     return "\n".join(lines + [_asked(item, draw) for item in asked[:2]])
 
 
-def _question_about(lead: str, family: str, draw: Draw) -> Item | None:
+def question_about(lead: str, family: str, draw: Draw) -> Item | None:
     known = _by_lead(family).get(lead)
     return draw.pick(known) if known else None
 
@@ -145,18 +145,18 @@ def _kinds_document(draw: Draw) -> str:
     """Some words, each with its kind, and a choice."""
     kinds = [draw.pick(sorted(KINDS)) for _ in range(5)]
     lines = [f"{upper_first(draw.pick(KINDS[kind]))} is a kind of {kind}." for kind in kinds]
-    return "\n".join([" ".join(lines), _asked(_training_item("choice", draw), draw)])
+    return "\n".join([" ".join(lines), _asked(training_item("choice", draw), draw)])
 
 
 def _drawn_document(family: str, draw: Draw) -> str:
     if family == "choice" and draw.chance(0.4):
         return _kinds_document(draw)
-    item = _training_item(family, draw)
+    item = training_item(family, draw)
     if family == "few_shot" and draw.chance(0.5):
         return f"{item.context} {item.answer}"
     if family == "stories" and draw.chance(0.3):
         return item.context
-    return "\n".join([_asked(item, draw)] + [_asked(_training_item(family, draw), draw) for _ in range(2)])
+    return "\n".join([_asked(item, draw)] + [_asked(training_item(family, draw), draw) for _ in range(2)])
 
 
 def _document(sort: str, draw: Draw) -> str:
@@ -191,7 +191,7 @@ def questions(part: Part) -> Iterator[Record]:
 
 
 def _turn(item: Item, draw: Draw) -> list[dict[str, str]]:
-    return [*messages(item), {"role": "assistant", "content": _styled(item, draw)}]
+    return [*messages(item), {"role": "assistant", "content": styled(item, draw)}]
 
 
 def conversations(part: Part = "sft", seed: int = 0) -> Iterator[Record]:
