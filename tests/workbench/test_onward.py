@@ -24,6 +24,7 @@ from workbench.life import Step, lives
 from workbench.onward import after_chat, after_run, label
 from workbench.screens.freeze import FreezeScreen
 from workbench.screens.judge import JudgeScreen
+from workbench.screens.run import RunScreen
 from workbench.screens.tokenizer import TokenizerScreen
 from workbench.survey import RunFacts, Survey
 
@@ -82,6 +83,7 @@ async def test_enter_on_a_finished_run_goes_on(make_app: MakeApp, workspace: Wor
     app = make_app()
     async with app.run_test() as pilot:
         app.open_run(run)
+        await wait_for(pilot, lambda: isinstance(app.screen, RunScreen))  # Home says the same of what comes next
         await wait_for(pilot, lambda: "Train a tokenizer on world" in screen_text(app))
         await pilot.press("enter")
         await wait_for(pilot, lambda: isinstance(app.screen, TokenizerScreen))
