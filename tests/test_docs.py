@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import re
 import shlex
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import click
 import pytest
 
+from stages.data.records import FIELDS
+from stages.store.checkpoints import Lineage
+from stages.store.datasets import DatasetInfo
+from stages.store.endpoints import Endpoint
 from stages.store.errors import UserError
+from stages.store.groups import Group
+from stages.store.labels.schema import create
+from stages.store.rundir import RunSpec, RunState
 from stages.store.specs import STAGES
+from stages.store.tokenizers import TokenizerInfo
 from workbench.cli.common import parse_pairs
 from workbench.cli.root import workbench
 
@@ -68,3 +78,16 @@ def test_code_that_is_named_is_there(page: Path) -> None:
     rooms = "workbench|stages|kernels|assets|tests|benchmarks|docs"
     for path in re.findall(rf"`((?:{rooms})/[\w/.-]+)`", page.read_text("utf-8")):
         assert (ROOT / path).exists(), f"{page.name}: {path}"
+
+
+def test_the_page_of_formats_names_every_field_and_column() -> None:
+    page = (ROOT / "docs" / "formats.md").read_text("utf-8")
+    for struct in (DatasetInfo, TokenizerInfo, RunSpec, RunState, Lineage, Endpoint, Group):
+        missing = [field for field in struct.__struct_fields__ if f"`{field}`" not in page]
+        assert not missing, f"{struct.__name__}: {missing}"
+    told = re.findall(r"^\| (\w+) \| (\w+) \| (.+) \|$", page, re.MULTILINE)
+    assert told[1:] == [(kind, name, str(type_)) for kind, fields in FIELDS.items() for name, type_ in fields]
+    with closing(sqlite3.connect(":memory:")) as labels:
+        create(labels)
+        made = {name for (name,) in labels.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")}
+    assert not [name for name in made - {"in_force"} if f"`{name}`" not in page]
