@@ -12,7 +12,6 @@ section 4. Shapes: R targets, N tokens.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,13 +25,11 @@ from torch.nn import functional
 from stages.data.labelled import UNKNOWN, Batch, Examples, Ints, Writer, read_examples, survey
 from stages.data.tokenizer import TextTokenizer, copy_tokenizer
 from stages.loop import (
-    Pace,
     Progress,
     by_leader,
     find_resume,
     honour,
     load_resume,
-    log_interval,
     read_progress,
     save_checkpoint,
     set_up_torch,
@@ -47,15 +44,15 @@ from stages.models.hf_config import read_any_config, refuse_reward_model
 from stages.optim import AdamW
 from stages.run import Run
 from stages.store.architecture import ModelConfig
-from stages.store.checkpoints import Checkpoint, best_checkpoint
+from stages.store.checkpoints import Checkpoint
 from stages.store.classifiers import Head
 from stages.store.errors import UserError
-from stages.store.sizes import flops_per_token
 from stages.store.specs.classify import Classify
 from stages.training import distributed
 from stages.training.adapting import open_whole
+from stages.training.course import Course
 from stages.training.precision import choose_precision
-from stages.training.tuning import MicroBatches, Updates, room_for
+from stages.training.tuning import room_for
 
 LR_TIMES_WIDTH = 0.064
 """Peak rate times width: half of what instruction tuning uses."""
@@ -64,14 +61,14 @@ LR_TIMES_WIDTH = 0.064
 def run(run: Run) -> dict[str, Any]:
     """Train until the last step, and judge the validation part, or where there is none all; what was reached."""
     job = prepare(run)
-    while job.progress.step < job.steps:
+    while job.progress.step < job.course.steps:
         honour(run, job.save, job.progress)
         job.log(*job.step())
-        if job.due(job.settings.checkpoint_every):
+        if job.course.due(job.settings.checkpoint_every):
             job.save()
     job.save(whole=True)
     by_leader(job.model, job.assess)
-    run.report(job.progress.step, job.steps)
+    run.report(job.progress.step, job.course.steps)
     return job.result()
 
 
@@ -208,14 +205,9 @@ class Job:
 
     def __post_init__(self) -> None:
         self.device = self.model.body.tokens.device
-        per_epoch = len(self.data.train) / self.settings.batch_size
-        self.steps = self.settings.steps or max(1, math.ceil(self.settings.epochs * per_epoch))
-        self.updates = Updates(self.optimizer, self.progress, self.settings, self.steps)
-        self.divergence = self.updates.divergence
-        self.log_every = log_interval(self.settings.log_every, self.steps)
-        self.eval_every = log_interval(self.settings.eval_every, self.steps)
-        self.pace = Pace(self.device, self.progress.precision, flops_per_token(self.model.config))
-        self.memory = MicroBatches(self.run, self.progress, self.settings.batch_size, self.settings.micro_batch)
+        rows, config = len(self.data.train), self.model.config
+        self.course = Course(self.run, self.settings, self.progress, self.optimizer, config, rows)
+        self.memory = self.course.memory
         self.language = self.settings.lm_weight if self.model.decodes else 0.0
         self._last_evaluation, self._right, self._targets, self._nats = -1, 0, 0, 0.0
 
@@ -226,7 +218,7 @@ class Job:
             numbers = self.data.train.costliest(records)
             return self.loss(self.data.train.batch(numbers), self.data.train.seen(numbers), self._follow(numbers))
 
-        self.run.report(self.progress.step, self.steps, phase="trying the memory")
+        self.run.report(self.progress.step, self.course.steps, phase="trying the memory")
         self.memory.choose(self.model, self.optimizer, loss_of, len(self.data.train))
 
     def step(self) -> tuple[float, float, float]:
@@ -238,10 +230,10 @@ class Job:
         records = train.order(self.progress.step * settings.batch_size, settings.batch_size, settings.seed)
         targets, follow, tokens = train.seen(records), self._follow(records), int(train.sizes[records].sum())
         self._right, self._targets, self._nats = 0, targets, 0.0
-        with self.pace.step(tokens):
+        with self.course.pace.step(tokens):
             self.model.train()
             parts = self.memory.parts(self.memory.own(records))
-            made = self.updates.make(self.loss(train.batch(part), targets, follow) for part in parts)
+            made = self.course.updates.make(self.loss(train.batch(part), targets, follow) for part in parts)
         right, self._nats = distributed.total(self._right, self._nats)
         self._right = int(right)
         self.progress.tokens_seen += tokens
@@ -264,22 +256,10 @@ class Job:
 
     def log(self, loss: float, norm: float, lr: float) -> None:
         """Report the step, evaluate when it is time, and append a row of metrics."""
-        step = self.progress.step
-        self.run.report(step, self.steps)
-        row = {"train/loss": loss, "grad_norm": norm, "lr": lr, "tokens": float(self.progress.tokens_seen)}
-        row["train/accuracy"] = self._right / max(1, self._targets)
+        own = {"train/accuracy": self._right / max(1, self._targets)}
         if self.language:  # the loss of the labels alone is what validation's can be compared with
-            row |= {"train/loss": loss - self.language * self._nats, "train/lm_loss": self._nats}
-        evaluated = self.due(self.eval_every)
-        if evaluated:
-            row |= self.evaluate(whole=step == self.steps)
-        if evaluated or self.due(self.log_every):
-            epoch = step * self.settings.batch_size / len(self.data.train)
-            self.run.log_metrics(step, row | self.pace.row() | {"epoch": epoch})
-
-    def due(self, every: int) -> bool:
-        """Whether something done every so many steps, and at the end, is to be done now."""
-        return self.progress.step % every == 0 or self.progress.step == self.steps
+            own |= {"train/loss": loss - self.language * self._nats, "train/lm_loss": self._nats}
+        self.course.log((loss, norm, lr), own, self.evaluate)
 
     def evaluate(self, *, whole: bool) -> dict[str, float]:
         """Loss, accuracy, macro-F1 and of words entity F1, over eval_records records of validation or all."""
@@ -288,13 +268,13 @@ class Job:
         if not count:
             return {}
         found = figures(ask(self.model, self.data.val, np.arange(count)), self.model.head)
-        self.divergence.watch_validation(self.progress.step, found["val/loss"])
+        self.course.divergence.watch_validation(self.progress.step, found["val/loss"])
         self.metrics = found
         return found
 
     def save(self, *, whole: bool = False) -> None:
         """Write a checkpoint of this step, evaluated, unless there is one or the loss is on its way up."""
-        if not worth_saving(self.run, self.progress, self.divergence):
+        if not worth_saving(self.run, self.progress, self.course.divergence):
             return
         if self._last_evaluation != self.progress.step and (found := self.evaluate(whole=whole)):
             self.run.log_metrics(self.progress.step, found)
@@ -317,18 +297,12 @@ class Job:
 
     def result(self) -> dict[str, Any]:
         """The closing figures."""
-        best = best_checkpoint(self.run.dir)
-        return {
-            "checkpoint": self.run.state.last_checkpoint,
-            "best": best.name if best else None,
-            "task": self.model.head.task,
-            "labels": len(self.model.head.labels),
-            "tokens_seen": self.progress.tokens_seen,
-            "records": len(self.data.train),
-            "micro_batch": self.memory.rows,
-            "precision": self.progress.precision,
-            **self.metrics,
-        }
+        return self.course.closing(
+            self.metrics,
+            task=self.model.head.task,
+            labels=len(self.model.head.labels),
+            records=len(self.data.train),
+        )
 
     def _follow(self, records: Ints) -> int:
         """Tokens of these records that follow another in their sequences."""

@@ -17,7 +17,6 @@ adds α times −log π_θ(w | x) a token: Pang et al., Iterative Reasoning Pref
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,23 +31,21 @@ from stages.data.comparisons import Comparison, comparison
 from stages.data.conversations import choose_template
 from stages.data.preference_shards import PreferenceSet
 from stages.data.rankings import Pairs, Rankings
-from stages.loop import Pace, Progress, by_leader, honour, log_interval, save_checkpoint, set_up_torch, worth_saving
+from stages.loop import Progress, by_leader, honour, save_checkpoint, set_up_torch, worth_saving
 from stages.models.decoder import Decoder
 from stages.optim import AdamW
 from stages.policies.preferences import read_preferences
 from stages.policies.reference import completion_logprobs, reference_logprobs
 from stages.run import Run
-from stages.store.checkpoints import best_checkpoint
 from stages.store.errors import UserError
-from stages.store.sizes import flops_per_token, parameter_count
+from stages.store.sizes import parameter_count
 from stages.store.specs.dpo import DPO
 from stages.training import distributed
 from stages.training.adapting import config_of
+from stages.training.course import Course
 from stages.training.precision import choose_precision
 from stages.training.tuning import (
     FixedPrompts,
-    MicroBatches,
-    Updates,
     fixed_prompts,
     open_model,
     room_for,
@@ -66,10 +63,10 @@ def run(run: Run) -> dict[str, Any]:
     job = prepare(run)
     if job.progress.step == 0 and job.settings.sample_every:
         by_leader(job.model, job.sample)
-    while job.progress.step < job.steps:
+    while job.progress.step < job.course.steps:
         honour(run, job.save, job.progress)
         job.log(*job.step())
-        if job.due(job.settings.checkpoint_every):
+        if job.course.due(job.settings.checkpoint_every):
             job.save()
     job.save(whole=True)
     return job.result()
@@ -162,14 +159,8 @@ class Job:
         if len(self.train) == 0:
             raise UserError("Every prompt of the dataset ties all its completions: nothing is preferred to anything.")
         self.validation = Rankings(self.data.val, 0, "skip")
-        per_epoch = len(self.train) / settings.batch_size
-        self.steps = settings.steps or max(1, math.ceil(settings.epochs * per_epoch))
-        self.updates = Updates(self.optimizer, self.progress, settings, self.steps)
-        self.divergence = self.updates.divergence
-        self.log_every = log_interval(settings.log_every, self.steps)
-        self.eval_every = log_interval(settings.eval_every, self.steps)
-        self.pace = Pace(self.device, self.progress.precision, flops_per_token(self.model.config))
-        self.memory = MicroBatches(self.run, self.progress, settings.batch_size, settings.micro_batch)
+        self.course = Course(self.run, settings, self.progress, self.optimizer, self.model.config, len(self.train))
+        self.memory = self.course.memory
         asked = fixed_prompts(settings.sample_prompts, probes=settings.probes)
         self.prompts = FixedPrompts(self.base, self.template, asked, settings.sample_tokens)
         self._seen: list[Figures] = []
@@ -182,7 +173,7 @@ class Job:
             batch = self.batch(self.train.costliest(prompts))
             return self.loss(batch, prompts, words_chosen(batch))
 
-        self.run.report(self.progress.step, self.steps, phase="trying the memory")
+        self.run.report(self.progress.step, self.course.steps, phase="trying the memory")
         self.memory.choose(self.model, self.optimizer, loss_of, len(self.train))
 
     def step(self) -> tuple[float, float, float]:
@@ -197,9 +188,9 @@ class Job:
         sums = distributed.total(*counted)
         tokens, words = int(sums[0]), sums[1]
         self._seen = []
-        with self.pace.step(tokens):
+        with self.course.pace.step(tokens):
             self.model.train()
-            made = self.updates.make(self.loss(batch, size, words) for batch in batches)
+            made = self.course.updates.make(self.loss(batch, size, words) for batch in batches)
         self._seen = [Figures(*distributed.total(*map(sum, zip(*self._seen, strict=True))))]
         self.progress.tokens_seen += tokens
         return made
@@ -225,23 +216,11 @@ class Job:
 
     def log(self, loss: float, norm: float, lr: float) -> None:
         """Report the step, evaluate and sample when it is time, and append a row of metrics."""
-        step, settings = self.progress.step, self.settings
-        self.run.report(step, self.steps)
-        row = {"train/loss": loss, "grad_norm": norm, "lr": lr, "tokens": float(self.progress.tokens_seen)}
         seen = mean_of(self._seen)
-        row |= {f"dpo/{name}": getattr(seen, name) for name in ("chosen", "rejected", "margin", "accuracy")}
-        evaluated = self.due(self.eval_every)
-        if evaluated:
-            row |= self.evaluate(whole=step == self.steps)
-        if evaluated or self.due(self.log_every):
-            epoch = step * settings.batch_size / len(self.train)
-            self.run.log_metrics(step, row | self.pace.row() | {"epoch": epoch})
-        if settings.sample_every and self.due(settings.sample_every):
+        own = {f"dpo/{name}": getattr(seen, name) for name in ("chosen", "rejected", "margin", "accuracy")}
+        self.course.log((loss, norm, lr), own, self.evaluate)
+        if self.settings.sample_every and self.course.due(self.settings.sample_every):
             by_leader(self.model, self.sample)
-
-    def due(self, every: int) -> bool:
-        """Whether something done every so many steps, and at the end, is to be done now."""
-        return self.progress.step % every == 0 or self.progress.step == self.steps
 
     @torch.no_grad()
     def evaluate(self, *, whole: bool) -> dict[str, float]:
@@ -253,7 +232,7 @@ class Job:
             return {}
         batches = (comparison(self.data.val, part, self.settings.pairs) for part in self.memory.parts(prompts))
         found = mean_of([figures_of(self.judge(batch, self.reference[1])) for batch in batches])
-        self.divergence.watch_validation(self.progress.step, found.loss)
+        self.course.divergence.watch_validation(self.progress.step, found.loss)
         self.metrics = {
             "val/loss": found.loss,
             "val/accuracy": found.accuracy,
@@ -268,7 +247,7 @@ class Job:
 
     def save(self, *, whole: bool = False) -> None:
         """Write a checkpoint of this step, evaluated, unless there is one or the loss is on its way up."""
-        if not worth_saving(self.run, self.progress, self.divergence):
+        if not worth_saving(self.run, self.progress, self.course.divergence):
             return
         if self._last_evaluation != self.progress.step and (found := self.evaluate(whole=whole)):
             self.run.log_metrics(self.progress.step, found)
@@ -276,17 +255,11 @@ class Job:
 
     def result(self) -> dict[str, Any]:
         """The closing figures."""
-        best = best_checkpoint(self.run.dir)
-        return {
-            "checkpoint": self.run.state.last_checkpoint,
-            "best": best.name if best else None,
-            "parameters": parameter_count(self.model.config).total,
-            "tokens_seen": self.progress.tokens_seen,
-            "prompts": len(self.train),
-            "micro_batch": self.memory.rows,
-            "precision": self.progress.precision,
-            **self.metrics,
-        }
+        return self.course.closing(
+            self.metrics,
+            parameters=parameter_count(self.model.config).total,
+            prompts=len(self.train),
+        )
 
     def _write_model(self, folder: Path) -> None:
         keep = self.settings.lora_keep

@@ -13,7 +13,6 @@ the margin m, Touvron et al., Llama 2 (arXiv 2307.09288), eq. 2; the centring c,
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,13 +30,11 @@ from stages.data.templates import FILE as TEMPLATE
 from stages.data.templates import template_in
 from stages.data.tokenizer import TextTokenizer, copy_tokenizer
 from stages.loop import (
-    Pace,
     Progress,
     by_leader,
     find_resume,
     honour,
     load_resume,
-    log_interval,
     read_progress,
     save_checkpoint,
     set_up_torch,
@@ -53,15 +50,16 @@ from stages.policies.preferences import read_preferences
 from stages.report import write_card
 from stages.run import Run
 from stages.store.architecture import ModelConfig
-from stages.store.checkpoints import Checkpoint, best_checkpoint
+from stages.store.checkpoints import Checkpoint
 from stages.store.errors import UserError
 from stages.store.rewards import FILE, Scale, read_scale
-from stages.store.sizes import flops_per_token, parameter_count
+from stages.store.sizes import parameter_count
 from stages.store.specs.reward import Reward
 from stages.training import distributed
 from stages.training.adapting import ADAPTER, config_of, freeze_in, open_adapted, open_whole
+from stages.training.course import Course
 from stages.training.precision import choose_precision
-from stages.training.tuning import MicroBatches, Updates, room_for
+from stages.training.tuning import room_for
 
 LR_TIMES_WIDTH = 0.064
 """Peak rate times width: half of what instruction tuning uses."""
@@ -72,14 +70,14 @@ LORA_LR = 4
 def run(run: Run) -> dict[str, Any]:
     """Train until the last step, and judge the held-out pairs for the report card; what was reached."""
     job = prepare(run)
-    while job.progress.step < job.steps:
+    while job.progress.step < job.course.steps:
         honour(run, job.save, job.progress)
         job.log(*job.step())
-        if job.due(job.settings.checkpoint_every):
+        if job.course.due(job.settings.checkpoint_every):
             job.save()
     job.save(whole=True)
     by_leader(job.model, job.report)
-    run.report(job.progress.step, job.steps)
+    run.report(job.progress.step, job.course.steps)
     return job.result()
 
 
@@ -210,19 +208,13 @@ class Job:
         if len(self.train) == 0:
             raise UserError("Every prompt of the dataset ties all its completions: nothing is preferred to anything.")
         self.validation = Rankings(self.data.val, 0, self.settings.ties)
-        per_epoch = len(self.train) / self.settings.batch_size
-        self.steps = self.settings.steps or max(1, math.ceil(self.settings.epochs * per_epoch))
-        self.updates = Updates(self.optimizer, self.progress, self.settings, self.steps)
-        self.divergence = self.updates.divergence
-        self.log_every = log_interval(self.settings.log_every, self.steps)
-        self.eval_every = log_interval(self.settings.eval_every, self.steps)
-        self.pace = Pace(self.device, self.progress.precision, flops_per_token(self.model.config))
-        self.memory = MicroBatches(self.run, self.progress, self.settings.batch_size, self.settings.micro_batch)
+        self.course = Course(self.run, self.settings, self.progress, self.optimizer, self.model.config, len(self.train))
+        self.memory = self.course.memory
         self._last_evaluation, self._right, self._pairs = -1, 0.0, 0
 
     def choose_micro_batch(self) -> None:
         """Try the costliest prompts, and tell what a step takes in memory."""
-        self.run.report(self.progress.step, self.steps, phase="trying the memory")
+        self.run.report(self.progress.step, self.course.steps, phase="trying the memory")
         self.memory.choose(
             self.model,
             self.optimizer,
@@ -240,10 +232,10 @@ class Job:
         batches = [self.train.batch(part) for part in self.memory.parts(prompts)]
         tokens = int(distributed.total(sum(batch.tokens.size for batch in batches))[0])
         self._right, self._pairs = 0.0, 0
-        with self.pace.step(tokens):
+        with self.course.pace.step(tokens):
             self.model.train()
             losses = (self.loss(batch) * (batch.prompts / settings.batch_size) for batch in batches)
-            made = self.updates.make(losses)
+            made = self.course.updates.make(losses)
         self._right, pairs = distributed.total(self._right, self._pairs)
         self._pairs = int(pairs)
         self.progress.tokens_seen += tokens
@@ -264,21 +256,8 @@ class Job:
 
     def log(self, loss: float, norm: float, lr: float) -> None:
         """Report the step, evaluate when it is time, and append a row of metrics."""
-        step = self.progress.step
-        self.run.report(step, self.steps)
-        row = {"train/loss": loss, "grad_norm": norm, "lr": lr, "tokens": float(self.progress.tokens_seen)}
-        if self._pairs:
-            row["train/accuracy"] = self._right / self._pairs
-        evaluated = self.due(self.eval_every)
-        if evaluated:
-            row |= self.evaluate(whole=step == self.steps)
-        if evaluated or self.due(self.log_every):
-            epoch = step * self.settings.batch_size / len(self.train)
-            self.run.log_metrics(step, row | self.pace.row() | {"epoch": epoch})
-
-    def due(self, every: int) -> bool:
-        """Whether something done every so many steps, and at the end, is to be done now."""
-        return self.progress.step % every == 0 or self.progress.step == self.steps
+        own = {"train/accuracy": self._right / self._pairs} if self._pairs else {}
+        self.course.log((loss, norm, lr), own, self.evaluate)
 
     def evaluate(self, *, whole: bool) -> dict[str, float]:
         """Loss, accuracy and calibration error on held-out pairs; the scale of scores, on training prompts without.
@@ -295,7 +274,7 @@ class Job:
             return {}
         bins = calibration(judged.margins)
         loss = self._validation_loss(prompts, judged)
-        self.divergence.watch_validation(self.progress.step, loss)
+        self.course.divergence.watch_validation(self.progress.step, loss)
         self.metrics = {"val/loss": loss}
         if (right := accuracy(judged).value) is not None:
             self.metrics |= {"val/accuracy": right, "val/ece": calibration_error(bins)}
@@ -303,7 +282,7 @@ class Job:
 
     def save(self, *, whole: bool = False) -> None:
         """Write a checkpoint of this step, evaluated, unless there is one or the loss is on its way up."""
-        if not worth_saving(self.run, self.progress, self.divergence):
+        if not worth_saving(self.run, self.progress, self.course.divergence):
             return
         if self._last_evaluation != self.progress.step and (found := self.evaluate(whole=whole)):
             self.run.log_metrics(self.progress.step, found)
@@ -319,19 +298,13 @@ class Job:
 
     def result(self) -> dict[str, Any]:
         """The closing figures."""
-        best = best_checkpoint(self.run.dir)
-        return {
-            "checkpoint": self.run.state.last_checkpoint,
-            "best": best.name if best else None,
-            "parameters": parameter_count(self.model.config).total,
-            "tokens_seen": self.progress.tokens_seen,
-            "prompts": len(self.train),
-            "micro_batch": self.memory.rows,
-            "precision": self.progress.precision,
-            "score_mean": self.scale.mean,
-            "score_std": self.scale.std,
-            **self.metrics,
-        }
+        return self.course.closing(
+            self.metrics,
+            parameters=parameter_count(self.model.config).total,
+            prompts=len(self.train),
+            score_mean=self.scale.mean,
+            score_std=self.scale.std,
+        )
 
     def _validation_loss(self, prompts: Rankings, judged: Judged) -> float:
         batch = prompts.pairs(judged.prompts)

@@ -9,7 +9,6 @@ is right to the letter. Source: Raffel et al., T5 (arXiv 1910.10683), sections 2
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,14 +24,12 @@ from stages.data.pairs import KINDS, Batch, Pairs, prefix_of, read_pairs
 from stages.data.tokenizer import TextTokenizer, copy_tokenizer
 from stages.generate import Sampling
 from stages.loop import (
-    Pace,
     Progress,
     any_algorithms,
     by_leader,
     find_resume,
     honour,
     load_resume,
-    log_interval,
     read_progress,
     save_checkpoint,
     set_up_torch,
@@ -41,13 +38,13 @@ from stages.loop import (
 from stages.models.t5 import T5, load_t5, moved_right, save_t5, t5_config
 from stages.optim import AdamW
 from stages.run import Run
-from stages.store.checkpoints import best_checkpoint
 from stages.store.errors import UserError
-from stages.store.sizes import flops_per_token, parameter_count
+from stages.store.sizes import parameter_count
 from stages.store.specs.seq2seq import Seq2Seq
 from stages.training import distributed
+from stages.training.course import Course
 from stages.training.precision import choose_precision
-from stages.training.tuning import MicroBatches, Updates, room_for
+from stages.training.tuning import room_for
 
 LR_TIMES_WIDTH = 0.128
 """Peak rate times width: a third of what pre-training uses, as for instruction tuning."""
@@ -58,10 +55,10 @@ SAMPLES = 5
 def run(run: Run) -> dict[str, Any]:
     """Train until the last step; what was reached."""
     job = prepare(run)
-    while job.progress.step < job.steps:
+    while job.progress.step < job.course.steps:
         honour(run, job.save, job.progress)
         job.log(*job.step())
-        if job.due(job.settings.checkpoint_every):
+        if job.course.due(job.settings.checkpoint_every):
             job.save()
     job.save(whole=True)
     return job.result()
@@ -152,14 +149,8 @@ class Job:
         self.device = self.model.tokens.device
         self.tokenizer = TextTokenizer.load(self.base)
         self.prefix = prefix_of(self.run.dataset(), self.settings.prefix)
-        per_epoch = len(self.train) / self.settings.batch_size
-        self.steps = self.settings.steps or max(1, math.ceil(self.settings.epochs * per_epoch))
-        self.updates = Updates(self.optimizer, self.progress, self.settings, self.steps)
-        self.divergence = self.updates.divergence
-        self.log_every = log_interval(self.settings.log_every, self.steps)
-        self.eval_every = log_interval(self.settings.eval_every, self.steps)
-        self.pace = Pace(self.device, self.progress.precision, flops_per_token(self.model.config))
-        self.memory = MicroBatches(self.run, self.progress, self.settings.batch_size, self.settings.micro_batch)
+        self.course = Course(self.run, self.settings, self.progress, self.optimizer, self.model.config, len(self.train))
+        self.memory = self.course.memory
         self._last_evaluation = -1
 
     def choose_micro_batch(self) -> None:
@@ -168,7 +159,7 @@ class Job:
         def loss_of(count: int) -> Tensor:
             return self.loss(self.train.batch(self.train.costliest(count)))
 
-        self.run.report(self.progress.step, self.steps, phase="trying the memory")
+        self.run.report(self.progress.step, self.course.steps, phase="trying the memory")
         self.memory.choose(self.model, self.optimizer, loss_of, len(self.train))
 
     def step(self) -> tuple[float, float, float]:
@@ -179,9 +170,9 @@ class Job:
         settings = self.settings
         numbers = self.train.order(self.progress.step * settings.batch_size, settings.batch_size, settings.seed)
         wanted, tokens = self.train.targets(numbers), int(self.train.sizes[numbers].sum())
-        with self.pace.step(tokens):
+        with self.course.pace.step(tokens):
             self.model.train()
-            made = self.updates.make(
+            made = self.course.updates.make(
                 self.loss(self.train.batch(part)) * (self.train.targets(part) / wanted)
                 for part in self.memory.parts(self.memory.own(numbers))
             )
@@ -196,21 +187,9 @@ class Job:
 
     def log(self, loss: float, norm: float, lr: float) -> None:
         """Report the step, evaluate and sample when it is time, and append a row of metrics."""
-        step, settings = self.progress.step, self.settings
-        self.run.report(step, self.steps)
-        row = {"train/loss": loss, "grad_norm": norm, "lr": lr, "tokens": float(self.progress.tokens_seen)}
-        evaluated = self.due(self.eval_every)
-        if evaluated:
-            row |= self.evaluate(whole=step == self.steps)
-        if evaluated or self.due(self.log_every):
-            epoch = step * settings.batch_size / len(self.train)
-            self.run.log_metrics(step, row | self.pace.row() | {"epoch": epoch})
-        if settings.sample_every and self.due(settings.sample_every):
+        self.course.log((loss, norm, lr), {}, self.evaluate)
+        if self.settings.sample_every and self.course.due(self.settings.sample_every):
             by_leader(self.model, self.sample)
-
-    def due(self, every: int) -> bool:
-        """Whether something done every so many steps, and at the end, is to be done now."""
-        return self.progress.step % every == 0 or self.progress.step == self.steps
 
     @torch.no_grad()
     def evaluate(self, *, whole: bool) -> dict[str, float]:
@@ -225,7 +204,7 @@ class Job:
             self.loss(self.val.batch(part)).item() * self.val.targets(part) for part in self.memory.parts(numbers)
         )
         loss = nats / self.val.targets(numbers)
-        self.divergence.watch_validation(self.progress.step, loss)
+        self.course.divergence.watch_validation(self.progress.step, loss)
         self.metrics = {"val/loss": loss, "val/exact_match": self._right(numbers) / count}
         return self.metrics
 
@@ -244,7 +223,7 @@ class Job:
 
     def save(self, *, whole: bool = False) -> None:
         """Write a checkpoint of this step, evaluated, unless there is one or the loss is on its way up."""
-        if not worth_saving(self.run, self.progress, self.divergence):
+        if not worth_saving(self.run, self.progress, self.course.divergence):
             return
         if self._last_evaluation != self.progress.step and (found := self.evaluate(whole=whole)):
             self.run.log_metrics(self.progress.step, found)
@@ -252,18 +231,12 @@ class Job:
 
     def result(self) -> dict[str, Any]:
         """The closing figures."""
-        best = best_checkpoint(self.run.dir)
-        return {
-            "checkpoint": self.run.state.last_checkpoint,
-            "best": best.name if best else None,
-            "parameters": parameter_count(self.model.config).total,
-            "tokens_seen": self.progress.tokens_seen,
-            "pairs": len(self.train),
-            "prefix": self.prefix,
-            "micro_batch": self.memory.rows,
-            "precision": self.progress.precision,
-            **self.metrics,
-        }
+        return self.course.closing(
+            self.metrics,
+            parameters=parameter_count(self.model.config).total,
+            pairs=len(self.train),
+            prefix=self.prefix,
+        )
 
     def _right(self, numbers: NDArray[np.int64]) -> int:
         """How many of these pairs' answers the model writes to the letter."""

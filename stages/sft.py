@@ -10,7 +10,6 @@ language models to follow instructions with human feedback (arXiv 2203.02155), s
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +24,9 @@ from stages.data.conversations import choose_template
 from stages.data.packs import Batch, Rows
 from stages.data.tokenizer import TextTokenizer
 from stages.loop import (
-    Pace,
     Progress,
     by_leader,
     honour,
-    log_interval,
     save_checkpoint,
     set_up_torch,
     worth_saving,
@@ -38,16 +35,14 @@ from stages.models.decoder import Decoder
 from stages.models.loss import IGNORED
 from stages.optim import AdamW
 from stages.run import Run
-from stages.store.checkpoints import best_checkpoint
 from stages.store.errors import UserError
-from stages.store.sizes import flops_per_token, parameter_count
+from stages.store.sizes import parameter_count
 from stages.store.specs.sft import SFT
 from stages.training import distributed
 from stages.training.adapting import config_of
+from stages.training.course import Course
 from stages.training.tuning import (
     FixedPrompts,
-    MicroBatches,
-    Updates,
     fixed_prompts,
     open_model,
     room_for,
@@ -70,11 +65,11 @@ def train(job: Job) -> dict[str, Any]:
     """Train until the last step; what was reached."""
     if job.progress.step == 0 and job.settings.sample_every:
         by_leader(job.model, job.sample)
-    while job.progress.step < job.steps:
+    while job.progress.step < job.course.steps:
         honour(job.run, job.save, job.progress)
         loss, norm, lr = job.step()
         job.log(loss, norm, lr)
-        if job.due(job.settings.checkpoint_every):
+        if job.course.due(job.settings.checkpoint_every):
             job.save()
     job.save(whole=True)
     return job.result()
@@ -154,14 +149,8 @@ class Job:
     def __post_init__(self) -> None:
         self.device = self.model.tokens.device
         self.tokenizer = TextTokenizer.load(self.base)
-        per_epoch = len(self.train) / self.settings.batch_size
-        self.steps = self.settings.steps or max(1, math.ceil(self.settings.epochs * per_epoch))
-        self.updates = Updates(self.optimizer, self.progress, self.settings, self.steps)
-        self.divergence = self.updates.divergence
-        self.log_every = log_interval(self.settings.log_every, self.steps)
-        self.eval_every = log_interval(self.settings.eval_every, self.steps)
-        self.pace = Pace(self.device, self.progress.precision, flops_per_token(self.model.config))
-        self.memory = MicroBatches(self.run, self.progress, self.settings.batch_size, self.settings.micro_batch)
+        self.course = Course(self.run, self.settings, self.progress, self.optimizer, self.model.config, len(self.train))
+        self.memory = self.course.memory
         self.prompts = FixedPrompts(self.base, self.template, self._asked(), self.settings.sample_tokens)
         self._last_evaluation = -1
 
@@ -171,7 +160,7 @@ class Job:
         def loss_of(rows: int) -> Tensor:
             return self.objective(self.train.batch(self.train.costliest(rows), self.tokenizer.pad_id))
 
-        self.run.report(self.progress.step, self.steps, phase="trying the memory")
+        self.run.report(self.progress.step, self.course.steps, phase="trying the memory")
         self.memory.choose(self.model, self.optimizer, loss_of, len(self.train))
 
     def step(self) -> tuple[float, float, float]:
@@ -184,10 +173,10 @@ class Job:
         batches = [self.train.batch(part, self.tokenizer.pad_id) for part in self.memory.parts(rows)]
         counted = distributed.total(sum(map(_trained, batches)), sum(batch.real for batch in batches))
         trained, tokens = map(int, counted)
-        with self.pace.step(tokens):
+        with self.course.pace.step(tokens):
             self.model.train()
             losses = (self.objective(batch) * (_trained(batch) / trained) for batch in batches)
-            made = self.updates.make(losses)
+            made = self.course.updates.make(losses)
         self.progress.tokens_seen += tokens
         return made
 
@@ -211,22 +200,9 @@ class Job:
 
     def log(self, loss: float, norm: float, lr: float) -> None:
         """Report the step, evaluate and sample when it is time, and append a row of metrics."""
-        step, settings = self.progress.step, self.settings
-        self.run.report(step, self.steps)
-        row = {"train/loss": loss, "grad_norm": norm, "lr": lr, "tokens": float(self.progress.tokens_seen)}
-        row |= self.figures()
-        evaluated = self.due(self.eval_every)
-        if evaluated:
-            row |= self.evaluate(whole=step == self.steps)
-        if evaluated or self.due(self.log_every):
-            epoch = step * settings.batch_size / len(self.train)
-            self.run.log_metrics(step, row | self.pace.row() | {"epoch": epoch})
-        if settings.sample_every and self.due(settings.sample_every):
+        self.course.log((loss, norm, lr), self.figures(), self.evaluate)
+        if self.settings.sample_every and self.course.due(self.settings.sample_every):
             by_leader(self.model, self.sample)
-
-    def due(self, every: int) -> bool:
-        """Whether something done every so many steps, and at the end, is to be done now."""
-        return self.progress.step % every == 0 or self.progress.step == self.steps
 
     @torch.no_grad()
     def evaluate(self, *, whole: bool) -> dict[str, float]:
@@ -244,7 +220,7 @@ class Job:
         self._last_evaluation = self.progress.step
         if not count:
             return {}
-        self.divergence.watch_validation(self.progress.step, total / count)
+        self.course.divergence.watch_validation(self.progress.step, total / count)
         self.metrics = {"val/loss": total / count}
         return self.metrics
 
@@ -254,7 +230,7 @@ class Job:
 
     def save(self, *, whole: bool = False) -> None:
         """Write a checkpoint of this step, evaluated, unless there is one or the loss is on its way up."""
-        if not worth_saving(self.run, self.progress, self.divergence):
+        if not worth_saving(self.run, self.progress, self.course.divergence):
             return
         if self._last_evaluation != self.progress.step and (found := self.evaluate(whole=whole)):
             self.run.log_metrics(self.progress.step, found)
@@ -262,20 +238,14 @@ class Job:
 
     def result(self) -> dict[str, Any]:
         """The closing figures."""
-        best = best_checkpoint(self.run.dir)
         counts = self.data.info.splits["train"]
-        return {
-            "checkpoint": self.run.state.last_checkpoint,
-            "best": best.name if best else None,
-            "parameters": parameter_count(self.model.config).total,
-            "tokens_seen": self.progress.tokens_seen,
-            "conversations": counts.conversations,
-            "trained_share": counts.trained / counts.tokens,
-            "filled": self.train.filled if self.train.packed else None,
-            "micro_batch": self.memory.rows,
-            "precision": self.progress.precision,
-            **self.metrics,
-        }
+        return self.course.closing(
+            self.metrics,
+            parameters=parameter_count(self.model.config).total,
+            conversations=counts.conversations,
+            trained_share=counts.trained / counts.tokens,
+            filled=self.train.filled if self.train.packed else None,
+        )
 
     def _asked(self) -> list[str]:
         return fixed_prompts(self.settings.sample_prompts, probes=self.settings.probes)
