@@ -26,7 +26,7 @@ SCREEN_BYTES = 24_000
 """Bytes that a key may send that leads to another screen, or draws another plot."""
 SMALL = """
 [build]
-max_same_answer = 1
+deduplicate = false
 [tokenizer]
 vocab_size = 320
 [pretrain]
@@ -76,10 +76,10 @@ class Engineer:
         before = self.line.picture.changes
         self._press(key, lambda: self.line.picture.changes > before)
 
-    def type(self, text: str, before: str = "") -> None:
-        """Write into the field in focus, where `before` stands."""
+    def type(self, text: str) -> None:
+        """Write into the field in focus, in the place of what is selected."""
         for end in range(1, len(text) + 1):
-            self.press(text[end - 1], before + text[:end])
+            self.press(text[end - 1], text[:end])
 
     def think(self) -> None:
         if self._rest:
@@ -181,9 +181,11 @@ def prepared(folder: Path) -> Workspace:
     settings = folder / "config" / "workbench"
     settings.mkdir(parents=True)
     (settings / "workbench.toml").write_text(SMALL)
-    work(folder, "data", "build", "starter:world", "--name", "world")
-    work(folder, "tokenizer", "train", "--data", "world", "--type", "bpe", "--name", "world-bpe")
-    work(folder, "train", "pretrain", "--data", "world", "--tokenizer", "world-bpe", "--name", "base")
+    orders = (f"Order {number} went out on day {number % 28}.\n\n" * 4 for number in range(400))
+    (folder / "notes.txt").write_text("".join(orders))
+    work(folder, "data", "build", "notes.txt", "--name", "notes")
+    work(folder, "tokenizer", "train", "--data", "notes", "--type", "bpe", "--name", "notes-bpe")
+    work(folder, "train", "pretrain", "--data", "notes", "--tokenizer", "notes-bpe", "--name", "base")
     with (folder / "talks.jsonl").open("w") as file:
         for number in range(300):
             turns = [("user", f"What is order {number}?"), ("assistant", f"Order {number} is on its way to you.")]
@@ -196,7 +198,7 @@ def test_an_engineer_tunes_a_model_over_a_slow_line(tmp_path: Path, lines: list[
     workspace = prepared(tmp_path)
     engineer = Engineer(started(tmp_path, lines), rest=False)
     line = engineer.line
-    engineer.to("Data", "D", "Datasets", "world-bpe", "digest")
+    engineer.to("Data", "D", "Datasets", "notes-bpe", "digest")
     for key in ("\t", "\x1b[Z"):
         engineer.change(key)
     engineer.to("form", "n", "Build a dataset")
@@ -211,24 +213,24 @@ def test_an_engineer_tunes_a_model_over_a_slow_line(tmp_path: Path, lines: list[
     engineer.to("Data", "\x1b", "300 records were read")
     engineer.to("Home", "H", "Tune base on talks")
     engineer.to("form", "\r", "Tune a model on conversations", "what it costs")
-    engineer.type("-for-orders", before="base-sft")
-    engineer.to("run", "\r", "runs › base-sft-for-orders")
+    engineer.type("on-orders")
+    engineer.to("run", "\r", "runs › on-orders")
     line.until(lambda: line.shows("running", "steps/s", "grad_norm"), seconds=300)
     for key in "]][[yy+-vvv]][[":
         engineer.change(key)
-    engineer.to("Runs", "R", "base-sft-for-orders", "world-bpe")
+    engineer.to("Runs", "R", "on-orders", "notes-bpe")
     for key in "jjkkjjkk":
         engineer.change(key)
-    tuning = find_run(workspace, "base-sft-for-orders")
+    tuning = find_run(workspace, "on-orders")
     line.until(lambda: tuning.state().last_checkpoint is not None, seconds=300)
-    engineer.to("run", "\r", "runs › base-sft-for-orders", "grad_norm")
+    engineer.to("run", "\r", "runs › on-orders", "grad_norm")
     engineer.to("chat", "c", "Loading")
     line.until(lambda: line.shows("chat model", "Your message"), seconds=120)
     engineer.type("What is order 7?")
     engineer.press("\r", "you", "assistant")
     engineer.type("And order 8, which went out on Monday?")
     engineer.to("Runs", "\x1b", "i Write")
-    work(tmp_path, "runs", "stop", "base-sft-for-orders")
+    work(tmp_path, "runs", "stop", "on-orders")
     told = report(engineer.presses)
     print(f"\n{told}")
     everything = [press.seconds for press in engineer.presses]

@@ -55,11 +55,21 @@ def test_half_a_checkpoint_is_not_listed(run: RunDir) -> None:
 
 
 def test_every_flipped_bit_and_every_truncation_is_refused(run: RunDir) -> None:
+    damage(run, 20)
+
+
+@pytest.mark.soak
+def test_a_thousand_flipped_bits_and_truncations_are_refused(run: RunDir) -> None:
+    damage(run, 1_000)
+
+
+def damage(run: RunDir, trials: int) -> None:
+    """Flip a bit and cut a file short in turns; each time the checkpoint is refused and the one before it stays."""
     save(run, 1)
     path = save(run, 2)
     files = [p for p in path.rglob("*") if p.is_file() and p.name != "manifest.json"]
     dice = random.Random(0)
-    for trial in range(20):
+    for trial in range(trials):
         file = dice.choice(files)
         content = file.read_bytes()
         if trial % 2:
