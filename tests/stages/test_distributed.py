@@ -169,6 +169,35 @@ def test_resuming_is_bit_exact_on_as_many_processes_and_close_on_others(
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize("stage", ["pretrain", "transformer_xl", "bert"])
+def test_each_process_goes_on_with_its_own_random_numbers(workspace: Workspace, stage: str) -> None:
+    def train(name: str) -> RunDir:
+        settings = helpers.TINY | SETTINGS | {"dropout": 0.1, "gpus": 2, "context": 32}
+        return runs.launch(workspace, stage, name, settings, dataset="rhymes", tokenizer="words")
+
+    finish(runs.launch(workspace, "tokenizer", "words", {"type": "wordpiece", "vocab_size": 300}, dataset="rhymes"))
+    whole, run = finish(train("whole")), train("broken")
+    break_off(run, 1)
+    runs.start(run)
+    assert bits(finish(run)) == bits(whole)
+    assert losses(run) == losses(whole)
+
+
+@pytest.mark.soak
+def test_processes_whose_starter_is_killed_are_ended_too(workspace: Workspace) -> None:
+    run = pretrain(workspace, "long", gpus=2, **SETTINGS | {"steps": 100_000})
+    wait_until(lambda: bool(list_checkpoints(run)) or not run.alive(), seconds=400, what="a checkpoint")
+    processes = [holder(run, number) for number in (0, 1)]
+    torchrun = processes[0].parent()
+    assert torchrun is not None and "torch.distributed.run" in torchrun.cmdline()
+    torchrun.kill()
+    wait_until(lambda: not run.alive(), seconds=200, what="the end of a broken run")
+    assert not any(process.is_running() and process.status() != "zombie" for process in processes)
+    error = run.state().error
+    assert error is not None and "ended together" in error.message
+
+
+@pytest.mark.soak
 def test_all_processes_act_on_a_request_at_the_same_step(workspace: Workspace) -> None:
     settings = SETTINGS | {"steps": 100_000, "checkpoint_every": 100_000, "eval_every": 100_000, "warmup": 0}
     run = pretrain(workspace, "long", gpus=2, dropout=0.1, **settings)
