@@ -1,6 +1,6 @@
 """Instruction tuning against TRL's SFTTrainer: the same model, conversations, template and batch, in one process.
 
-    python -m benchmarks.sft [--rounds 5] [--shapes tiny,30m]
+    python -m benchmarks.sft [--rounds 5] [--shapes tiny,30m] [--without "TRL, packed"]
 
 Dolly's sample and the seed tasks of Self-Instruct from $WORKBENCH_TEST_DATA, cut at 256 tokens, assistant's turns only.
 Ours packs 8 rows of 256 tokens a step, or pads 16 conversations; TRL does the same, packed by best-fit decreasing
@@ -123,7 +123,7 @@ def theirs(
     return turns, step
 
 
-def measure(shape: str, rounds: int) -> None:
+def measure(shape: str, rounds: int, without: list[str]) -> None:
     """Prints one table."""
     chats = conversations()
     with tempfile.TemporaryDirectory() as folder:
@@ -137,6 +137,8 @@ def measure(shape: str, rounds: int) -> None:
             ("padded", PADDED_ROWS, {"train_sampling_strategy": "group_by_length"}),
         ):
             for precision, dtype in (("autocast", torch.float32), ("bf16 weights", torch.bfloat16)):
+                if any(part in f"TRL, {kind}, {precision}" for part in without):
+                    continue
                 turns, step = theirs(job, Path(folder) / "trl", chats, rows, dtype, **settings)
                 steps[f"TRL, {kind}, {precision}"] = step
                 every.append(turns)
@@ -169,6 +171,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--shapes", default="tiny,30m")
+    parser.add_argument("--without", action="append", default=[], help="contenders of TRL to leave out")
     arguments = parser.parse_args()
     if "WORKBENCH_TEST_DATA" not in os.environ:
         print("WORKBENCH_TEST_DATA names no folder with Dolly's sample and the seed tasks: nothing is measured.")
@@ -177,7 +180,7 @@ def main() -> None:
     print(f"torch {torch.__version__}, transformers {transformers.__version__}, TRL {trl.__version__}, one thread;")
     print(f"packed: {PACKED_ROWS} rows of {ROOM} tokens a step; padded: {PADDED_ROWS} conversations a step")
     for shape in arguments.shapes.split(","):
-        measure(shape, arguments.rounds)
+        measure(shape, arguments.rounds, arguments.without)
 
 
 if __name__ == "__main__":
