@@ -47,6 +47,7 @@ def test_logits_are_the_models(
     kind: dict, dtype: torch.dtype, tolerance: float, rows: int, large: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inference, "HIDDEN_BYTES", large)
+    monkeypatch.setattr(inference, "MANY_ROWS", 16)
     model = loud(kind, dtype)
     found, expected = logits_by(InferenceDecoder(model), rows), logits_by(model, rows)
     assert (found - expected).abs().max() < tolerance * expected.abs().max()
