@@ -123,6 +123,16 @@ def against(job: Any, questions: list[str], kind: Any, config: Any, args: argpar
     return turns
 
 
+def say(shape: str, stage: str, kind: type, turns: Turns) -> None:
+    """Print how the median steps compare."""
+    for place, clock in enumerate(("by the clock", "CPU time")):
+        mine, theirs = (
+            statistics.median(times[place] for times in steps[WARM:]) for steps in (turns.mine, turns.theirs)
+        )
+        times = f"{stage:7} {mine:7.3f} s a step   {kind.__name__:13} {theirs:7.3f} s   {theirs / mine:5.2f} x"
+        print(f"{shape:6} {times}   {clock}", flush=True)
+
+
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser()
@@ -144,16 +154,7 @@ def main() -> None:
             ]
             for stage, kind, config, more in rows:
                 found = against(ours(workspace, stage, args), questions, kind, config, args, **more)
-                for place, clock in enumerate(("by the clock", "CPU time")):
-                    mine, theirs = (
-                        statistics.median(times[place] for times in turns[WARM:])
-                        for turns in (found.mine, found.theirs)
-                    )
-                    print(
-                        f"{shape:6} {stage.__name__:12} {mine:7.3f} s a step   {kind.__name__:12} {theirs:7.3f} s"
-                        f"   {theirs / mine:5.2f} x   {clock}",
-                        flush=True,
-                    )
+                say(shape, stage.__name__.rpartition(".")[2], kind, found)
 
 
 if __name__ == "__main__":

@@ -1,40 +1,43 @@
-"""Steps of a reward model a second against TRL's RewardTrainer: same model, pairs in tokens, batch and precision.
+"""Steps of a reward model and of DPO a second against TRL's trainers: same model, pairs in tokens, batch, precision.
 
-    python -m benchmarks.reward [--steps 6] [--shapes tiny] [--pairs 16] [--threads 1]
+    python -m benchmarks.preferences [--steps 6] [--shapes tiny] [--pairs 16] [--threads 1]
 
 Pairs are sums with answers of unequal length, 60 to 250 tokens with their prompts. TRL is run with SDPA, without
-activation checkpointing, dropout and evaluation. The two take turns, step by step; the median step of each counts.
+activation checkpointing, dropout and evaluation; the reference's log-probabilities are computed before training on both
+sides. The two take turns, step by step; the median step of each counts, by the clock and in CPU seconds.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
-import statistics
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-from trl import RewardConfig, RewardTrainer
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer
 
 from benchmarks.generate import MEDIUM
-from benchmarks.policy import WARM, Turns
+from benchmarks.policy import WARM, Turns, say
+from stages import dpo, reward
 from stages.data.rankings import text_of
 from stages.data.tokenizer import save_tokenizer, train_tokenizer
 from stages.models.decoder import new_decoder
 from stages.models.hf import load_model, save_weights
 from stages.models.value import new_value_model, save_value_model
-from stages.reward import Job
 from stages.store.checkpoints import write_checkpoint
 from stages.store.presets import load_preset
 from stages.store.records import Message, PreferenceRecord
 from stages.store.workspace import Workspace
 from tests.stages.data.test_preference_shards import preference_dataset
 from tests.stages.reward_helpers import job_in
+from tests.stages.test_dpo import job_in as dpo_job_in
 
 PAD = 255
+HOW = {"dtype": torch.float32, "attn_implementation": "sdpa"}
 
 
 def write_model(final: Path, shape: str) -> None:
@@ -61,45 +64,52 @@ def pairs(count: int) -> list[PreferenceRecord]:
     ]
 
 
-def theirs(job: Job, folder: Path, turns: Turns, args: argparse.Namespace) -> RewardTrainer:
-    """TRL's trainer on the same weights and the same pairs in tokens."""
-    base = job.base
-    save_value_model(new_value_model(load_model(base), 0), folder, pad_id=PAD)
+def reward_rows(job: reward.Job | dpo.Job) -> list[dict[str, Any]]:
+    """The pairs in tokens, as RewardTrainer takes them."""
     data = job.data.train
-    rows = [
+    return [
         {
             f"{side}_ids": text_of(data, number).tolist()
             for side, number in zip(("chosen", "rejected"), members, strict=True)
         }
         for members in (data.members(prompt) for prompt in range(len(data)))
     ]
-    settings = RewardConfig(
+
+
+def dpo_rows(job: dpo.Job) -> list[dict[str, Any]]:
+    """The pairs as text, which DPOTrainer encodes beforehand: the prompt is what both begin with."""
+    rows, tokenizer = [], AutoTokenizer.from_pretrained(job.base)
+    for row in reward_rows(job):
+        chosen, rejected = row["chosen_ids"], row["rejected_ids"]
+        common = next(n for n, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b)
+        parts = {"prompt": chosen[:common], "chosen": chosen[common:-1], "rejected": rejected[common:-1]}
+        rows.append({name: tokenizer.decode(ids) for name, ids in parts.items()})
+    return rows
+
+
+def run_theirs(
+    kind: Any, config: Any, model: Any, rows: list[dict[str, Any]], base: Path, turns: Turns, **more: Any
+) -> None:
+    """Train by TRL over the rows at its best settings, taking turns."""
+    settings = config(
         output_dir=tempfile.mkdtemp(),
-        per_device_train_batch_size=args.pairs,
-        max_steps=args.steps + WARM,
         max_length=None,
         gradient_checkpointing=False,
-        disable_dropout=True,
         use_cpu=True,
         bf16=False,
         report_to=[],
         logging_steps=1_000,
         save_strategy="no",
         disable_tqdm=True,
+        **more,
     )
-    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
     tokenizer = AutoTokenizer.from_pretrained(base)
-    return RewardTrainer(
-        model=model,
-        args=settings,
-        train_dataset=Dataset.from_list(rows),
-        processing_class=tokenizer,
-        callbacks=[turns],
-    )
+    data = Dataset.from_list(rows)
+    kind(model=model, args=settings, train_dataset=data, processing_class=tokenizer, callbacks=[turns]).train()
 
 
 def main() -> None:
-    """Print a line a shape."""
+    """Print two lines for each stage and shape."""
     parser = argparse.ArgumentParser()
     for name, default in (("steps", 6), ("pairs", 16), ("threads", 1)):
         parser.add_argument(f"--{name}", type=int, default=default)
@@ -107,18 +117,28 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     print(f"{args.pairs} pairs a step, fp32, {args.threads} threads")
+    steps = {"per_device_train_batch_size": args.pairs, "max_steps": args.steps + WARM}
     for shape in args.shapes.split(","):
         with tempfile.TemporaryDirectory() as folder:
             workspace = Workspace(Path(folder) / "ws").ensure()
             write_model(workspace.models / "base", shape)
             preference_dataset(workspace.datasets / "likes", pairs(20 * args.pairs))
-            job = job_in(workspace, batch_size=args.pairs, steps=1_000, eval_every=1_000)
-            turns = Turns(job)
+            settings = {"batch_size": args.pairs, "steps": 1_000, "eval_every": 1_000}
+
+            job = job_in(workspace, **settings)
             judge = Path(folder) / "judge"
             judge.mkdir()
-            theirs(job, judge, turns, args).train()
-            mine, other = (statistics.median(times[WARM:]) for times in (turns.mine, turns.theirs))
-            print(f"{shape:10} {mine:7.3f} s a step   RewardTrainer {other:7.3f} s   {other / mine:5.2f} x", flush=True)
+            save_value_model(new_value_model(load_model(job.base), 0), judge, pad_id=PAD)
+            model = AutoModelForSequenceClassification.from_pretrained(judge, **HOW)
+            turns, more = Turns(job), {"disable_dropout": True, **steps}
+            run_theirs(RewardTrainer, RewardConfig, model, reward_rows(job), job.base, turns, **more)
+            say(shape, "reward", RewardTrainer, turns)
+
+            policy = dpo_job_in(workspace, sample_every=0, **settings)
+            model = AutoModelForCausalLM.from_pretrained(policy.base, **HOW)
+            turns, more = Turns(policy), {"precompute_ref_log_probs": True, **steps}
+            run_theirs(DPOTrainer, DPOConfig, model, dpo_rows(policy), policy.base, turns, **more)
+            say(shape, "dpo", DPOTrainer, turns)
 
 
 if __name__ == "__main__":
