@@ -1,1 +1,1 @@
-"""What stages that train share: opening a checkpoint, adapters, memory, precision, devices."""
+"""What stages that train share: opening a checkpoint, adapters, memory, precision, devices, several processes."""
