@@ -20,6 +20,9 @@ from workbench.widgets.filter_field import FilterField
 from workbench.widgets.picklist import PickList
 
 NAME_WIDTH = 40
+"""Cells of a name at most."""
+BESIDE = 50
+"""Cells of the window that are not for names."""
 
 
 class BinScreen(Dialog[None]):
@@ -86,15 +89,16 @@ class BinScreen(Dialog[None]):
             return  # the thread that looked was slower than the one who left
         self._thrown = thrown
         found = self.query_one(PickList)
-        found.show([(str(at), _row(one, size)) for at, (one, size) in enumerate(zip(thrown, sizes, strict=True))])
+        room = min(NAME_WIDTH, max(10, self.app.size.width - BESIDE))
+        found.show([(str(at), _row(one, size, room)) for at, (one, size) in enumerate(zip(thrown, sizes, strict=True))])
         found.display = bool(thrown)
         self.query_one("#empty", Static).display = not thrown
         if thrown and not self.query(FilterField):
             found.focus()
 
 
-def _row(thrown: Thrown, size: int) -> Content:
-    name = shortened(thrown.title, NAME_WIDTH)
+def _row(thrown: Thrown, size: int, room: int) -> Content:
+    name = shortened(thrown.title, room)
     when = thrown.deleted.astimezone().strftime("%d %b %H:%M")
     note = f"{thrown.kind.removesuffix('s'):<9}  {amount(size, 'bytes'):>9}  {when}"
-    return Content.assemble(line(name), " " * max(2, NAME_WIDTH + 2 - len(name)), content(note, "$text-muted"))
+    return Content.assemble(line(name), " " * max(2, room + 2 - len(name)), content(note, "$text-muted"))

@@ -152,7 +152,7 @@ class DisagreementScreen(Dialog[None]):
     def compose(self) -> ComposeResult:
         one, parts = self._one, list[Content]()
         for message in one.messages:
-            parts += [Content.styled(f"{message.role}\n", "$text-muted"), content(message.content, tabs=4)]
+            parts += [line(message.role, "$text-muted"), Content("\n"), content(message.content, tabs=4)]
             parts.append(Content("\n\n"))
         who = one.annotator or "the annotator"
         for told, text, score in (
