@@ -148,6 +148,8 @@ def test_the_best_stand_first_by_the_metrics_own_direction_and_those_without_it_
     rows = standings(unstarted, group)
     assert [row.member.name for row in ranked(rows, "val/loss")] == ["s-3", "s-1", "s-4", "s-2"]
     assert [row.member.name for row in ranked(rows, "val/accuracy")] == ["s-4", "s-1", "s-3", "s-2"]
+    failed = [row._replace(status="failed") if row.member.name == "s-3" else row for row in rows]
+    assert [row.member.name for row in ranked(failed, "val/loss")] == ["s-1", "s-4", "s-2", "s-3"]
     assert is_higher_better("val/entity_f1") and not is_higher_better("val/bits_per_byte")
 
 

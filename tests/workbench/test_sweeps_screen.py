@@ -177,7 +177,7 @@ async def test_home_and_runs_lead_to_the_sweeps_and_a_row_to_its_run(
         await settled(pilot)
         await pilot.press("enter")
         table = pilot.app.screen.query_one(RowTable)
-        assert table.chosen == "rates-4" and pilot.app.focused is table
+        assert table.chosen == "rates-2" and pilot.app.focused is table
         await pilot.press("j", "enter")
         await wait_for(pilot, lambda: isinstance(pilot.app.screen, RunScreen))
         assert "rates-" in screen_text(pilot.app)

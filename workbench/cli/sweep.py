@@ -132,7 +132,8 @@ def sweeps(ctx: click.Context, as_json: bool) -> None:
     rows = []
     for group in list_groups(house.workspace):
         found = groups.standings(house.workspace, group)
-        best = next(iter(groups.ranked(found, group.metric)), None)
+        ordered = groups.ranked(found, group.metric)
+        best = next((row for row in ordered if groups.has_rank(row, group.metric)), None)
         rows.append(
             {
                 "name": group.name,

@@ -173,7 +173,8 @@ class SweepsScreen(PlaceScreen):
         fit = self._known_fit(seen.study)
         ordered = groups.ranked(rows, self.metric)
         columns, table = _table(group, ordered, self.metric, seen.study, fit if isinstance(fit, Fit) else None)
-        self.query_one(RowTable).show(columns, table, first=1 if ordered and self.metric in ordered[0].figures else 0)
+        best = bool(ordered) and groups.has_rank(ordered[0], self.metric)
+        self.query_one(RowTable).show(columns, table, first=int(best))
         self._show_law(seen, fit)
 
     def _show_law(self, seen: Looked, fit: Fit | UserError | None) -> None:

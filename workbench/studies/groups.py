@@ -100,14 +100,14 @@ def is_higher_better(metric: str) -> bool:
 
 
 def ranked(rows: Sequence[Standing], metric: str) -> list[Standing]:
-    """The best by `metric` first; those that have not logged it last, in the order of the plan."""
+    """The best by `metric` first; those without a rank last, in the order of the plan."""
     sign = -1 if is_higher_better(metric) else 1
+    return sorted(rows, key=lambda row: sign * row.figures[metric] if has_rank(row, metric) else math.inf)
 
-    def place(row: Standing) -> float:
-        value = row.figures.get(metric)
-        return math.inf if value is None or math.isnan(value) else sign * value
 
-    return sorted(rows, key=place)
+def has_rank(row: Standing, metric: str) -> bool:
+    """Whether a run takes part in the order: it has logged `metric`, and it has not failed or been lost."""
+    return row.status not in ("failed", "lost") and not math.isnan(row.figures.get(metric, math.nan))
 
 
 def metrics_of(rows: Sequence[Standing]) -> list[str]:
