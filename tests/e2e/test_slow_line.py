@@ -218,7 +218,7 @@ def test_an_engineer_tunes_a_model_over_a_slow_line(tmp_path: Path, lines: list[
     line.until(lambda: line.shows("running", "steps/s", "grad_norm"), seconds=300)
     for key in "]][[yy+-vvv]][[":
         engineer.change(key)
-    engineer.to("Runs", "R", "on-orders", "notes-bpe")
+    engineer.to("Runs", "\x1b", "on-orders", "notes-bpe")
     for key in "jjkkjjkk":
         engineer.change(key)
     tuning = find_run(workspace, "on-orders")

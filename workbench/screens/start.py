@@ -10,6 +10,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.css.query import NoMatches
+from textual.timer import Timer
 from textual.widgets import Static
 
 from stages.store.datasets import list_datasets
@@ -26,6 +27,9 @@ from workbench.plots.picture import figure
 from workbench.runs import run_names, unique_name
 from workbench.screens.launch import LaunchScreen, heading
 from workbench.widgets.form import SpecForm, choice_field, text_field
+
+PATIENCE = 0.15
+"""Seconds without a key after which the cost is reckoned anew."""
 
 TITLES = {
     "pretrain": "Pre-train a model",
@@ -48,6 +52,7 @@ class StartScreen(LaunchScreen):
     def __init__(self, stage: str, values: Mapping[str, Any] | None = None) -> None:
         super().__init__(values)
         self.STAGE = stage  # type: ignore[misc]  # one screen serves every training stage
+        self._reckoning: Timer | None = None
         self.HEADING = TITLES.get(stage, f"Start {stage}")  # type: ignore[misc]  # as above
 
     def compose_body(self) -> ComposeResult:
@@ -106,8 +111,12 @@ class StartScreen(LaunchScreen):
         self.notify("\n".join(f"{name}: {preset.title}" for name, preset in presets), title="Presets", timeout=15)
 
     @on(SpecForm.Changed)
-    def _changed(self) -> None:
-        self._show_cost()
+    def _changed(self, event: SpecForm.Changed) -> None:
+        """Reckon anew once the typing has paused: it reads files. A name costs nothing."""
+        if event.name != "name":
+            if self._reckoning is not None:
+                self._reckoning.stop()
+            self._reckoning = self.set_timer(PATIENCE, self._show_cost)
 
     def _show_cost(self) -> None:
         try:

@@ -40,6 +40,8 @@ class FieldRow(Horizontal):
         self.field = field
         self.editor: LineInput | Choice = _editor(field, value)
         self._blamed: tuple[str, UserError] | None = None
+        self._told = ""
+        """The mistake that is shown, in words."""
 
     def compose(self) -> ComposeResult:
         yield Static(Content(self.field.name), classes="name")
@@ -56,10 +58,14 @@ class FieldRow(Horizontal):
         self.editor.value = text
 
     def show(self, error: UserError | None) -> None:
-        """Show what is wrong with the field, or what the field is."""
+        """Show what is wrong with the field, or what the field is. What stands there already costs no new layout."""
+        told = "" if error is None else _at_the_field(error)
+        if told == self._told:
+            return
+        self._told = told
         self.set_class(error is not None, "-wrong")
         note = self.query_one(".note", Static)
-        note.update(self._note() if error is None else content(_at_the_field(error)))
+        note.update(self._note() if error is None else content(told))
 
     def blame(self, error: UserError) -> None:
         """Show a mistake that stands for as long as the text does."""
