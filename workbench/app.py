@@ -19,6 +19,7 @@ from textual.screen import Screen
 from stages.store.errors import UserError
 from stages.store.specs import FROM_CHECKPOINT
 from stages.store.workspace import Workspace
+from workbench.copying import copy_out, worth_copying
 from workbench.display import displayable, displayable_line
 from workbench.frugal import FrugalUpdate, ShownCells
 from workbench.keys import bind
@@ -70,6 +71,7 @@ class WorkbenchApp(App[None], inherit_bindings=False):
         bind("app.chat", "C", "go('chat')", "Chat", "Talk to a checkpoint.", show=False),
         bind("app.machine", "M", "machine", "Machine", "CPU, memory, GPUs, and who holds them.", show=False),
         bind("app.lineage", "L", "lineage", "Lineage", "What was made from what, as a tree.", show=False),
+        bind("app.copy", "Y", "copy", "Copy", "Copy the table, or the folder of the run in view.", show=False),
         bind("app.jump", "ctrl+g", "jump", "Jump", "Letters on all that takes the focus: one goes there.", show=False),
         bind("app.help", "question_mark,f1", "help", "Keys", "The keys of where you are."),
         bind("app.palette", "ctrl+p", "command_palette", "Palette", "Everything the keys can do, by name."),
@@ -281,13 +283,20 @@ class WorkbenchApp(App[None], inherit_bindings=False):
         """Copy what is selected; else say how to leave, and leave when asked again."""
         selected = self.screen.get_selected_text()
         if selected:
-            self.copy_to_clipboard(selected)
-            self.notify("Copied.")
+            copy_out(self, selected)
         elif time.monotonic() - self._interrupted < QUIT_AGAIN:
             await self.action_detach()
         else:
             self._interrupted = time.monotonic()
             self.notify("Press ctrl+c again, or q, to close the app. Runs go on.")
+
+    def action_copy(self) -> None:
+        """Copy the table that has the focus, or the folder of the run in view."""
+        text = worth_copying(self.screen)
+        if text is None:
+            self.notify("Nothing to copy here: a table, or a run, is copied where it is in view.")
+        else:
+            copy_out(self, text)
 
     def action_machine(self) -> None:
         """Show what the machine is doing."""

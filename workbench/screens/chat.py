@@ -23,12 +23,11 @@ from textual.widgets import Static
 from stages.store.chat import REASONS, Done, Facts
 from stages.store.checkpoints import resolve_checkpoint
 from stages.store.errors import UserError
-from stages.store.files import write_atomic
 from stages.store.labels.backup import back_up
 from stages.store.specs.chat import Chat
 from stages.store.specs.retrieval import Retrieval
-from stages.store.workspace import state_folder
 from workbench.chat_client import ChatClient
+from workbench.copying import copy_out
 from workbench.display import content, line, shortened
 from workbench.grounding import absolute_source, framed, sources_told
 from workbench.judging.exchange import MOST, Exchange
@@ -41,8 +40,6 @@ from workbench.screens.rank_answers import RankAnswersScreen, Ranked
 from workbench.widgets.prompt import Prompt
 from workbench.widgets.transcript import Transcript
 
-OSC52_LIMIT = 74_000
-"""Bytes of text beyond which terminals drop what is sent to their clipboard."""
 RATE_INTERVAL = 0.25
 """Seconds between two figures of how fast an answer is written."""
 PLACEHOLDER = "Text for the model to continue"
@@ -442,19 +439,7 @@ class ChatScreen(PlaceScreen):
         if answer is None:
             self.app.notify("There is no answer to copy yet.")
             return
-        data = answer.text.encode()
-        path = state_folder() / "copied.txt"
-        told = []
-        if len(data) <= OSC52_LIMIT:
-            self.app.copy_to_clipboard(data.decode())
-            told.append("Sent to the terminal's clipboard (OSC 52).")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(path, data, durable=False)
-            told.append(f"Written to {path}.")
-        except (OSError, UserError) as error:
-            told.append(f"Not written to {path}: {error}.")
-        self.app.notify(" ".join(told), title=f"{len(answer.text):,} characters")
+        copy_out(self.app, answer.text)
 
     def action_clear(self) -> None:
         if not self._answering:
