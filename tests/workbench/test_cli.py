@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,9 @@ def test_interrupting_the_wait_leaves_the_run_at_work(tmp_path: Path, text: Path
     (tmp_path / "long").mkdir()
     for number in range(2_000):
         (tmp_path / "long" / f"{number}.txt").write_text(f"{number} {TEXT}")
-    waiting = spawn("data", "build", str(tmp_path / "long"), "--name", "long", start_new_session=True)
+    listen = partial(signal.signal, signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
+    options = {"start_new_session": True, "preexec_fn": listen}
+    waiting = spawn("data", "build", str(tmp_path / "long"), "--name", "long", **options)
     until(lambda: any(run.state().status == "running" for run in list_runs(workspace)))
     (run,) = list_runs(workspace)
     worker = run.state().pid

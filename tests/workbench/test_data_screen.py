@@ -106,7 +106,7 @@ async def test_build_form_launches_with_absolute_paths(
         await wait_for(pilot, lambda: isinstance(app.screen, BuildScreen))
         await settled(pilot)
         await pilot.press("ctrl+r")
-        await wait_for(pilot, lambda: isinstance(app.screen, DataScreen))
+        await wait_for(pilot, lambda: "runs › mine" in screen_text(app))
     stage, name, rest = launched[0]
     assert (stage, name) == ("build", "mine") and rest["settings"]["sources"] == [str(tmp_path / "a.txt")]
 

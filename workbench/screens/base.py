@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual import on
@@ -10,11 +10,13 @@ from textual.actions import SkipAction
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.content import Content
+from textual.css.query import NoMatches
 from textual.events import Key
 from textual.screen import ModalScreen, Screen, ScreenResultType
 from textual.style import Style
 from textual.timer import Timer
 from textual.widget import Widget
+from textual.worker import Worker, WorkType
 
 from workbench.display import line, looks_same
 from workbench.keys import bind
@@ -113,7 +115,31 @@ FILTER_KEY = bind(
 )
 
 
-class Filtering(Screen[ScreenResultType]):
+class Left(Screen[ScreenResultType]):
+    """A screen that people leave while it waits for something: what its workers then no longer find is no mistake."""
+
+    @property
+    def left(self) -> bool:
+        """Whether it is on no stack of screens any more."""
+        return not any(self in stack for stack in self.app._screen_stacks.values())
+
+    def run_worker(self, work: WorkType[Any], *args: Any, **options: Any) -> Worker[Any]:
+        """As Textual's; a worker that goes on after its screen was left ends with it."""
+        if options.get("thread") or not callable(work):
+            return super().run_worker(work, *args, **options)
+
+        async def while_there() -> Any:
+            try:
+                return await cast("Awaitable[Any]", work())
+            except NoMatches:
+                if not self.left:
+                    raise
+                return None
+
+        return super().run_worker(while_there, *args, **options)
+
+
+class Filtering(Left[ScreenResultType]):
     """A screen on which `/` filters the list that has the focus, or the first, and escape shows all again."""
 
     @property
