@@ -15,7 +15,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -98,24 +98,20 @@ def heads() -> Iterator[Case]:
 
 
 def edges() -> Iterator[Case]:
-    kinds: list[dict[str, Any]] = [
-        {"B": 3, "T": 33, "S": 65, "key_lengths": (0, 1, 64)},
-        {"B": 3, "T": 65, "S": 65, "key_lengths": (17, 65, 32), "causal": True},
-        {"B": 2, "T": 40, "S": 40, "key_lengths": (5, 40), "window": 7, "causal": True},
-        {"B": 2, "H": 4, "T": 33, "S": 33, "causal": True, "layout": "fused", "D": 40},
-        {"B": 2, "H": 4, "T": 33, "S": 33, "causal": True, "layout": "heads first", "D": 40},
-        {"B": 2, "H": 4, "T": 33, "S": 33, "causal": True, "layout": "every second column", "D": 40},
-        {"H": 4, "G": 4, "logits": 8.0},
-        {"B": 2, "H": 8, "G": 8, "T": 65, "S": 65, "logits": 8.0, "causal": True},
-        {"D": 64, "offset": -200.0, "causal": True},  # LSE < -88.7 and T % 128 = 64
-        {"T": 192, "S": 192, "offset": -200.0, "key_lengths": (130,), "H": 1, "G": 1},
-        {"H": 4, "G": 4, "T": 65, "S": 65, "offset": 60.0},
-        {"T": 100, "S": 30, "causal": True},  # 70 queries without a key
-        {"H": 4, "T": 33, "S": 50, "bias": (1, 4, 33, 50)},
-        {"B": 2, "H": 4, "T": 40, "S": 40, "bias": (2, 1, 1, 40), "causal": True},
-    ]
-    for kind, dtype in in_turn(kinds):
-        yield Case(dtype, **kind)
+    for dtype in DTYPES:
+        yield Case(dtype, B=3, T=33, S=65, key_lengths=(0, 1, 64))
+        yield Case(dtype, B=3, T=65, S=65, key_lengths=(17, 65, 32), causal=True)
+        yield Case(dtype, B=2, T=40, S=40, key_lengths=(5, 40), window=7, causal=True)
+        for layout in ("fused", "heads first", "every second column"):
+            yield Case(dtype, B=2, H=4, G=2, T=33, S=33, causal=True, layout=layout, D=40)
+        yield Case(dtype, H=4, G=4, T=64, S=64, logits=8.0)
+        yield Case(dtype, B=2, H=8, G=8, T=65, S=65, logits=8.0, causal=True)
+        yield Case(dtype, T=64, S=64, D=64, offset=-200.0, causal=True)  # LSE < -88.7 and T % 128 = 64
+        yield Case(dtype, T=192, S=192, offset=-200.0, key_lengths=(130,), H=1, G=1)
+        yield Case(dtype, H=4, G=4, T=65, S=65, offset=60.0)
+        yield Case(dtype, T=100, S=30, causal=True)  # 70 queries without a key
+        yield Case(dtype, H=4, G=2, T=33, S=50, bias=(1, 4, 33, 50))
+        yield Case(dtype, B=2, H=4, G=2, T=40, S=40, bias=(2, 1, 1, 40), causal=True)
 
 
 def packed() -> Iterator[Case]:
