@@ -57,7 +57,7 @@ async def run(pilot: Pilot[Any]) -> None:
     app = pilot.app
     assert isinstance(app, WorkbenchApp)
     app.open_run(find_run(app.workspace, "demo-base"))
-    await shows(pilot, "demo-base", "val", "finished")
+    await shows(pilot, "demo-base", "val", "finished", "2k")  # the axis is drawn with the curve
 
 
 async def chat(pilot: Pilot[Any]) -> None:
@@ -65,7 +65,7 @@ async def chat(pilot: Pilot[Any]) -> None:
     assert isinstance(app, WorkbenchApp)
     app.open_chat("demo-sft")
     await shows(pilot, "chat model")
-    for question in ("What is 12 plus 7?", "What is 30 plus 8?"):
+    for question in ("What is the home of the horse?", "What is the opposite of young?"):
         await pilot.press(*question, "enter")
         await shows(pilot, question.split()[-1].rstrip("?"), "tokens/s")
         await pilot.pause(2)
