@@ -50,7 +50,7 @@ async def visit_home(pilot: Pilot[Any]) -> None:
     """Recent runs, the lineage, a failed step: 20 runs at a time, since Home shows so many."""
     app, screen = pilot.app, pilot.app.screen
     assert isinstance(app, WatchedApp) and isinstance(screen, HomeScreen)
-    for chunk in chunks(READABLE, 20):
+    for page, chunk in enumerate(chunks(READABLE, 20)):
         for folder in (app.workspace.runs, app.workspace.datasets, app.workspace.tokenizers):
             shutil.rmtree(folder)
             folder.mkdir()
@@ -58,7 +58,7 @@ async def visit_home(pilot: Pilot[Any]) -> None:
         add_dataset(app.workspace, name)
         add_tokenizer(app.workspace, other, dataset=name)
         parents = {"dataset": Parent(name, "d1" * 32), "tokenizer": Parent(other, "70" * 32)}
-        for number, text in enumerate(chunk):
+        for number, text in enumerate(chunk, 20 * page):  # never the second of an earlier one, whose id might return
             error = RunError("Error", text, text)
             add_run(app.workspace, "pretrain", text, "failed", created=CREATED + number, parents=parents, error=error)
         screen.look()
