@@ -29,7 +29,7 @@ def measure(group: str, module: str = "triton_cases") -> list[Outcome]:
     return [Outcome(**json.loads(line)) for line in done.stdout.splitlines()]
 
 
-GROUPS = {"lengths": 24, "cross": 24, "windows": 24, "heads": 44, "edges": 42, "packed": 38}
+GROUPS = {"lengths": 24, "cross": 24, "windows": 24, "heads": 44, "edges": 45, "packed": 38}
 
 
 @pytest.mark.parametrize("group", GROUPS)
