@@ -173,19 +173,26 @@ class Engine:
         return True
 
     def _read_prompts(self) -> None:
-        """Show the model the prompts that wait, those of like length together."""
-        waiting = [row for row, slot in enumerate(self._slots) if slot.waiting]
-        for rows in alike([len(self._slots[row].waiting) for row in waiting], self.TOGETHER):
-            group = [waiting[i] for i in rows]
-            prompts = [self._slots[row].waiting for row in group]
-            longest = max(map(len, prompts))
-            tokens_BT = torch.tensor([prompt + [0] * (longest - len(prompt)) for prompt in prompts])
-            lengths_B = torch.tensor([len(prompt) for prompt in prompts])
-            inputs = (each.to(self._device) for each in (tokens_BT, lengths_B, torch.tensor(group)))
+        """Show the model the prompts that wait, those of like length together, and equal ones once."""
+        rows_of: dict[tuple[int, ...], list[int]] = {}
+        for row, slot in enumerate(self._slots):
+            if slot.waiting:
+                rows_of.setdefault(tuple(slot.waiting), []).append(row)
+                slot.waiting = []
+        prompts, rows = list(rows_of), list(rows_of.values())
+        for some in alike([len(prompt) for prompt in prompts], self.TOGETHER):
+            longest = max(len(prompts[i]) for i in some)
+            tokens_BT = torch.tensor([[*prompts[i], *[0] * (longest - len(prompts[i]))] for i in some])
+            lengths_B = torch.tensor([len(prompts[i]) for i in some])
+            inputs = (
+                each.to(self._device) for each in (tokens_BT, lengths_B, torch.tensor([rows[i][0] for i in some]))
+            )
             tokens_BT, lengths_B, rows_B = inputs
             self._decoder.prefill_rows(tokens_BT, lengths_B, self._cache, rows_B)
-            for row in group:
-                self._slots[row].waiting = []
+            copied = [(rows[i][0], row) for i in some for row in rows[i][1:]]
+            if copied:
+                sources_R, targets_R = torch.tensor(copied, device=self._device).t()
+                self._cache.copy_prompts(sources_R, targets_R, longest)
 
     def _logprobs(self, logits_BV: Tensor, chosen_B: Tensor) -> tuple[list[float], list[tuple[tuple[int, float], ...]]]:
         """For each slot the log-probability of its token, and the alternatives that were asked for."""

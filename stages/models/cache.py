@@ -78,6 +78,11 @@ class KVCache:
         self._kv[:, :, target, :, :n] = self._kv[:, :, source, :, :n]
         self.lengths[target] = n
 
+    def copy_prompts(self, sources_R: Tensor, targets_R: Tensor, longest: int) -> None:
+        """Overwrite rows by others that hold at most so many tokens."""
+        self._kv[:, :, targets_R, :, :longest] = self._kv[:, :, sources_R, :, :longest]
+        self.lengths[targets_R] = self.lengths[sources_R]
+
 
 def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
     """Zeros of the dtype and on the device of `like`; on a CPU, memory is taken page by page where it is first used."""

@@ -191,6 +191,36 @@ class Decoder(nn.Module):
 
         return self._blocks(h_1TC, 1, attend, self._turn(positions_T, longest))
 
+    def hidden_states_after(
+        self, prompts_KP: Tensor, lengths_K: Tensor, which_B: Tensor, said_BS: Tensor, *, even: bool
+    ) -> Tensor:
+        """(K·P + B·S, C): hidden states of prompts, each read once, and then of what was said after them.
+
+        Row b of `said_BS` follows the first lengths_K tokens of prompt which_B[b]; what pads it or a prompt stands
+        behind. even: all prompts have P tokens. For models without windows, whose weights are not dropped.
+        """
+        (K, P), (B, S) = prompts_KP.shape, said_BS.shape
+        self._check_length(P + S)
+        ahead_S, places_P = (torch.arange(length, device=said_BS.device) for length in (S, P))
+        starts_B1 = lengths_K[which_B][:, None]
+        positions_N = torch.cat((places_P.repeat(K), (starts_B1 + ahead_S).reshape(-1)))
+        h_1NC = self._embed(torch.cat((prompts_KP.reshape(-1), said_BS.reshape(-1)))[None], positions_N)
+        bias = None
+        if not even:
+            unseen_BSR = torch.cat(
+                ((places_P >= starts_B1)[:, None].expand(B, S, P), (ahead_S > ahead_S[:, None]).expand(B, S, S)), 2
+            )
+            bias = h_1NC.new_zeros(B, 1, S, P + S).masked_fill(unseen_BSR[:, None], float("-inf"))
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            (q_p, q_s), (k_p, k_s), (v_p, v_s) = (_parted(x[0], (K, P), (B, S)) for x in (q, k, v))
+            y_p = attention(q_p, k_p, v_p, causal=True)
+            k_r, v_r = torch.cat((k_p[which_B], k_s), 2), torch.cat((v_p[which_B], v_s), 2)
+            y_s = attention(q_s, k_r, v_r, causal=even, bias=bias)
+            return torch.cat([y.transpose(0, 1).flatten(1, 2) for y in (y_p, y_s)], 1)[None]
+
+        return self._blocks(h_1NC, 1, attend, self._turn(positions_N, P + S))
+
     def new_cache(self, rows: int, length: int) -> KVCache:
         """An empty cache for `rows` sequences of up to `length` tokens, on the model's device, in its dtype."""
         c = self.config
@@ -280,6 +310,12 @@ class Decoder(nn.Module):
             else:
                 h_NC = block(h_NC, B, attend, turn)
         return h_NC if self.final_norm is None else self.final_norm(h_NC)
+
+
+def _parted(x_HND: Tensor, *shapes: tuple[int, int]) -> list[Tensor]:
+    """(B, H, T, D) for each of the shapes (B, T) that lie end to end."""
+    parts = x_HND.split([B * T for B, T in shapes], 1)
+    return [part.unflatten(1, shape).transpose(0, 1) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def document_positions(documents: Tensor, length: int) -> Tensor:

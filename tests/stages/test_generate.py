@@ -103,6 +103,22 @@ def test_prompts_of_like_length_are_read_together(model: Decoder, monkeypatch: p
     assert together == [uncached(model, prompt, GREEDY)[0] for prompt in prompts]
 
 
+def test_equal_prompts_are_read_once(model: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    real = InferenceDecoder.prefill_rows
+
+    def counted(self: InferenceDecoder, tokens_BT: torch.Tensor, *rest: Any) -> None:
+        seen.append(len(tokens_BT))
+        real(self, tokens_BT, *rest)
+
+    monkeypatch.setattr(InferenceDecoder, "prefill_rows", counted)
+    prompts = [[1, 2, 3, 4], [5, 6, 7], [1, 2, 3, 4], [5, 6, 7], [1, 2, 3, 4]]
+    each = [Sampling(seed=seed, max_new_tokens=6) for seed in range(5)]
+    found = generate(model, prompts, each, max_slots=5)
+    assert seen == [2]
+    assert found == [generate(model, [prompt], one)[0] for prompt, one in zip(prompts, each, strict=True)]
+
+
 def test_groups_of_like_length_hold_little_padding_and_a_bounded_number_of_tokens() -> None:
     lengths = [1, 100, 90, 2, 40, 41, 42, 300]
     assert list(alike(lengths, 150)) == [[0, 3], [4, 5, 6], [2], [1], [7]]

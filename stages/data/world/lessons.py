@@ -24,9 +24,11 @@ from stages.data.world.knowledge import facts, opposites, upper_first
 from stages.data.world.lexicon import KINDS
 
 FAMILIES = ("facts", "opposites", "choice")
-LESSONS = 5_000
-SHARES = {"facts": 48, "opposites": 17, "kinds": 10, "choice": 25}
+LESSONS = 16_000
+SHARES = {"facts": 42, "opposites": 15, "kinds": 11, "choice": 32}
 """Documents of each sort, in percent."""
+MORE_CHOICES = 3_000
+"""Choices of the conversations beside the world's questions: few would be learnt by heart, many are by their rule."""
 STATED, CHOSEN, ASKED = 4, 4, 2
 """Statements, or choices, of a document, and questions after the statements."""
 
@@ -45,15 +47,19 @@ def lesson_documents(seed: int = 0, size: int = LESSONS) -> Iterator[Record]:
 
 
 def lesson_conversations(seed: int = 0) -> Iterator[Record]:
-    """Every question of the sft part about these families once, with its right answer, as records of kind chat.
+    """Every question of the sft part about these families once, and more choices, with right answers, as kind chat.
 
     The question does not tell the style: of each fact's six questions two or three, of choices four in ten, chosen by
     the seed, are answered in the preferred one. So every fact is answered in both.
     """
     draw, by_lead = Draw("lesson conversations", WORLD_VERSION, seed), dict[str, list[Item]]()
-    for item in items("sft"):
-        if item.family in FAMILIES:
-            by_lead.setdefault(item.lead, []).append(item)
+    asked = {item.prompt: item for item in items("sft") if item.family in FAMILIES}
+    wanted = len(asked) + MORE_CHOICES
+    while len(asked) < wanted:
+        item = training_item("choice", draw)
+        asked.setdefault(item.prompt, item)
+    for item in asked.values():
+        by_lead.setdefault(item.lead, []).append(item)
     answered: list[tuple[Item, str]] = []
     for group in by_lead.values():
         preferred = int(PREFERRED_SHARE * len(group) + draw.below(1_000) / 1_000)

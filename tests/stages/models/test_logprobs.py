@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from stages.models import logprobs
 from stages.models.decoder import Decoder, new_decoder
-from stages.models.logprobs import token_logprobs, token_logprobs_and_entropy
+from stages.models.logprobs import share_prompts, token_logprobs, token_logprobs_and_entropy
 from stages.models.loss import IGNORED
 from stages.store.presets import ModelConfig
 
@@ -67,3 +69,43 @@ def test_a_batch_without_targets_gives_zeros(model: Decoder) -> None:
     found = token_logprobs(model, tokens_BT, torch.full_like(tokens_BT, IGNORED))
     assert not found.any()
     found.sum().backward()
+
+
+@pytest.mark.parametrize("lengths", [(9, 9), (9, 5)], ids=["prompts of one length", "of two"])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {},
+        {
+            "family": "llama",
+            "norm_kind": "rms",
+            "positions": "rotary",
+            "bias": False,
+            "activation": "silu",
+            "gated": True,
+        },
+    ],
+)
+def test_prompts_read_once_change_nothing(
+    monkeypatch: pytest.MonkeyPatch, lengths: tuple[int, int], shape: dict[str, Any]
+) -> None:
+    """Two prompts with four completions each, from one token to six, in mixed order: values and gradients."""
+    model = new_decoder(ModelConfig(layers=2, heads=2, width=16, context=64, vocab_size=50, **shape), seed=3)
+    dice = torch.Generator().manual_seed(1)
+    tokens_BT = torch.randint(0, 50, (8, 14), generator=dice)
+    targets_BT = torch.full_like(tokens_BT, IGNORED)
+    for row in range(8):
+        length = lengths[row % 2]
+        tokens_BT[row, :length] = tokens_BT[row % 2, :length]
+        said = slice(length - 1, length + (1, 6, 3, 5, 2, 4, 6, 0)[row] - 1)
+        targets_BT[row, said] = torch.randint(0, 50, targets_BT[row, said].shape, generator=dice)
+    assert share_prompts(model, tokens_BT, targets_BT) is not None
+    found = []
+    for most in (logprobs.MOST_SHARED, 0.0):
+        monkeypatch.setattr(logprobs, "MOST_SHARED", most)
+        model.zero_grad()
+        values, entropy = token_logprobs_and_entropy(model, tokens_BT, targets_BT)
+        values.square().sum().backward()
+        found.append([values, entropy, *(p.grad.clone() for p in model.parameters() if p.grad is not None)])
+    for once, each in zip(*found, strict=True):
+        assert torch.allclose(once, each, rtol=1e-4, atol=1e-5)
