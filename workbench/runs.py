@@ -105,19 +105,24 @@ def start(run: RunDir, *, cpu_width: int = 1, gpus: int | None = None) -> None:
         state = run.state()
         state.status, state.error, state.heartbeat, state.host = "queued", None, time.time(), socket.gethostname()
         run.write_state(state)
-        with run.log.open("ab") as log:
-            subprocess.Popen(
-                [sys.executable, "-P", "-m", "stages", str(run.path)],
-                cwd=root,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                pass_fds=[descriptor],
-            )
+        spawn(run, environment, descriptor)
     finally:
         os.close(descriptor)
+
+
+def spawn(run: RunDir, environment: Mapping[str, str], lock: int) -> None:
+    """Start the process of a worker, in a session of its own; it inherits the descriptor of the run's lock."""
+    with run.log.open("ab") as log:
+        subprocess.Popen(
+            [sys.executable, "-P", "-m", "stages", str(run.path)],
+            cwd=installation_root(),
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=[lock],
+        )
 
 
 def _several(spec: RunSpec, gpus: int | None) -> dict[str, str]:

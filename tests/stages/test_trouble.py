@@ -31,7 +31,7 @@ def with_a_checkpoint(workspace: Workspace) -> RunDir:
     run = pretrain(workspace, "long", **LONG)
     wait_until(lambda: run.metrics.exists(), what="a step")
     runs.checkpoint_now(run)
-    wait_until(lambda: bool(list_checkpoints(run)), what="a checkpoint")
+    wait_until(lambda: run.state().last_checkpoint is not None, what="a checkpoint")
     return run
 
 

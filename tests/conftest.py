@@ -1,0 +1,32 @@
+"""Workers that start in a moment, where a test is not about the start itself."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+
+import pytest
+
+from stages.store.rundir import RunDir
+from tests.warm_workers import WarmWorkers
+from workbench import runs
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _warm_workers(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Runs that a test launches itself are done by forks. The long campaigns, timings, commands and whole apps, and all
+    runs where WORKBENCH_TEST_COLD is set, have workers that begin at the beginning."""
+    long = pytestconfig.option.markexpr in ("soak", "bench")
+    if long or sys.platform != "linux" or os.environ.get("WORKBENCH_TEST_COLD"):
+        yield
+        return
+    warm, cold = WarmWorkers(), runs.spawn
+
+    def spawn(run: RunDir, environment: Mapping[str, str], lock: int) -> None:
+        (warm.spawn if warm.serves(environment) else cold)(run, environment, lock)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "spawn", spawn)
+        yield
+    warm.close()
