@@ -22,7 +22,7 @@ from stages.store.labels import giving, spans
 from stages.store.labels.migration import prepare
 from stages.store.labels.records import Candidate, Completion, Label, LabelSet, Mode, Prompt, Shown
 from stages.store.labels.rows import COLUMNS, as_json, insert_label, label_of, new_id
-from stages.store.labels.trouble import PATIENCE, trouble
+from stages.store.labels.trouble import PATIENCE, begin_writing, trouble
 from stages.store.names import check_name, nearest
 from stages.store.records import Message, Part, part_of
 
@@ -331,7 +331,7 @@ class Labels:
     def _writing(self) -> Iterator[None]:
         """A transaction that holds the file for writing from its start."""
         with trouble(self.path):
-            self._db.execute("BEGIN IMMEDIATE")
+            begin_writing(self._db)
             try:
                 yield
                 self._db.execute("COMMIT")

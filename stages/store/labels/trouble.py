@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,11 +32,38 @@ def trouble(path: Path) -> Iterator[None]:
         raise WorkFailed(f"{path} is damaged: {error}.", hint) from error
 
 
+def begin_writing(connection: sqlite3.Connection) -> None:
+    """Begin a transaction that may write, after whoever else writes; sqlite3.OperationalError after PATIENCE.
+
+    It asks again every few milliseconds. SQLite's own waiting sleeps up to a tenth of a second between two attempts, so
+    that somebody who writes without pause, a model that labels, would keep a person out for as long as it works.
+    """
+    (longest,) = connection.execute("PRAGMA busy_timeout").fetchone()  # milliseconds
+    deadline = time.monotonic() + longest / 1_000
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                if not is_busy(error) or time.monotonic() > deadline:
+                    raise
+            time.sleep(random.uniform(0.001, 0.008))
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {longest}")
+
+
+def is_busy(error: sqlite3.OperationalError) -> bool:
+    """Whether somebody else holds the file. SQLite's primary result code is the low byte of every extended one."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
 def _failed(path: Path, error: sqlite3.OperationalError) -> WorkFailed:
-    """By SQLite's primary result code, which the low byte of every extended one holds."""
+    """By SQLite's primary result code."""
+    if is_busy(error):
+        return WorkFailed(f"{path} was busy for {PATIENCE:.0f} seconds.", "Close what else is using it; try again.")
     match getattr(error, "sqlite_errorcode", 0) & 0xFF:
-        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return WorkFailed(f"{path} was busy for {PATIENCE:.0f} seconds.", "Close what else is using it; try again.")
         case sqlite3.SQLITE_FULL:
             return WorkFailed(f"The disk that holds {path} is full.", f"Free some space there. {NOTHING_LOST}")
         case sqlite3.SQLITE_READONLY:
