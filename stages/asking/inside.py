@@ -2,18 +2,16 @@
 
     log p(x_t | x_<t)                 a decoder: each token after those before it, the first after the start of a text
     log p(x_t | x_1 … [MASK] … x_T)   an encoder: each token hidden in turn; their sum is the pseudo-log-likelihood
-    log p(y_t | y_<t, x)              an encoder-decoder: `stages.asking.inside_t5`
-    A = softmax(q kᵀ / √D)            attention of each head of a layer, over what its mask and window let it see
 
-Sources: Radford et al., Language Models are Unsupervised Multitask Learners (2019); Salazar et al., Masked Language
-Model Scoring (1910.14659), equation 1; Vaswani et al., Attention Is All You Need (1706.03762), equation 1.
-Shapes: T tokens, V vocabulary, H heads, G heads of keys, D width of a head. Verbs of the desk stand at the end.
+Attention is `stages.asking.attending`; encoder-decoders and models with another head: `inside_t5`, `inside_reward`,
+`inside_labels`. Sources: Radford et al., Language Models are Unsupervised Multitask Learners (2019); Salazar et al.,
+Masked Language Model Scoring (1910.14659), equation 1.
+Shapes: T tokens, V vocabulary, H heads. Verbs of the desk, which open every kind, stand at the end.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,27 +19,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stages.asking.expected import Expected, Reading, Row, Score, expectations, refuse_long
+from stages.asking.attending import MOST_ATTENDED, attention_of
+from stages.asking.expected import Reading, Row, Score, expectations, following, refuse_long
+from stages.asking.inside_labels import InsideLabels
+from stages.asking.inside_reward import InsideReward
 from stages.asking.inside_t5 import InsideT5
 from stages.data.masking import Blanks
 from stages.data.tokenizer import TextTokenizer
 from stages.data.tokens import tokens_of
 from stages.desk import Job
 from stages.models.bases import base_folder
-from stages.models.decoder import Attend, Block, Decoder
+from stages.models.decoder import Decoder
 from stages.models.encoder import Encoder, load_encoder
-from stages.models.hf_config import read_any_config
+from stages.models.hf_config import head_of, read_any_config
 from stages.models.opening import open_decoder
-from stages.models.transformer_xl import Layer, TransformerXL, load_transformer_xl, shifted
+from stages.models.transformer_xl import TransformerXL, load_transformer_xl
 from stages.store.checkpoints import resolve_checkpoint, verify
 from stages.store.errors import UserError
 
-ROWS = 64
-"""Places whose logits are held at once."""
 SEGMENTS = 16
 """Segments of a text that a Transformer-XL reads, each as long as its context."""
-MOST_ATTENDED = 512
-"""Tokens of a text whose attention is told."""
 
 
 class Inside:
@@ -51,7 +48,6 @@ class Inside:
         self.tokenizer = TextTokenizer.load(folder)
         self.model = _model(folder, device)
         self._blanks = Blanks.of(self.tokenizer) if isinstance(self.model, Encoder) else None
-        self._hooking = threading.Lock()
 
     @property
     def hides(self) -> bool:
@@ -111,37 +107,8 @@ class Inside:
 
         Layers count from 0. Raises UserError for a layer that is not there.
         """
-        if not 0 <= layer < self.layers:
-            raise UserError(f"There is no layer {layer + 1}.", f"The model has {self.layers}.")
         reading = self.read(text, min(MOST_ATTENDED, self.model.config.context))
-        seen: list[Tensor] = []
-        with self._hooking:
-            handle = self.model.blocks[layer].register_forward_pre_hook(self._watching(layer, seen))
-            try:
-                self._hidden_states(reading.ids)
-            finally:
-                handle.remove()
-        return reading, seen[0].cpu()
-
-    def _watching(self, layer: int, seen: list[Tensor]) -> Callable[..., Any]:
-        """A hook before a block, which has the block's attention kept in `seen` as well as done."""
-        causal, window = self._blanks is None, self.model.config.windows[layer]
-
-        def watched(attend: Attend) -> Attend:
-            def attend_and_keep(at: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-                seen.append(weights(q[0], k[0], causal=causal, window=window))
-                return attend(at, q, k, v)
-
-            return attend_and_keep
-
-        def hook(block: Block | Layer, given: tuple[Any, ...]) -> tuple[Any, ...]:
-            if isinstance(block, Layer):
-                seen.append(relative_weights(block, *given))
-                return given
-            h_NC, B, attend, turn = given
-            return h_NC, B, watched(attend), turn
-
-        return hook
+        return reading, attention_of(self.model, layer, lambda: self._hidden_states(reading.ids))
 
     def _hidden_states(self, ids: Sequence[int]) -> Tensor:
         """(T, C) of one text; a Transformer-XL reads it segment by segment."""
@@ -156,13 +123,10 @@ class Inside:
 
     def _after(self, reading: Reading, places: range, count: int) -> list[Row]:
         """What follows each of these places of a decoder's text."""
+        assert not isinstance(self.model, Encoder)
         h_TC = self._hidden_states(reading.ids)[places.start : places.stop]
         targets = [*reading.ids[places.start + 1 :], self.tokenizer.eos_id]  # nothing stands at the last place
-        rows: list[Row] = []
-        for start in range(0, len(h_TC), ROWS):
-            logits_RV = self.model.logits(h_TC[start : start + ROWS]).float()
-            rows += expectations(logits_RV, self.tokenizer, targets[start : start + ROWS], count)
-        return rows
+        return following(self.model, h_TC, self.tokenizer, targets, count)
 
     def _hidden(self, reading: Reading, count: int) -> list[Row]:
         """What an encoder would put in each place of the text when that place is hidden from it."""
@@ -181,39 +145,6 @@ class Inside:
         return rows
 
 
-def weights(q_HTD: Tensor, k_GTD: Tensor, *, causal: bool, window: int | None = None) -> Tensor:
-    """softmax(q kᵀ / √D) in fp32: (H, T, T), rows that look, columns that are looked at; each row sums to 1.
-
-    causal: a token sees itself and what stands before; window: itself and the window − 1 tokens before.
-    """
-    H, T, D = q_HTD.shape
-    k_HTD = k_GTD.repeat_interleave(H // len(k_GTD), 0)
-    scores_HTT = q_HTD.float() @ k_HTD.float().transpose(1, 2) / D**0.5
-    apart = torch.arange(T, device=q_HTD.device)[:, None] - torch.arange(T, device=q_HTD.device)
-    hidden = (apart < 0) & causal
-    if window is not None:
-        hidden |= apart >= window
-    return scores_HTT.masked_fill(hidden, -torch.inf).softmax(-1)
-
-
-def relative_weights(
-    layer: Layer, h_1TC: Tensor, memory_1MC: Tensor, sinusoids_SC: Tensor, u_HD: Tensor, v_HD: Tensor
-) -> Tensor:
-    """What a block of a Transformer-XL looks at in its own segment, without memory: (H, T, T) fp32.
-
-    softmax(((q + u) kᵀ + (q + v) (W_R R)ᵀ) / √D). Source: Dai et al. (1901.02860), section 3.3.
-    """
-    T = h_1TC.shape[1]
-    q_THD = layer.query_in(h_1TC[0]).view(T, layer.heads, -1)
-    k_HTD = layer.keys_in(h_1TC[0]).view(T, 2 * layer.heads, -1).transpose(0, 1)[: layer.heads]
-    far_HTD = layer.distance_in(sinusoids_SC).view(len(sinusoids_SC), layer.heads, -1).transpose(0, 1)
-    by_key = (q_THD + u_HD).transpose(0, 1) @ k_HTD.transpose(1, 2)
-    by_distance = shifted((q_THD + v_HD).transpose(0, 1) @ far_HTD.transpose(1, 2))
-    scores_HTT = (by_key + by_distance).float() / q_THD.shape[-1] ** 0.5
-    future = torch.ones(T, T, dtype=torch.bool, device=h_1TC.device).triu(1)
-    return scores_HTT.masked_fill(future, -torch.inf).softmax(-1)
-
-
 def _model(folder: Path, device: str) -> Decoder | Encoder | TransformerXL:
     """The model of a folder in evaluation mode, in fp32. UserError for a kind that is not looked into."""
     kind = read_any_config(base_folder(folder)).kind
@@ -227,13 +158,28 @@ def _model(folder: Path, device: str) -> Decoder | Encoder | TransformerXL:
 # -- verbs of the desk -------------------------------------------------------------------------------------------------
 
 
+Looked = Inside | InsideT5 | InsideReward | InsideLabels
+"""What looks into a checkpoint, by its kind."""
+
+
+def open_inside(folder: Path) -> Looked:
+    """The checkpoint in a folder, whatever its kind. UserError for one without weights, or that cannot be read."""
+    base = base_folder(folder)
+    kind, head = read_any_config(base).kind, head_of(base)
+    if kind == "encoder-decoder":
+        return InsideT5(folder)
+    if head:
+        return InsideReward(folder) if head == "reward" else InsideLabels(folder)
+    return Inside(folder)
+
+
 @lru_cache(maxsize=2)
-def _opened(folder: Path, written: int) -> Inside | InsideT5:
+def _opened(folder: Path, written: int) -> Looked:
     verify(folder)
-    return InsideT5(folder) if read_any_config(base_folder(folder)).kind == "encoder-decoder" else Inside(folder)
+    return open_inside(folder)
 
 
-def _open(job: Job, checkpoint: str) -> Inside | InsideT5:
+def _open(job: Job, checkpoint: str) -> Looked:
     """The checkpoint, which stays in memory for the next question while its files stay as they are."""
     folder = resolve_checkpoint(job.workspace, checkpoint).path
     job.check()
@@ -241,22 +187,9 @@ def _open(job: Job, checkpoint: str) -> Inside | InsideT5:
 
 
 def score(job: Job, checkpoint: str, text: str, count: int = 10) -> dict[str, Any]:
-    """{layers, heads, hides, note, tokens: [{text, id, logprob, rank, entropy, top}], next, left_out}.
-
-    top, next: [{text, probability}]. hides: each token was hidden in turn, rather than told from what stands before it;
-    note: what else is to be known.
-    """
+    """{layers, heads, and the fields of `expected.Score`, their tokens with those of `expected.Scored`}."""
     inside = _open(job, checkpoint)
-    found = inside.score(text, count)
-    return {
-        "layers": inside.layers,
-        "heads": inside.heads,
-        "hides": found.hides,
-        "note": found.note,
-        "tokens": [token._asdict() | {"top": _plain(token.top)} for token in found.tokens],
-        "next": _plain(found.next),
-        "left_out": found.left_out,
-    }
+    return {"layers": inside.layers, "heads": inside.heads, **_plain(inside.score(text, count))}
 
 
 def attention(job: Job, checkpoint: str, text: str, layer: int, head: int) -> dict[str, Any]:
@@ -272,5 +205,8 @@ def attention(job: Job, checkpoint: str, text: str, layer: int, head: int) -> di
     return {"tokens": reading.shown, "first": reading.first, "weights": rows, "left_out": reading.left_out}
 
 
-def _plain(expected: Sequence[Expected]) -> list[dict[str, Any]]:
-    return [one._asdict() for one in expected]
+def _plain(found: Any) -> Any:
+    """Named tuples as objects by their fields, all through."""
+    if isinstance(found, tuple) and hasattr(found, "_asdict"):
+        return {name: _plain(value) for name, value in found._asdict().items()}
+    return [_plain(each) for each in found] if isinstance(found, list | tuple) else found

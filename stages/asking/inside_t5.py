@@ -22,7 +22,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stages.asking.expected import Reading, Row, Score, expectations, refuse_long
+from stages.asking.attending import MOST_ATTENDED, refuse_layer
+from stages.asking.expected import ARROW, Reading, Row, Score, expectations, refuse_long
 from stages.asking.filled import BLANK
 from stages.asking.text_to_text import write
 from stages.data.corruption import SENTINEL, Sentinels
@@ -32,10 +33,6 @@ from stages.generate import Sampling
 from stages.models.t5 import KeysValues, Layer, load_t5, prefixes_in
 from stages.store.errors import UserError
 
-ARROW = "=>"
-"""Between what is read and what is written."""
-MOST_ATTENDED = 512
-"""Tokens, read and written, whose attention is told."""
 MOST_WRITTEN = 64
 """Tokens that a model writes itself."""
 AT_ONCE = 4_096
@@ -96,8 +93,7 @@ class InsideT5:
         A stack of fewer layers has no weights in a layer that it lacks. Layers count from 0; UserError for one that is
         not there.
         """
-        if not 0 <= layer < self.layers:
-            raise UserError(f"There is no layer {layer + 1}.", f"The model has {self.layers}.")
+        refuse_layer(layer, self.layers)
         given = self._given(text, min(MOST_ATTENDED // 2, self.model.config.context))
         written = given.written
         if written is None and self._answers(given.read):

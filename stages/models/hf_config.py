@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -152,14 +152,22 @@ def is_reward_model(folder: Path) -> bool:
     return _named(folder).endswith(REWARD)
 
 
+def head_of(folder: Path) -> Literal["", "reward", "labels"]:
+    """What head the model in a folder has, by classifier.json or the class that config.json names: "" for none."""
+    named = _named(folder)
+    if is_classifier(folder):
+        return "labels"
+    if not named.endswith(LABELLING):
+        return ""
+    labels = read_json(folder / "config.json").get("id2label")
+    return "reward" if named.endswith(REWARD) and isinstance(labels, dict) and len(labels) == 1 else "labels"
+
+
 def refuse_reward_model(folder: Path) -> None:
     """Raise UserError for a folder whose model scores or labels texts, where one that writes them is wanted."""
-    named = _named(folder)
-    if not named.endswith(LABELLING):
+    if not _named(folder).endswith(LABELLING):
         return
-    labels = read_json(folder / "config.json").get("id2label")
-    scores = named.endswith(REWARD) and not is_classifier(folder) and isinstance(labels, dict) and len(labels) == 1
-    does = "a reward model, which scores" if scores else "a model that labels"
+    does = "a reward model, which scores" if head_of(folder) == "reward" else "a model that labels"
     raise UserError(f"{folder} holds {does} texts and writes none.", "Choose the model that it was trained from.")
 
 

@@ -194,7 +194,7 @@ def test_an_encoder_decoder_without_an_answer_has_each_token_hidden_behind_a_sen
         read = torch.tensor([[*ids[:place], sentinel, *ids[place + 1 :], inside.tokenizer.eos_id]])
         with torch.no_grad():
             logits = theirs(read, decoder_input_ids=torch.tensor([[inside.tokenizer.pad_id, sentinel]])).logits
-        assert token.logprob == pytest.approx(float(logits[0, -1].log_softmax(-1)[token.id]), abs=1e-4)
+        assert token.logprob == pytest.approx(float(logits[0, -1].log_softmax(-1)[token.id]), abs=2e-3)
     assert inside.attention("hello", 1)[1].shape == (4, 6, 6)
 
 

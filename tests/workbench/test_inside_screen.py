@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -31,10 +32,29 @@ def scored(text: str) -> dict[str, Any]:
     top = [{"text": word, "probability": share} for word, share in ((" cold", 0.7), (HOSTILE, 0.2), ("\n", 0.01))]
     tokens = [
         {"text": word, "id": number, "logprob": math.log(0.95 / (1 + 3 * number)), "rank": 1 + number, "entropy": 1.5}
-        | {"top": top}
+        | {"top": top, "score": None, "raw": None, "labels": []}
         for number, word in enumerate(words)
     ]
-    return {"layers": 2, "heads": 4, "hides": False, "note": "", "tokens": tokens, "next": top, "left_out": 3}
+    told = {"hides": False, "note": "", "head": "", "read_at": [], "remark": ""}
+    return {"layers": 2, "heads": 4, "tokens": tokens, "next": top, "left_out": 3} | told
+
+
+def judged(text: str) -> dict[str, Any]:
+    """The same of a reward model that still has its output layer: each word lowers the score."""
+    found = scored(text)
+    for number, token in enumerate(found["tokens"]):
+        token |= {"score": 1.0 - number, "raw": 3.0 - 2 * number}
+    return found | {"head": "reward", "next": [], "read_at": [len(found["tokens"]) - 1], "remark": "It holds one."}
+
+
+def labelled(text: str, *, each: bool = False) -> dict[str, Any]:
+    """The same of a model that labels the text at its first token, or each token, and predicts nothing."""
+    found = scored(text)
+    labels = [{"text": HOSTILE, "probability": 0.75}, {"text": "billing", "probability": 0.25}]
+    for number, token in enumerate(found["tokens"]):
+        token |= {"logprob": None, "top": [], "labels": labels if each or not number else []}
+    read_at = list(range(len(found["tokens"]))) if each else [0]
+    return found | {"head": "tokens" if each else "classify", "next": [], "read_at": read_at, "remark": "It has none."}
 
 
 def attended(text: str, layer: int, head: int) -> dict[str, Any]:
@@ -43,6 +63,10 @@ def attended(text: str, layer: int, head: int) -> dict[str, Any]:
     T, own = len(tokens), 0.2 * (head + 1)
     rows = [[own if a == b else (1 - own) / row if b < a else 0.0 for b in range(T)] for row, a in enumerate(range(T))]
     return {"tokens": tokens, "first": 1, "weights": rows, "left_out": 0}
+
+
+HEADS = {"judge": judged, "labels": labelled, "words": partial(labelled, each=True)}
+"""What the first word of a text asks for."""
 
 
 @pytest.fixture
@@ -55,7 +79,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         if "refuse" in args["text"]:
             raise UserError("The text is refused.")
         if verb == "inside.score":
-            return scored(args["text"])
+            return HEADS.get(args["text"].partition(" ")[0], scored)(args["text"])
         return attended(args["text"], args["layer"], args["head"])
 
     monkeypatch.setattr(DeskClient, "ask", ask)
@@ -133,6 +157,50 @@ async def test_hostile_text_is_shown_as_text(
         text = screen_text(app)
         assert "␛[31mred" in text
         assert not {char for char in text if char in "\x1b\x9b\u202e"}
+
+
+async def test_a_reward_model_shows_scores_and_on_request_what_it_expected(
+    populated: Workspace, make_app: MakeApp, snapshot: Snapshot, asked: list[dict[str, Any]]
+) -> None:
+    async with (app := make_app()).run_test(size=(120, 40)) as pilot:
+        screen = await open_inside(pilot, app)
+        screen.query_one(TextField).text = "judge this one please"
+        await wait_for(pilot, lambda: "up to ' please'" in screen_text(app))
+        await settled(pilot)
+        await pilot.press("escape", "h")
+        await wait_for(pilot, lambda: "score -1.00 (raw -1.00), -1.00 by it" in screen_text(app))
+        text = screen_text(app)
+        assert "4 tokens · score -2.00 (raw -3.00)" in text and "expected here" in text and "It holds one." in text
+        assert "score: above its mean, or below" in text
+        await settled(pilot)
+        await snapshot(pilot, "inside-reward-120x40")
+        await pilot.press("t")
+        await wait_for(pilot, lambda: "probability: pale 90 %" in screen_text(app))
+        await pilot.press("t")
+        await wait_for(pilot, lambda: "score: above its mean" in screen_text(app))
+
+
+async def test_a_model_that_labels_shows_where_it_does_and_what_it_says(
+    populated: Workspace, make_app: MakeApp, snapshot: Snapshot, asked: list[dict[str, Any]]
+) -> None:
+    async with (app := make_app()).run_test(size=(80, 24)) as pilot:
+        screen = await open_inside(pilot, app)
+        field = screen.query_one(TextField)
+        field.text = "labels of this"
+        await wait_for(pilot, lambda: "says at 'labels'" in screen_text(app))
+        await settled(pilot)
+        text = screen_text(app)
+        assert "␛[31mred" in text and "75.0%" in text and "It has none." in text and "expected" not in text
+        assert not {char for char in text if char in "\x1b\x9b\u202e"}
+        await pilot.press("escape")
+        await snapshot(pilot, "inside-labels-80x24")
+        await pilot.press("l")
+        await wait_for(pilot, lambda: "The label is read at 0 labels." in screen_text(app))
+        assert not screen.offers("colour")
+        field.text = "words of this"
+        await wait_for(pilot, lambda: "3 words labelled" in screen_text(app))
+        await wait_for(pilot, lambda: "label of ' of'" in screen_text(app))
+        assert "the likeliest label: pale 90 %" in screen_text(app)
 
 
 @pytest.mark.parametrize("count", [1, 30, 200])

@@ -30,6 +30,8 @@ def inside(house: House, checkpoint: str, text: str, count: int, layer: int | No
 
     A decoder tells each token from those before it; of an encoder each is hidden in turn. A T5 reads what stands before
     => and writes what stands after it; without => each token is hidden in turn, or, once tuned, its own answer is told.
+    A reward model scores the text up to each token, question => answer; a model that labels gives its probabilities at
+    the token where it reads them, with => between a pair's texts or before each option.
     With --layer: where each token looks. `I` on a run in the app shows both, in colour.
     """
     asked: dict[str, Any] = {"checkpoint": checkpoint, "text": text}
@@ -42,28 +44,40 @@ def inside(house: House, checkpoint: str, text: str, count: int, layer: int | No
 
 
 def _say_score(found: dict[str, Any]) -> None:
-    rows = [
-        {
-            "token": shortened(token["text"], WORD).replace(" ", "␣"),
-            "probability": f"{math.exp(min(0.0, token['logprob'])):.1%}",
-            "nats": round(token["logprob"], 3) + 0.0,  # no -0
-            "rank": token["rank"],
-            "expected": _expected(token["top"]),
-        }
-        for token in found["tokens"]
-    ]
-    columns = {"token": "token", "probability": "p", "nats": "nats", "rank": "rank", "expected": "expected"}
+    rows = [_row(token) for token in found["tokens"]]
+    told = [token["logprob"] for token in found["tokens"] if token["logprob"] is not None]
+    columns = {"token": "token"}
+    if found["head"] == "reward":
+        columns |= {"score": "score", "raw": "raw"}
+    elif found["head"]:
+        columns |= {"label": "label"}
+    if told or not found["head"]:
+        columns |= {"probability": "p", "nats": "nats", "rank": "rank", "expected": "expected"}
     say_table(rows, columns, as_json=False, empty="There is no token in the text.")
-    if rows:
-        total = sum(token["logprob"] for token in found["tokens"])
-        mean = total / len(rows)
-        say(f"{len(rows):,} tokens, {total:.3f} nats, perplexity {math.exp(min(-mean, 700.0)):,.4g}")
+    if told:
+        perplexity = math.exp(min(-sum(told) / len(told), 700.0))
+        say(f"{len(told):,} tokens, {sum(told):.3f} nats, perplexity {perplexity:,.4g}")
     if found["next"]:
         say(f"next: {_expected(found['next'])}")
-    if found["note"]:
-        say(found["note"])
+    for sentence in (found["note"], found["remark"]):
+        if sentence:
+            say(sentence)
     if found["left_out"]:
         say(f"The last {found['left_out']:,} tokens exceed the model's context.")
+
+
+def _row(token: dict[str, Any]) -> dict[str, Any]:
+    """A token as a row of the table; "" where nothing is known."""
+    row: dict[str, Any] = dict.fromkeys(("score", "raw", "probability", "nats", "rank", "expected"), "")
+    row["token"] = shortened(token["text"], WORD).replace(" ", "␣")
+    row["label"] = _expected(token["labels"])
+    if token["score"] is not None:
+        row |= {"score": round(token["score"], 3) + 0.0, "raw": round(token["raw"], 3) + 0.0}
+    if token["logprob"] is not None:
+        row["probability"] = f"{math.exp(min(0.0, token['logprob'])):.1%}"
+        row["nats"] = round(token["logprob"], 3) + 0.0  # no -0
+        row |= {"rank": token["rank"], "expected": _expected(token["top"])}
+    return row
 
 
 def _say_attention(found: dict[str, Any]) -> None:

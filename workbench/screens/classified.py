@@ -32,7 +32,7 @@ from workbench.widgets.loss_plot import LossPlot
 from workbench.widgets.picklist import PickList, cell
 from workbench.widgets.run_facts import RunFacts
 
-NOT_HERE = frozenset(("evaluate", "sample", "inside"))
+NOT_HERE = frozenset(("evaluate", "sample"))
 """What a run offers whose model writes text; this one labels it."""
 
 CURVES, MATRIX = "curves", "matrix"

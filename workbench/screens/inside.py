@@ -12,26 +12,34 @@
 │ Paris   ████████████████████  88.2% ││  2 capit of     ▀▀▀▀▀▀         │
 │ Lyon    █                      3.9% ││ Paris looks at: is 41%, …      │
 ╰─────────────────────────────────────╯╰────────────────────────────────╯
+
+A model with a head shows what it says in place of that, or above it: a reward model the score up to each token, a model
+that labels its probabilities at the token where it reads them.
+
+╭─ judge@400 · 9 tokens · score +1.24 (raw 2.10) ───────────────────────╮
+│ 2+2? 4, of course.                                                    │
+╰──────────────────────────────────── score: above its mean, or below ╯
+╭─ up to " course" ───────────────────╮╭─ says at "[CLS]" ──────────────╮
+│ score +1.24 (raw 2.10), +0.31 by it ││ refund   ███████████████ 93.1% │
+╰─────────────────────────────────────╯╰────────────────────────────────╯
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
-from textual.content import Content
 from textual.events import Key
 from textual.widgets import Static, TextArea
 
 from stages.store.errors import UserError
-from workbench.display import content, line, shortened
+from workbench.display import content, line
+from workbench.inside_facts import COLOURINGS, begins_at, colourings, heading, levels, looks_at, summary, told
 from workbench.keys import bind
-from workbench.rollout_facts import TITLES, level
 from workbench.screens.base import PlaceScreen
 from workbench.screens.checkpoints import CheckpointScreen
 from workbench.widgets.attention_map import AttentionMap
@@ -43,10 +51,6 @@ FIRST = "The opposite of hot is cold."
 WAIT = 0.15
 """Seconds that typing must pause before the model is asked."""
 CANDIDATES = 12
-LOOKED_AT = 5
-"""Tokens that are named of those a token looks at."""
-WORD, BAR = 14, 16
-"""Cells of a candidate's text, and of the bar of a probability of 1."""
 
 
 class InsideScreen(PlaceScreen):
@@ -65,6 +69,7 @@ class InsideScreen(PlaceScreen):
         bind("inside.down", "down,j", "layer(1)", "Next layer", "The next layer.", show=False),
         bind("inside.head", "n", "head(1)", "Head", "The next head of the layer."),
         bind("inside.other_head", "p", "head(-1)", "Head before", "The head before.", show=False),
+        bind("inside.colour", "t", "colour", "Colour", "Colour the tokens by another figure of them."),
         bind("inside.view", "v", "view", "View", "Candidates or attention, where there is no room for both."),
         bind("inside.checkpoint", "o", "checkpoint", "Checkpoint", "Look into another checkpoint; the text stays."),
         bind("inside.back", "escape", "back", "Back", "Back to where one came from."),
@@ -75,7 +80,7 @@ class InsideScreen(PlaceScreen):
         self._checkpoint, self._called = checkpoint, called or checkpoint
         self._found: Mapping[str, Any] | None = None
         self._attended: Mapping[str, Any] | None = None
-        self.at = self.looked_layer = self.looked_head = 0
+        self.at = self.looked_layer = self.looked_head = self._colouring = 0
 
     def compose_body(self) -> ComposeResult:
         field = TextField(FIRST)
@@ -92,7 +97,6 @@ class InsideScreen(PlaceScreen):
                 yield Static(id="looks", markup=False)
 
     def on_mount(self) -> None:
-        self.query_one("#strip-pane").border_subtitle = TITLES["probability"]
         if self._checkpoint:
             self._chosen(self._checkpoint, self._called)
         else:
@@ -105,6 +109,8 @@ class InsideScreen(PlaceScreen):
             self.query_one(ScoredStrip).focus()
 
     def offers(self, action: str) -> bool:
+        if action == "colour":
+            return self._found is not None and len(colourings(self._found)) > 1
         return action != "view" or self.has_class("-narrow")
 
     def action_edit(self) -> None:
@@ -116,6 +122,11 @@ class InsideScreen(PlaceScreen):
     def action_view(self) -> None:
         """Change between candidates and attention; in a wide window both are there."""
         self.toggle_class("-map")
+
+    def action_colour(self) -> None:
+        """Colour the tokens by the next of what is known of each."""
+        self._colouring += 1
+        self._show()
 
     def action_checkpoint(self) -> None:
         self.app.push_screen(CheckpointScreen(self.workbench.workspace, "Look into"), self._chosen)
@@ -138,9 +149,9 @@ class InsideScreen(PlaceScreen):
 
     @property
     def _last(self) -> int:
-        """The last place: of a decoder, behind the text."""
+        """The last place: behind the text, where it is known what would come next."""
         assert self._found is not None
-        return max(0, len(self._found["tokens"]) - (1 if self._found["hides"] else 0))
+        return max(0, len(self._found["tokens"]) - (0 if self._found["next"] else 1))
 
     def _chosen(self, checkpoint: str | None, called: str = "") -> None:
         if checkpoint:
@@ -166,10 +177,12 @@ class InsideScreen(PlaceScreen):
             pane.border_title = line(self._called)
             self.query_one(ScoredStrip).say(str(error))
             return
+        stayed = self._found is None or self.at == begins_at(self._found)
         self._found = found
         self.looked_layer = min(self.looked_layer, found["layers"] - 1)
         self.looked_head = min(self.looked_head, found["heads"] - 1)
-        self.at = min(self.at, self._last) if self.at else self._last
+        self.at = begins_at(found) if stayed else min(self.at, self._last)
+        self.refresh_bindings()
         pane.border_title = line(f"{self._called} · {summary(found)}")
         self._show()
         self._attend()
@@ -208,16 +221,16 @@ class InsideScreen(PlaceScreen):
         """Show the tokens with the mark, what was expected there, and the attention of its row."""
         if self._found is None:
             return
-        tokens = self._found["tokens"]
-        pieces = [str(token["text"]) for token in tokens]
-        levels = [level("probability", float(token["logprob"])) for token in tokens]
-        if not self._found["hides"]:
-            pieces, levels = [*pieces, END], [*levels, 0]
-        self.query_one(ScoredStrip).show_marked(pieces, levels, self.at)
-        pane = self.query_one("#expected")
-        here = tokens[self.at] if self.at < len(tokens) else None
-        pane.border_title = line(f"expected for {shortened(here['text'], 20)!r}" if here else "what comes next")
-        self.query_one("#expected-text", Static).update(expected(here, self._found["next"]))
+        found = self._found
+        by = colourings(found)
+        colouring = by[self._colouring % len(by)] if by else ""
+        pieces, shades = [str(token["text"]) for token in found["tokens"]], levels(found, colouring)
+        if found["next"]:
+            pieces, shades = [*pieces, END], [*shades, 0]
+        self.query_one(ScoredStrip).show_marked(pieces, shades, self.at)
+        self.query_one("#strip-pane").border_subtitle = COLOURINGS.get(colouring, "")
+        self.query_one("#expected").border_title = line(heading(found, self.at))
+        self.query_one("#expected-text", Static).update(told(found, self.at))
         if self._attended is not None:
             self.query_one(AttentionMap).point(self._row)
             self._show_looks()
@@ -228,45 +241,3 @@ class InsideScreen(PlaceScreen):
         tokens, row = self._attended["tokens"], self._row
         weights = self._attended["weights"][row] if row < len(self._attended["weights"]) else []
         self.query_one("#looks", Static).update(looks_at(tokens, weights, row))
-
-
-def summary(found: Mapping[str, Any]) -> str:
-    """How a text was taken, in a line: tokens, nats each, perplexity."""
-    tokens = found["tokens"]
-    if not tokens:
-        return "no text yet"
-    mean = sum(float(token["logprob"]) for token in tokens) / len(tokens)
-    told = f"{len(tokens):,} tokens · {mean:.2f} nats each · perplexity {math.exp(min(-mean, 700.0)):,.4g}"
-    hidden = " · each hidden in turn" if found["hides"] else ""
-    left_out = f" · the last {found['left_out']:,} exceed the context" if found["left_out"] else ""
-    note = f" · {found['note']}" if found["note"] else ""
-    return told + hidden + note + left_out
-
-
-def expected(here: Mapping[str, Any] | None, following: Sequence[Mapping[str, Any]]) -> Content:
-    """The likeliest tokens of a place, the one that stands there marked; above them how likely that one was."""
-    rows: list[Content] = []
-    if here is not None:
-        share = math.exp(min(0.0, float(here["logprob"])))
-        told = f"{share:.1%}, {here['logprob']:.2f} nats, rank {here['rank']:,}, entropy {here['entropy']:.2f}"
-        rows += [Content.styled(told, "bold"), Content()]
-    for candidate in here["top"] if here is not None else following:
-        share = float(candidate["probability"])
-        same = here is not None and candidate["text"] == here["text"]
-        word = shortened(str(candidate["text"]).replace(" ", "␣"), WORD)
-        rows.append(
-            Content.assemble(
-                Content.styled(f"{word:<{WORD}} ", "bold" if same else ""),
-                Content.styled(f"{'█' * round(share * BAR):<{BAR}} ", "$primary"),
-                Content.styled(f"{share:6.1%}", "bold" if same else ""),
-            )
-        )
-    return Content("\n").join(rows)
-
-
-def looks_at(tokens: Sequence[str], weights: Sequence[float], row: int) -> Content:
-    """The tokens that a token looks at most, with their weights."""
-    order = sorted(range(len(weights)), key=lambda at: -weights[at])[:LOOKED_AT]
-    named = ", ".join(f"{at} {shortened(str(tokens[at]).strip(), 12)} {weights[at]:.0%}" for at in order)
-    name = shortened(str(tokens[row]).strip(), 16) if row < len(tokens) else ""
-    return Content.assemble(line(f"{row} {name}", "bold"), " looks at: ", line(named, "$text-muted"))

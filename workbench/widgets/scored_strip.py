@@ -19,10 +19,10 @@ class ScoredStrip(RolloutStrip, inherit_bindings=False):
     COMPONENT_CLASSES = {f"transcript--{style}" for style in STYLES}
 
     def show_marked(self, pieces: Sequence[str], levels: Sequence[int], at: int) -> None:
-        """Show these tokens, each with its level from 0 to 4, the one at `at` marked. Pieces are foreign text."""
+        """Show these tokens, each with its level from −4 to 4, the one at `at` marked. Pieces are foreign text."""
         self.with_ids = self.app.no_color or self.app.current_theme.ansi
         tokens = [(level, piece or SPACE, False) for piece, level in zip(pieces, levels, strict=True)]
-        styles = [f"level-{level}" for level in levels]
+        styles = [f"level-{level}" if level >= 0 else f"worse-{-level}" for level in levels]
         if 0 <= at < len(styles):
             styles[at] = "here"
         self.show(tokens, styles)
