@@ -79,7 +79,7 @@ TOKENIZER: dict[str, Any] = {"type": "bpe", "vocab_size": 2_048}
 PRETRAIN: dict[str, Any] = {
     "preset": "tiny-llama",
     "layers": 2,
-    "steps": 3_600,
+    "steps": 5_000,
     "batch_size": 2,
     "eval_every": 1_200,
     "eval_tokens": 16_384,
@@ -88,7 +88,7 @@ PRETRAIN: dict[str, Any] = {
 }
 """Two layers learn these facts sooner than four do, and many small steps sooner than few large ones."""
 SFT: dict[str, Any] = {
-    "steps": 800,
+    "steps": 1_100,
     "batch_size": 4,
     "lr": 1.5e-3,
     "eval_every": 200,
