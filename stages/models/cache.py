@@ -35,6 +35,11 @@ class KVCache:
         self._starts = block.transpose(0, 1).contiguous()  # (rows, 2, G): where each head of a row begins
 
     @property
+    def kv(self) -> Tensor:
+        """(L, 2, rows, G, room, D)"""
+        return self._kv
+
+    @property
     def k(self) -> Tensor:
         """(L, rows, G, room, D)"""
         return self._kv[:, 0]

@@ -7,6 +7,7 @@ from memory and for PyTorch to start one small operation after the other, so her
   activation, and the product of a gated mlp, computed while a result is still in a register;
 - norms are called without the layers of Python around them, and RMSNorm takes four operations instead of seven;
 - a step of one token a row goes without the turning about of axes that longer sequences need;
+- where there is a C compiler and it pays, a whole pass is one call of compiled code (`compiled.py`);
 - the cache of such a model is fp32 whatever its weights, because small products of bf16 take twice the time;
 - low-rank adapters are merged into the weights.
 
@@ -27,6 +28,7 @@ from torch.nn import functional
 
 from kernels import attention_decode
 from stages.models.cache import KVCache
+from stages.models.compiled import LONGEST, compiled
 from stages.models.decoder import ACTIVATIONS, Block, Decoder, Linear
 from stages.models.rotary import Turn, rotate, rotate_in_place
 
@@ -65,7 +67,9 @@ class InferenceDecoder(Decoder):
             super().__init__(model.config)
         self.tokens, self.positions, self.head = model.tokens, model.positions, model.head
         self.rotary = model.rotary
-        copied = self._copied = copies(model)
+        self._compiled = compiled(model)
+        copied = copies(model) and self._compiled is None
+        self._fp32_cache = copied or self._compiled is not None
         if model.final_norm is not None:
             _replace(self, "final_norm", lean_norm(model.final_norm))
         for own, block in zip(self.blocks, model.blocks, strict=True):
@@ -80,11 +84,20 @@ class InferenceDecoder(Decoder):
 
     def new_cache(self, rows: int, length: int) -> KVCache:
         c = self.config
-        like = torch.empty(0, dtype=torch.float32) if self._copied else self.tokens
+        like = torch.empty(0, dtype=torch.float32) if self._fp32_cache else self.tokens
         return KVCache(c.layers, rows, c.key_heads, length, c.head_width, like)
 
     @torch.inference_mode()
+    def prefill_rows(self, tokens_BT: Tensor, lengths_B: Tensor, cache: KVCache, rows_B: Tensor) -> None:
+        if self._compiled is not None and tokens_BT.shape[1] <= LONGEST:
+            self._compiled.prefill_rows(tokens_BT, lengths_B, cache, rows_B)
+        else:
+            super().prefill_rows(tokens_BT, lengths_B, cache, rows_B)
+
+    @torch.inference_mode()
     def decode(self, tokens_B: Tensor, cache: KVCache) -> Tensor:
+        if self._compiled is not None:
+            return self._compiled.decode(tokens_B, cache)
         B = len(tokens_B)
         positions_B = cache.lengths[:B]
         places, lengths = cache.places(positions_B), positions_B + 1

@@ -21,6 +21,12 @@ KINDS = pytest.mark.parametrize("kind", [{}, {"family": "gpt1", "norm": "post"},
 DTYPES = pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.bfloat16, 0.06)])
 
 
+@pytest.fixture(autouse=True)
+def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's operations, not compiled code."""
+    monkeypatch.setenv("WORKBENCH_DECODER", "plain")
+
+
 def loud(kind: dict, dtype: torch.dtype) -> Decoder:
     """A model with weights and biases large enough that a mistake shows."""
     model = new_decoder(ModelConfig(**{**SHAPE, **kind}), 0)
