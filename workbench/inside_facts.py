@@ -104,8 +104,8 @@ def told(found: Mapping[str, Any], at: int) -> Content:
     here = tokens[at] if at < len(tokens) else None
     if here is None:
         return Content("\n").join(_table(found["next"]))
-    parts = [_said(found, at), _expected(here, beside=bool(found["head"]))]
-    parts += [[content(found["remark"], "$text-muted")]] if found["remark"] else []
+    remark = [content(found["remark"], "$text-muted")] if found["remark"] else []
+    parts = [_said(found, at), [*remark, *_expected(here, bold=not found["head"])]]
     return Content("\n\n").join(Content("\n").join(part) for part in parts if part)
 
 
@@ -124,14 +124,13 @@ def _said(found: Mapping[str, Any], at: int) -> list[Content]:
     return [line(f"The label is read at {place} {shortened(str(tokens[place]['text']), 16)}.", "$text-muted")]
 
 
-def _expected(here: Mapping[str, Any], *, beside: bool) -> list[Content]:
+def _expected(here: Mapping[str, Any], *, bold: bool) -> list[Content]:
     """Rows of what was expected in a token's place: how likely it was, then the likeliest, itself marked."""
     if here["logprob"] is None:
         return []
     share = math.exp(min(0.0, float(here["logprob"])))
     taken = f"{share:.1%}, {here['logprob']:.2f} nats, rank {here['rank']:,}, entropy {here['entropy']:.2f}"
-    head = [Content.styled(taken, "bold")] if not beside else [Content("expected here"), Content(taken)]
-    return [*head, Content(), *_table(here["top"], str(here["text"]))]
+    return [Content.styled(taken, "bold" if bold else ""), Content(), *_table(here["top"], str(here["text"]))]
 
 
 def _table(candidates: Sequence[Mapping[str, Any]], marked: str | None = None, *, spaces: str = "␣") -> list[Content]:
@@ -154,6 +153,6 @@ def _table(candidates: Sequence[Mapping[str, Any]], marked: str | None = None, *
 def looks_at(tokens: Sequence[str], weights: Sequence[float], row: int) -> Content:
     """The tokens that a token looks at most, with their weights."""
     order = sorted(range(len(weights)), key=lambda at: -weights[at])[:LOOKED_AT]
-    named = ", ".join(f"{at} {shortened(str(tokens[at]).strip(), 12)} {weights[at]:.0%}" for at in order)
-    name = shortened(str(tokens[row]).strip(), 16) if row < len(tokens) else ""
+    named = ", ".join(f"{at} {shortened(tokens[at].strip() or tokens[at], 12)} {weights[at]:.0%}" for at in order)
+    name = shortened(tokens[row].strip() or tokens[row], 16) if row < len(tokens) else ""
     return Content.assemble(line(f"{row} {name}", "bold"), " looks at: ", line(named, "$text-muted"))

@@ -19,8 +19,9 @@ ARROW = "=>"
 """Between two parts of what a person writes: what is read and what is written, a question and its answer."""
 ROWS = 64
 """Places whose logits are held at once."""
-KEPT = "Token probabilities are by the output layer, which is still in its weights."
+KEPT = "Expected by the output layer still in its weights, which training the head may have spoilt."
 LOST = "No token probabilities: its weights hold no output layer."
+"""What is said of tokens' probabilities beside a head."""
 LONGEST = 100_000
 """Characters of a text that are looked at."""
 

@@ -170,7 +170,7 @@ async def test_a_reward_model_shows_scores_and_on_request_what_it_expected(
         await pilot.press("escape", "h")
         await wait_for(pilot, lambda: "score -1.00 (raw -1.00), -1.00 by it" in screen_text(app))
         text = screen_text(app)
-        assert "4 tokens · score -2.00 (raw -3.00)" in text and "expected here" in text and "It holds one." in text
+        assert "4 tokens · score -2.00 (raw -3.00)" in text and "13.6%, -2.00 nats" in text and "It holds one." in text
         assert "score: above its mean, or below" in text
         await settled(pilot)
         await snapshot(pilot, "inside-reward-120x40")
