@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from textual import work
 from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual.app import App
 from textual.events import Event, Key, Resize
+from textual.messages import TerminalSupportsSynchronizedOutput
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
@@ -404,6 +406,11 @@ class WorkbenchApp(App[None], inherit_bindings=False):
                 self._shown.forget(self.size)
             renderable = FrugalUpdate(renderable, self._shown)
         super()._display(screen, renderable)
+
+    def _on_terminal_supports_synchronized_output(self, message: TerminalSupportsSynchronizedOutput) -> None:
+        """Show frames at once where they arrive at once; from far away it is better to see each part as it comes."""
+        if not os.environ.get("SSH_CONNECTION"):
+            super()._on_terminal_supports_synchronized_output(message)
 
     def on_resize(self, event: Resize) -> None:
         """What the terminal shows after a change of size is its own choice."""

@@ -6,7 +6,7 @@ a line of 20 KB/s that is more than a second. A copy of the screen is kept here,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from rich.cells import get_character_cell_size
@@ -16,8 +16,10 @@ from textual._compositor import ChopsUpdate, CompositorUpdate, LayoutUpdate
 from textual.geometry import Size
 from textual.strip import Strip
 
-GAP = 8
-"""Cells in a row that are sent although they are as they were: going to another place costs about as much."""
+from workbench.terminal_codes import Pen, Writing, erases_with_background, pen_of
+
+GAP = 5
+"""Bytes of unchanged cells that are sent between changed ones: going on behind them takes as many."""
 UNKNOWN = "\0"
 """Stands for a cell of which nobody knows what the terminal shows."""
 
@@ -36,8 +38,7 @@ class ShownCells:
         self._texts: list[list[str]] = []
         self._codes: list[list[str]] = []
         self._known: dict[Style, tuple[str, str]] = {}
-        self.blanks: dict[str, str] = {}
-        """The codes of a blank by those of its style."""
+        self._erases: bool | None = None
 
     def forget(self, size: Size | None = None) -> None:
         """Take nothing for granted: whatever is painted next is sent in full."""
@@ -45,33 +46,40 @@ class ShownCells:
         self._texts = [[UNKNOWN] * self.size.width for _ in range(self.size.height)]
         self._codes = [[""] * self.size.width for _ in range(self.size.height)]
 
+    def writing(self) -> Writing:
+        """What the next frame is written with."""
+        if self._erases is None:
+            self._erases = erases_with_background()
+        return Writing(erases=self._erases)
+
     def take(self, piece: Piece, console: Console, out: Writing) -> None:
         """Send what it takes for the terminal to show the piece: nothing, if it does already."""
         y, x, strip = piece
         if not (0 <= y < len(self._texts) and 0 <= x < self.size.width and strip.cell_length):
             return
-        texts, codes, plain = self._cells(strip, console)
+        texts, codes, rendered = self._cells(strip, console)
         end = min(x + len(texts), self.size.width)
         del texts[end - x :], codes[end - x :]
         before_texts, before_codes = self._texts[y][x:end], self._codes[y][x:end]
-        if plain and before_texts == texts and before_codes == codes:
+        if before_texts == texts and before_codes == codes:
             return
         self._texts[y][x:end], self._codes[y][x:end] = texts, codes
-        if not plain:
-            out.strip(x, y, strip.render(console))
+        if rendered:
+            out.strip(x, y, rendered)
             return
         anew = UNKNOWN in before_texts
         cells = range(len(texts))
         changed = [at for at in cells if anew or texts[at] != before_texts[at] or codes[at] != before_codes[at]]
-        for first, last in _runs(changed):
+        for first, last in _runs(changed, texts, codes):
             out.cells(x + first, y, texts[first : last + 1], codes[first : last + 1])
 
-    def _cells(self, strip: Strip, console: Console) -> tuple[list[str], list[str], bool]:
-        """The characters and codes of a strip; the last is False where a character takes not just one cell."""
+    def _cells(self, strip: Strip, console: Console) -> tuple[list[str], list[str], str]:
+        """The characters and codes of a strip; where a character takes not just one cell, the strip as it is sent."""
         texts: list[str] = []
         codes: list[str] = []
         if not all(_takes_a_cell_each(segment.text) for segment in strip):
-            return [UNKNOWN] * strip.cell_length, [""] * strip.cell_length, False
+            rendered = strip.render(console)
+            return [UNKNOWN] * strip.cell_length, [rendered] + [""] * (strip.cell_length - 1), rendered
         for segment in strip:
             text = segment.text
             code, blank = self._code(segment.style, console)
@@ -80,7 +88,7 @@ class ShownCells:
                 codes.extend([code] * len(text))
             else:
                 codes.extend([blank if char == " " else code for char in text])
-        return texts, codes, True
+        return texts, codes, ""
 
     def _code(self, style: Style | None, console: Console) -> tuple[str, str]:
         """The codes of a style, the same for styles that look alike; and those of a blank, whose colour nobody sees."""
@@ -90,43 +98,11 @@ class ShownCells:
         if found is None:
             if len(self._known) > KNOWN:
                 self._known.clear()
-                self.blanks.clear()
             code = _codes(style, console)
             drawn = style.underline or style.strike or style.reverse or style.underline2 or style.overline
             blank = code if drawn else _codes(Style(bgcolor=style.bgcolor), console)
             found = self._known[style] = code, blank
-            self.blanks[code] = blank
         return found
-
-
-class Writing:
-    """Codes for the terminal, with a style's codes only where the style changes. A blank is in any style of its ground.
-
-    `blanks` are the codes of a blank by those of its style.
-    """
-
-    def __init__(self, blanks: Mapping[str, str]) -> None:
-        self._blanks = blanks
-        self._parts: list[str] = []
-        self._code = ""
-
-    def cells(self, x: int, y: int, texts: Sequence[str], codes: Sequence[str]) -> None:
-        """Cells of one row, from a place on."""
-        self._parts.append(_to(x, y))
-        for text, code in zip(texts, codes, strict=True):
-            if code != self._code and not (text == " " and code == self._blanks.get(self._code)):
-                self._parts.append(f"\x1b[0;{code}m" if code else "\x1b[0m")
-                self._code = code
-            self._parts.append(text)
-
-    def strip(self, x: int, y: int, rendered: str) -> None:
-        """A strip as it is."""
-        self._parts.append(f"\x1b[0m{_to(x, y)}{rendered}\x1b[0m")
-        self._code = ""
-
-    def all(self) -> str:
-        """All that was written, with no style left on."""
-        return "".join([*self._parts, "\x1b[0m"]) if self._parts else ""
 
 
 class FrugalUpdate(CompositorUpdate):
@@ -138,7 +114,7 @@ class FrugalUpdate(CompositorUpdate):
 
     def render_segments(self, console: Console) -> str:
         """The codes for the terminal. Called once: it takes for granted that they are written."""
-        out = Writing(self._shown.blanks)
+        out = self._shown.writing()
         for piece in pieces(self._update):
             self._shown.take(piece, console, out)
         return out.all()
@@ -161,15 +137,27 @@ def pieces(update: ChopsUpdate | LayoutUpdate) -> Iterator[Piece]:
                 yield y, x, part if whole else part.crop(0, min(end, last) - x)
 
 
-def _runs(changed: Sequence[int]) -> Iterator[tuple[int, int]]:
+def _runs(changed: Sequence[int], texts: Sequence[str], codes: Sequence[str]) -> Iterator[tuple[int, int]]:
     """First and last of the runs into which the changed cells fall."""
     first = last = changed[0]
     for at in changed[1:]:
-        if at - last > GAP:
+        if at - last > 1 and not _is_bridge(texts[last + 1 : at], codes[last:at]):
             yield first, last
             first = at
         last = at
     yield first, last
+
+
+def _is_bridge(texts: Sequence[str], codes: Sequence[str]) -> bool:
+    """Whether unchanged cells behind a changed one, whose codes come first, cost less than going on behind them."""
+    if len(texts) > GAP or len("".join(texts).encode()) > GAP:
+        return False
+    pen = pen_of(codes[0])
+    ground = Pen(back=pen.back)
+    return all(
+        code == codes[0] or (text == " " and pen_of(code) == ground and not pen.draws())
+        for text, code in zip(texts, codes[1:], strict=True)
+    )
 
 
 def _takes_a_cell_each(text: str) -> bool:
@@ -184,8 +172,5 @@ def _is_single(char: str) -> bool:
 
 def _codes(style: Style, console: Console) -> str:
     """What stands between ESC [ and m before text of a style."""
+    style = style.update_link(None) if style.link else style
     return style.render("x", color_system=console._color_system).partition("x")[0][2:-1]
-
-
-def _to(x: int, y: int) -> str:
-    return f"\x1b[{y + 1};{x + 1}H"

@@ -9,6 +9,7 @@ import contextlib
 import types
 import typing
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Literal, NamedTuple, TypeVar, Union
 
 import msgspec
@@ -63,12 +64,13 @@ def _plain(number: float) -> str:
     return f"{number:,d}" if isinstance(number, int) else f"{number:g}"
 
 
-def fields(spec: type[msgspec.Struct]) -> list[Field]:
+@cache
+def fields(spec: type[msgspec.Struct]) -> tuple[Field, ...]:
     """The settings of a spec in the order of its definition, or of its GROUPS where it names them."""
     hints = typing.get_type_hints(spec, include_extras=True)
     found = [_field(info, hints[info.name]) for info in msgspec.structs.fields(spec)]
     groups: tuple[str, ...] = getattr(spec, "GROUPS", ())
-    return sorted(found, key=lambda field: groups.index(field.group)) if groups else found
+    return tuple(sorted(found, key=lambda field: groups.index(field.group)) if groups else found)
 
 
 def parse(spec: type[S], values: Mapping[str, Any], where: str, prefix: str = "") -> S:

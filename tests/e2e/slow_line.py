@@ -7,7 +7,7 @@ import re
 import select
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from rich.cells import get_character_cell_size
@@ -19,6 +19,10 @@ RATE = 20_000
 PART = 256
 """Bytes that arrive at once."""
 SEQUENCE = re.compile(r"\x1b(?:\[([0-9;?<>$]*)([A-Za-z])|\][^\x07\x1b]*(?:\x07|\x1b\\)|[^\[\]])")
+ENDS = {"39": ["38"], "49": ["48"], "22": ["1", "2"], "23": ["3"], "24": ["4", "21"], "27": ["7"], "29": ["9"]}
+"""Codes that end styles."""
+DRAWN = {"4", "7", "9"}
+"""Styles that show on a blank."""
 UNFINISHED = re.compile(r"\x1b(?:\[[0-9;?<>$]*|\][^\x07\x1b]*\x1b?)?$")
 
 
@@ -31,7 +35,8 @@ class Picture:
         """Cells that have become different, counted."""
         self._told = (-1, "")
         self._at = (0, 0)
-        self._style = self._rest = ""
+        self._style: dict[str, str] = {}
+        self._rest = ""
 
     def write(self, text: str) -> None:
         """Take text and codes; a code that is cut off waits for its rest."""
@@ -60,11 +65,41 @@ class Picture:
         return self._told[1]
 
     def _obey(self, numbers: str, verb: str) -> None:
+        row, column = self._at
+        count = int(numbers) if numbers.isdecimal() else 1
         if verb == "H":
-            row, column = map(int, (numbers or "1;1").split(";"))
+            row, column = map(int, f"{numbers or 1};1".split(";")[:2])
             self._at = (row - 1, column - 1)
+        elif verb == "G":
+            self._at = (row, count - 1)
+        elif verb == "X":
+            for place in range(column, column + count):
+                self._set(row, place, (" ", self._ground()))
         elif verb == "m":
-            self._style = numbers.removeprefix("0;") if numbers != "0" else ""
+            self._restyle(iter((numbers or "0").split(";")))
+        elif verb and verb in "ABCDEFJKLMPSTbd":
+            raise NotImplementedError(f"ESC [ {numbers} {verb}: a picture does not know what it does")
+
+    def _restyle(self, numbers: Iterator[str]) -> None:
+        """Obey codes of styles one by one, as a terminal does."""
+        for number in numbers:
+            if number in ("38", "48"):
+                kind = next(numbers)
+                self._style[number] = ";".join([number, kind, *(next(numbers) for _ in range(1 if kind == "5" else 3))])
+            elif number == "0":
+                self._style.clear()
+            elif number in ENDS:
+                for ended in ENDS[number]:
+                    self._style.pop(ended, None)
+            elif 30 <= int(number) <= 37 or 90 <= int(number) <= 97:
+                self._style["38"] = number
+            elif 40 <= int(number) <= 47 or 100 <= int(number) <= 107:
+                self._style["48"] = number
+            else:
+                self._style[number] = number
+
+    def _ground(self) -> str:
+        return self._style.get("48", "")
 
     def _put(self, char: str) -> None:
         row, column = self._at
@@ -75,8 +110,8 @@ class Picture:
             before = self.cells[row, column - 1]
             self._set(row, column - 1, (before[0] + char, before[1]))
             return
-        ground = ";".join(re.findall(r"48;[0-9;]*|\b4[0-7]\b", self._style))
-        self._set(row, column, (char, self._style if char != " " else ground))
+        drawn = char != " " or DRAWN & self._style.keys()
+        self._set(row, column, (char, ";".join(sorted(self._style.values())) if drawn else self._ground()))
         if width == 2:
             self._set(row, column + 1, ("", ""))
         self._at = (row, column + width)

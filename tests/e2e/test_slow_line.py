@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -54,7 +55,10 @@ class Press(NamedTuple):
 
     where: str
     key: str
+    first: float
+    """Seconds until something of the answer could be seen: all of it, or the place that the key leads to named."""
     seconds: float
+    """Seconds until all of the answer was there."""
     sent: int
     leads: bool
 
@@ -87,16 +91,18 @@ class Engineer:
         else:
             self.line.run(0.3)
 
-    def _press(self, key: str, answered: Callable[[], bool], *, leads: bool = False) -> None:
-        before = self.line.arrived
-        seconds = self.line.key(key, answered)
-        self.think()
-        self.presses.append(Press(self.where, key, seconds, self.line.arrived - before, leads))
-
     def to(self, where: str, key: str, *texts: str) -> None:
-        """Go to another screen, all of which is there when it shows `texts`."""
+        """Go to another screen, which is there by the first of `texts`, and complete when it shows them all."""
         self.where = where
-        self._press(key, lambda: self.line.shows(*texts), leads=True)
+        assert not self.line.shows(texts[0]), f"{texts[0]!r} is shown already: {self.line.picture.text()}"
+        self._press(key, lambda: self.line.shows(*texts), lambda: self.line.shows(texts[0]))
+
+    def _press(self, key: str, answered: Callable[[], bool], leads: Callable[[], bool] | None = None) -> None:
+        before, pressed = self.line.arrived, time.perf_counter()
+        first = self.line.key(key, leads or answered)
+        seconds = self.line.until(answered) - pressed if leads else first
+        self.think()
+        self.presses.append(Press(self.where, key, first, seconds, self.line.arrived - before, leads is not None))
 
 
 @pytest.fixture
@@ -116,15 +122,19 @@ def started(folder: Path, lines: list[SlowLine], rate: int = RATE) -> SlowLine:
     return line
 
 
+def in_ms(seconds: list[float], share: float) -> str:
+    return f"{percentile(seconds, share) * 1e3:.0f} ms"
+
+
 def report(presses: list[Press]) -> str:
     """A row a screen: the keys within it, the time and the bytes that nineteen of twenty stay below; the way there."""
     rows = []
     for where in dict.fromkeys(press.where for press in presses):
         keys = [press for press in presses if press.where == where and not press.leads]
         ways = [press for press in presses if press.where == where and press.leads]
-        slow = f"{percentile([press.seconds for press in keys], 0.95) * 1e3:5.0f} ms" if keys else "-"
+        slow = in_ms([press.seconds for press in keys], 0.95) if keys else "-"
         sent = f"{percentile([float(press.sent) for press in keys], 0.95):6,.0f} B" if keys else "-"
-        there = ", ".join(f"{way.seconds * 1e3:,.0f} ms and {way.sent:,} B to it" for way in ways)
+        there = ", ".join(f"{way.first * 1e3:,.0f}, {way.seconds * 1e3:,.0f} ms, {way.sent:,} B to it" for way in ways)
         rows.append(f"{where:8} {len(keys):4} keys  p95 {slow:>8}  p95 {sent:>8}  {there}")
     return "\n".join(rows)
 
@@ -206,19 +216,19 @@ def test_an_engineer_tunes_a_model_over_a_slow_line(tmp_path: Path, lines: list[
     engineer.change("\t")
     engineer.type("talks.jsonl")
     line.until(lambda: line.shows("What is order 0?"))
-    engineer.to("Data", "\r", "talks", "300 records were read")
-    engineer.to("records", "\r", "What is order 1?", "What is order 7?")
+    engineer.to("Data", "\r", "Datasets", "talks", "300 records were read")
+    engineer.to("records", "\r", "talks › 1 of", "What is order 1?", "What is order 7?")
     for key in "jjjjjjjjkkkk":
         engineer.change(key)
-    engineer.to("Data", "\x1b", "300 records were read")
-    engineer.to("Home", "H", "Tune base on talks")
+    engineer.to("Data", "\x1b", "Datasets", "300 records were read")
+    engineer.to("Home", "H", "The model's life", "Tune base on talks")
     engineer.to("form", "\r", "Tune a model on conversations", "what it costs")
     engineer.type("on-orders")
     engineer.to("run", "\r", "runs › on-orders")
     line.until(lambda: line.shows("running", "steps/s", "grad_norm"), seconds=300)
     for key in "]][[yy+-vvv]][[":
         engineer.change(key)
-    engineer.to("Runs", "\x1b", "on-orders", "notes-bpe")
+    engineer.to("Runs", "\x1b", "notes-bpe", "on-orders")
     for key in "jjkkjjkk":
         engineer.change(key)
     tuning = find_run(workspace, "on-orders")
@@ -233,8 +243,10 @@ def test_an_engineer_tunes_a_model_over_a_slow_line(tmp_path: Path, lines: list[
     work(tmp_path, "runs", "stop", "on-orders")
     told = report(engineer.presses)
     print(f"\n{told}")
-    everything = [press.seconds for press in engineer.presses]
-    within = [press.seconds for press in engineer.presses if not press.leads]
-    print(f"{len(within)} keys within a screen: p95 {percentile(within, 0.95) * 1e3:.0f} ms")
-    print(f"{len(everything)} keys in all: p95 {percentile(everything, 0.95) * 1e3:.0f} ms")
-    assert percentile(within, 0.95) <= LATENCY, told
+    within = [press for press in engineer.presses if not press.leads]
+    for name, presses in (("within a screen", within), ("in all", engineer.presses)):
+        first, whole = [press.first for press in presses], [press.seconds for press in presses]
+        print(f"{len(presses)} keys {name}: to the answer median {in_ms(first, 0.5)}, p95 {in_ms(first, 0.95)}")
+        print(f"    until all of it was there median {in_ms(whole, 0.5)}, p95 {in_ms(whole, 0.95)}")
+    assert percentile([press.seconds for press in within], 0.95) <= LATENCY, told
+    assert percentile([press.first for press in engineer.presses], 0.95) <= LATENCY, told

@@ -21,7 +21,7 @@ def done(id_, tokens, reason="end", seed=7):
 def main():
     folder = Path(sys.argv[-1])
     name, step = folder.parts[-3].split("-")[-2], int(folder.name.rpartition("-")[2])
-    if (folder / "refuse").exists():
+    if (folder / "refuse").exists() or not folder.exists():
         say(error={"title": "The checkpoint is damaged.", "hint": "Use the one before."})
         sys.exit(2)
     kind = "chat" if (folder / "chat_template.jinja").exists() else "base"

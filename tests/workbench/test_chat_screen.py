@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -96,6 +97,23 @@ async def test_a_chat_model_is_sent_the_conversation_so_far(make_app: MakeApp, c
         await pilot.press("x", "i")
         await ask(pilot, "new")
         assert "system: be brief | user: new\n" in transcript(pilot)
+
+
+async def test_a_checkpoint_deleted_while_it_is_loaded_gives_way_to_the_next(
+    make_app: MakeApp, run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = chat_client._command
+
+    def pruned(folder: Path, device: str, idle: float) -> list[str]:
+        if folder.name.endswith("100"):
+            add_checkpoint(run, 150)
+            shutil.rmtree(folder)
+        return plain(folder, device, idle)
+
+    monkeypatch.setattr(chat_client, "_command", pruned)
+    async with make_app().run_test(size=(80, 24)) as pilot:
+        await open_chat(pilot, "tiny")
+        assert "tiny@150" in screen_text(pilot.app)
 
 
 async def test_a_conversation_survives_a_change_of_checkpoint(make_app: MakeApp, chat_run: RunDir) -> None:

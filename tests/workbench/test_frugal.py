@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 
+import pytest
 from rich.console import Console
 from rich.segment import Segment
 from rich.style import Style
@@ -16,8 +17,17 @@ from tests.e2e.slow_line import Picture
 from workbench.frugal import FrugalUpdate, ShownCells
 
 WIDTH, HEIGHT = 24, 4
-STYLES = (None, Style(color="red"), Style(bgcolor="blue"), Style(color="red", bgcolor="blue", bold=True))
-TEXTS = ("plain", "  ", "│ two │", "⢎⡱", "日本", "e\u0301", "…")
+STYLES = (
+    None,
+    Style(color="red"),
+    Style(bgcolor="blue"),
+    Style(color="red", bgcolor="blue", bold=True),
+    Style(color="#102030", bold=True, dim=True),
+    Style(color="color(7)", bgcolor="#405060", italic=True),
+    Style(underline=True, reverse=True),
+    Style(strike=True, underline2=True),
+)
+TEXTS = ("plain", "  ", " " * 12, "│ two │", "⢎⡱", "日本", "e\u0301", "…")
 
 
 def row(chance: random.Random) -> list[Strip]:
@@ -29,15 +39,17 @@ def row(chance: random.Random) -> list[Strip]:
 
 
 def console() -> Console:
-    return Console(file=io.StringIO(), force_terminal=True, color_system="standard", width=WIDTH, height=HEIGHT)
+    return Console(file=io.StringIO(), force_terminal=True, color_system="truecolor", width=WIDTH, height=HEIGHT)
 
 
 def update(rows: list[list[Strip]]) -> LayoutUpdate:
     return LayoutUpdate([list(strips) for strips in rows], Region(0, 0, WIDTH, HEIGHT))
 
 
-def test_a_terminal_shows_the_same_as_if_all_had_been_sent() -> None:
+@pytest.mark.parametrize("terminal", ["tmux-256color", "dumb"], ids=["erasing", "not erasing"])
+def test_a_terminal_shows_the_same_as_if_all_had_been_sent(terminal: str, monkeypatch: pytest.MonkeyPatch) -> None:
     chance, out = random.Random(1), console()
+    monkeypatch.setenv("TERM", terminal)
     shown, frugal = ShownCells(), Picture()
     shown.forget(Size(WIDTH, HEIGHT))
     rows = [row(chance) for _ in range(HEIGHT)]
@@ -57,6 +69,6 @@ def test_what_is_shown_already_is_not_sent_again() -> None:
     assert len(FrugalUpdate(update(rows), shown).render_segments(out)) > WIDTH * HEIGHT
     assert FrugalUpdate(update(rows), shown).render_segments(out) == ""
     rows[2] = [Strip([Segment("0123456789" * 2 + "abXd", Style(color="red"))])]
-    assert FrugalUpdate(update(rows), shown).render_segments(out) == "\x1b[3;23H\x1b[0;31mX\x1b[0m"
+    assert FrugalUpdate(update(rows), shown).render_segments(out) == "\x1b[3;23H\x1b[31mX\x1b[m"
     shown.forget()
     assert len(FrugalUpdate(update(rows), shown).render_segments(out)) > WIDTH * HEIGHT

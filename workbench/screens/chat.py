@@ -21,7 +21,7 @@ from textual.containers import ScrollableContainer
 from textual.widgets import Static
 
 from stages.store.chat import REASONS, Done, Facts
-from stages.store.checkpoints import resolve_checkpoint
+from stages.store.checkpoints import Checkpoint, resolve_checkpoint
 from stages.store.errors import UserError
 from stages.store.labels.backup import back_up
 from stages.store.specs.chat import Chat
@@ -150,8 +150,7 @@ class ChatScreen(PlaceScreen):
         self._show_placeholder()
         self._show_model(f"Loading {checkpoint} …")
         try:
-            found = await asyncio.to_thread(resolve_checkpoint, self.workbench.workspace, checkpoint)
-            facts = await self._client.open(found.path)
+            found, facts = await self._ready(checkpoint)
         except UserError as error:
             self._tell(error)
             return False
@@ -165,6 +164,17 @@ class ChatScreen(PlaceScreen):
         self._note_change(facts)
         self._watcher = asyncio.create_task(self._watch())
         return True
+
+    async def _ready(self, checkpoint: str) -> tuple[Checkpoint, Facts]:
+        """A process with the model loaded. What a run at work deletes meanwhile has a successor."""
+        found = await asyncio.to_thread(resolve_checkpoint, self.workbench.workspace, checkpoint)
+        while True:
+            try:
+                return found, await self._client.open(found.path)
+            except UserError:
+                missed, found = found, await asyncio.to_thread(resolve_checkpoint, self.workbench.workspace, checkpoint)
+                if found.path == missed.path:
+                    raise
 
     async def _watch(self) -> None:
         """Say it when the process ends by itself."""

@@ -45,9 +45,11 @@ class FieldRow(Horizontal):
 
     def compose(self) -> ComposeResult:
         yield Static(Content(self.field.name), classes="name")
-        with Vertical() if self.has_class("-long") else Horizontal():
-            yield self.editor
-            yield Static(self._note(), classes="note")
+        parts = self.editor, Static(self._note(), classes="note")
+        if self.has_class("-long"):
+            yield Vertical(*parts)
+        else:
+            yield from parts
 
     @property
     def text(self) -> str:
