@@ -5,7 +5,8 @@
 
 `question => answer` is a conversation, written by the model's template and read up to where the answer ends, as
 `stages.measuring.scorer` does; without the arrow the text stands by itself. Where the output layer is tied to the token
-embedding it is still in the weights, and tells what it expected of each token.
+embedding it is still in the weights, and tells what it expected of each token. The value model that PPO keeps in
+`value/` of its checkpoints is one too, with the policy's tokenizer and template: its scores are its values.
 Shapes: T tokens, C width, H heads.
 """
 
@@ -20,6 +21,7 @@ from torch.nn import functional
 from stages.asking.attending import MOST_ATTENDED, attention_of
 from stages.asking.expected import ARROW, Reading, Score, Scored, beside_head, refuse_long, shown
 from stages.data.conversations import Masker
+from stages.data.tokenizer import FILE as TOKENIZER
 from stages.data.tokenizer import TextTokenizer
 from stages.data.tokens import tokens_of
 from stages.measuring.scorer import answer_ids
@@ -32,8 +34,9 @@ class InsideReward:
     """A checkpoint of a reward model, ready to be looked into."""
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
-        self.folder, self.scale = folder, read_scale(folder)
-        self.tokenizer = TextTokenizer.load(folder)
+        self.scale = read_scale(folder)
+        self._written_by = folder if (folder / TOKENIZER).is_file() else folder.parent
+        self.tokenizer = TextTokenizer.load(self._written_by)
         self.model = load_value_model(folder, torch.float32, device)
 
     @property
@@ -84,7 +87,7 @@ class InsideReward:
             names = [*shown(self.tokenizer, start), *(piece for _, piece, *_ in found)]
             first = len(start)
         else:
-            with Masker(self.folder, turns="last") as masker:
+            with Masker(self._written_by, turns="last") as masker:
                 said = masker.mask([Message("user", question.strip()), Message("assistant", answer.strip())])
             ids, first = answer_ids(said.ids, said.trained), 0
             names = shown(self.tokenizer, ids)

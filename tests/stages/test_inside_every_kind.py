@@ -178,6 +178,13 @@ def _sequences(inside: Any, ids: list[int]) -> list[tuple[int, int, int]]:
     return found
 
 
+def test_the_value_model_beside_a_policy_is_one_that_scores(tmp_path: Path) -> None:
+    KINDS["gpt2 with its critic"].write(tmp_path)
+    found = open_inside(tmp_path / "value").score("a => b")
+    assert found.head == "reward" and all(token.score is not None for token in found.tokens)
+    assert open_inside(tmp_path).score("a").head == ""
+
+
 def test_what_is_missing_is_said_rather_than_refused(tmp_path: Path) -> None:
     for task in ("pair", "choice"):
         (place := tmp_path / task).mkdir()
