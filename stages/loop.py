@@ -229,7 +229,7 @@ def save_checkpoint(
             resuming.help_save(optimizer)
         run.set_status("running", last_checkpoint=name)
         return Checkpoint(run.dir.checkpoints / name, progress.step)
-    check_space(run.dir.path, 14 * sum(each.master.numel() for each in (optimizer, *others.values())))
+    check_space(run.dir.path, sum(each.bytes_on_disk() for each in (optimizer, *others.values())))
 
     def fill(folder: Path) -> None:
         with contextlib.ExitStack() as stack:

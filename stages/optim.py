@@ -124,6 +124,10 @@ class AdamW:
         finally:
             self._point_model_at(self._compute_views)
 
+    def bytes_on_disk(self) -> int:
+        """What a checkpoint holds of it at least: the weights that are trained and both moments, in fp32."""
+        return (1 + len(MOMENTS)) * self.master.nbytes
+
     def state(self) -> dict[str, Tensor]:
         """What resuming needs beside the weights: both moments and the count of updates."""
         state: dict[str, Tensor] = {}
@@ -136,14 +140,14 @@ class AdamW:
         """Take back what `state` gave. The masters are what the model held when this object was made."""
         for name, group in zip(("matrices", "rest"), self._groups, strict=True):
             own = {key.partition(".")[2]: value for key, value in state.items() if key.startswith(name + ".")}
-            self._update.state[group] = {key: _placed(value, key, group) for key, value in own.items()}
+            self._update.state[group] = {key: value.clone().to(group.device) for key, value in own.items()}
 
     def moments(self) -> dict[str, Tensor]:
         """Views of what `state` gives by parameter: `exp_avg/NAME` and `exp_avg_sq/NAME`, as this process holds them.
 
         Made as zeros where no update was made yet. The count of updates is not among them.
         """
-        self._make_moments()
+        self.make_moments()
         found: dict[str, Tensor] = {}
         matrices = len(self._groups[0])
         for key in MOMENTS:
@@ -171,11 +175,12 @@ class AdamW:
 
     def set_updates(self, count: float) -> None:
         """Go on after so many updates."""
-        self._make_moments()
+        self.make_moments()
         for group in self._groups:
             self._update.state[group]["step"].fill_(count)
 
-    def _make_moments(self) -> None:
+    def make_moments(self) -> None:
+        """Make both moments, as zeros, which otherwise come with the first update: so that the memory shows them."""
         for group in self._groups:
             state = self._update.state[group]
             for key in MOMENTS:
@@ -213,7 +218,3 @@ def _views(flat: Tensor, parameters: Sequence[Tensor], offsets: list[int]) -> li
 
 def _gradient(parameter: nn.Parameter, piece: Tensor) -> Tensor:
     return distributed.own(parameter.grad) if parameter.grad is not None else torch.zeros_like(piece)
-
-
-def _placed(value: Tensor, key: str, group: Tensor) -> Tensor:
-    return value.clone().to(group.device) if key != "step" or group.device.type != "cpu" else value.clone()

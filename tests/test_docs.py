@@ -19,6 +19,7 @@ from stages.store.endpoints import Endpoint
 from stages.store.errors import UserError
 from stages.store.groups import Group
 from stages.store.labels.schema import create
+from stages.store.presets import read_preset
 from stages.store.rundir import RunSpec, RunState
 from stages.store.specs import STAGES
 from stages.store.tokenizers import TokenizerInfo
@@ -46,6 +47,8 @@ def parse(arguments: list[str]) -> None:
             raise click.UsageError(f"no command {arguments[0]}")
         command, arguments = found, arguments[1:]
     made = command.make_context(command.name, list(arguments), parent=context)
+    if made.params.get("preset"):
+        read_preset(made.params["preset"])
     if command.name in STAGES and made.params.get("pairs"):
         parse_pairs(STAGES[command.name], made.params["pairs"])
 
@@ -61,7 +64,8 @@ def test_commands_parse(page: Path) -> None:
 
 def test_a_wrong_command_would_be_found() -> None:
     misspelt = "train pretrain --data a --tokenizer b --set stpes=3"
-    for wrong in ("trian pretrain", "train pretrain --dta notes", "runs shwo x", "card", misspelt):
+    no_preset = "train pretrain --data a --tokenizer b --preset gpt2"
+    for wrong in ("trian pretrain", "train pretrain --dta notes", "runs shwo x", "card", misspelt, no_preset):
         with pytest.raises((click.UsageError, UserError)):
             parse(shlex.split(wrong))
 

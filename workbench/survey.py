@@ -12,9 +12,6 @@ from stages.store.rundir import RunDir, RunSpec, RunState, Status, list_runs
 from stages.store.tokenizers import Tokenizer, list_tokenizers
 from stages.store.workspace import Workspace
 
-LIVE = ("queued", "running", "paused")
-"""Statuses of runs that somebody still counts on."""
-
 
 class RunFacts(NamedTuple):
     """A run as it stood when it was last looked at."""

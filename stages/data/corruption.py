@@ -12,7 +12,6 @@ B texts, L tokens of a text, K spans.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -112,27 +111,6 @@ def corrupted(tokens_BL: Tensor, hidden_BL: Tensor, sentinels: Sentinels) -> tup
     read_BS = _with_sentinels(tokens_BL, hidden_BL, sentinels)
     written_BT = _with_sentinels(tokens_BL, ~hidden_BL, sentinels)
     return read_BS, written_BT
-
-
-def restored(read: Sequence[int], written: Sequence[int], sentinels: Sentinels) -> list[int]:
-    """The text whose corruption these are, without the ends: each sentinel gives way to what is written after it.
-
-    A sentinel that is not written, as a model may leave one out, gives way to nothing.
-    """
-    known = set(sentinels.ids.tolist())
-    filled: dict[int, list[int]] = {}
-    current: list[int] = []
-    for token in _without_end(written, sentinels.end):
-        if token in known:
-            current = filled.setdefault(token, [])
-        else:
-            current.append(token)
-    pieces = (filled.get(token, []) if token in known else [token] for token in _without_end(read, sentinels.end))
-    return [token for piece in pieces for token in piece]
-
-
-def _without_end(tokens: Sequence[int], end: int) -> Sequence[int]:
-    return tokens[:-1] if tokens and tokens[-1] == end else tokens
 
 
 def _pieces(count: int, tokens: int, pieces: int, generator: torch.Generator | None) -> Tensor:

@@ -2,10 +2,9 @@
 
 With x ~ π and r = π_ref(x) / π(x), each an estimate of KL(π ‖ π_ref) in nats:
 
-    k1 = − log r        k2 = ½ (log r)²        k3 = r − 1 − log r
+    k1 = − log r        k3 = r − 1 − log r
 
-k1 and k3 are unbiased; k2 and k3 are never negative and vary less. Source: Schulman, Approximating KL Divergence
-(2020).
+Both are unbiased; k3 is never negative and varies less. Source: Schulman, Approximating KL Divergence (2020).
 """
 
 from __future__ import annotations
@@ -19,11 +18,6 @@ MOST = 0.2
 def k1(logprobs: Tensor, reference: Tensor) -> Tensor:
     """log π − log π_ref of each sample; any shape."""
     return logprobs - reference
-
-
-def k2(logprobs: Tensor, reference: Tensor) -> Tensor:
-    """½ (log π − log π_ref)² of each sample; any shape."""
-    return (logprobs - reference).square() / 2
 
 
 def k3(logprobs: Tensor, reference: Tensor) -> Tensor:

@@ -156,11 +156,6 @@ def flops_per_token(config: ModelConfig, context: int | None = None) -> int:
     return 6 * parameter_count(config).in_products + 12 * _attentions(config) * config.heads * config.head_width * T
 
 
-def forward_flops_per_token(config: ModelConfig, context: int | None = None) -> int:
-    """Floating-point operations to run the model forward on one token; a third of `flops_per_token`."""
-    return flops_per_token(config, context) // 3
-
-
 PEAK_FLOPS: dict[str, float] = {
     "B200": 2250e12,
     "H200": 989.4e12,

@@ -16,6 +16,7 @@ from stages.models.hf_config import read_config
 from stages.models.lora import LoraConfig, add_lora, has_lora, load_adapter, merge_lora, save_adapter
 from stages.store.architecture import ModelConfig
 from stages.store.errors import UserError
+from stages.store.files import check_space
 from stages.store.specs.tuning import Tuning
 
 ADAPTER = "adapter"
@@ -81,6 +82,7 @@ def write_trained(model: Decoder, folder: Path, base: Path, ids: Ids, *, keep: s
         (folder / ADAPTER).mkdir()
         save_adapter(model, folder / ADAPTER, base)
         whole = open_whole(base, "cpu", model.config)
+        check_space(folder, sum(parameter.nbytes for parameter in whole.parameters()))
         load_adapter(whole, folder / ADAPTER)
         merge_lora(whole)
         save_weights(whole, folder, eos_id=ids.eos, pad_id=ids.pad)

@@ -36,14 +36,16 @@ def probe(model: nn.Module, optimizer: AdamW, loss_of: Callable[[int], Tensor], 
     """Try the largest micro-batch once, halving it from `rows` until it fits; what it takes.
 
     loss_of: the loss of the costliest batch of so many rows. On a GPU activations are what its allocator needed at the
-    peak; on a CPU, where too much ends the process, they are what autograd keeps for one row, times the rows. Leaves no
-    gradient. Raises WorkFailed when not even one row fits.
+    peak, less the gradients; on a CPU, where too much ends the process, they are what autograd keeps for one row, times
+    the rows. Makes the optimiser's moments, leaves no gradient. Raises WorkFailed when not even one row fits.
     """
     device = optimizer.master.device
     model.train()
+    optimizer.make_moments()
+    gradients = sum(parameter.nbytes for parameter in optimizer.parameters)
     if device.type == "cpu":
         each = kept_by_autograd(partial(loss_of, 1), model)
-        room = int(psutil.virtual_memory().available * SPARE)
+        room = int(psutil.virtual_memory().available * SPARE) - gradients
         while rows > 1 and each * rows > room:
             rows //= 2
     while True:
@@ -55,6 +57,8 @@ def probe(model: nn.Module, optimizer: AdamW, loss_of: Callable[[int], Tensor], 
         rows //= 2
     if device.type == "cpu":
         activations = each * rows
+    else:
+        activations = max(0, activations - gradients)
     return Parts(**_standing(model, optimizer), activations=activations, rows=rows)
 
 
@@ -119,7 +123,7 @@ def _standing(model: nn.Module, optimizer: AdamW) -> dict[str, int]:
     """Bytes that are there through the whole run: AdamW keeps two moments beside the masters from its first step on."""
     weights = sum({p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in model.parameters()}.values())
     masters = 0 if optimizer.compute is optimizer.master else optimizer.master.nbytes
-    of_parameters = sum(p.numel() * p.element_size() for p in optimizer.parameters)
+    of_parameters = sum(parameter.nbytes for parameter in optimizer.parameters)
     return {
         "weights": weights,
         "gradients": of_parameters + optimizer.gradient.nbytes,

@@ -26,7 +26,7 @@ from tests.workbench.conftest import (
 )
 from workbench import runs
 from workbench.app import WorkbenchApp
-from workbench.models.tuning import estimate_tuning, parameters_in, tunable, whole_model
+from workbench.models.tuning import estimate_tuning, parameters_in, shapes_in, tunable, whole_model
 from workbench.screens.mask import MaskScreen, painted
 from workbench.screens.tune import TuneScreen
 from workbench.widgets.form import SpecForm
@@ -131,6 +131,16 @@ def test_the_cost_is_reckoned_from_what_is_on_disk(real: Workspace) -> None:
     assert found.parameters == parameters_in(real.models / "base") > 1_000
     assert (found.context, found.records, found.steps) == (96, 120, 60)
     assert tunable(real) == ["base"]
+    assert found.standing == 20 * found.parameters
+
+
+def test_adapters_cost_less_than_all_weights(real: Workspace) -> None:
+    values = {"method": "lora", "lora_rank": 2, "lora_keep": "adapter"}
+    blocks = [shape for name, shape in shapes_in(real.models / "base").items() if ".0." in name or ".1." in name]
+    adapters = 2 * sum(sum(shape) for shape in blocks if len(shape) == 2)
+    found = estimate_tuning(real, values, "sums", "base")
+    assert found.standing == 4 * found.parameters + 20 * adapters
+    assert adapters > 0
 
 
 def test_an_adapter_costs_what_its_model_costs(real: Workspace, tmp_path: Path) -> None:

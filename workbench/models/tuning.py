@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +22,11 @@ from stages.store.specs.parents import KINDS, LANGUAGE_MODELS
 from stages.store.workspace import Workspace
 
 STANDING = 20
-"""Bytes a parameter: fp32 masters, a gradient and its sum, two moments. bf16 halves two of them and adds a copy."""
+"""Bytes a trained parameter: fp32 masters, a gradient and its sum, two moments. bf16 halves two and adds a copy."""
+FROZEN = 4
+"""Bytes a parameter beside adapters; bf16 halves them."""
+IN_BLOCK = re.compile(r"\.\d+\.")
+"""What names of tensors in a numbered block have in common: `h.0.attn`, `model.layers.11.mlp`."""
 BYTES_PER_TOKEN = 3.5
 """Of text; what is assumed of a tokenizer that has not seen this text."""
 AROUND = 8
@@ -62,7 +67,7 @@ def estimate_tuning(
     packed = info.kind == "text" or getattr(settings, "packing", False)
     return TuningEstimate(
         parameters=parameters,
-        standing=STANDING * parameters,
+        standing=_standing(settings, folder, parameters),
         context=room,
         records=records,
         tokens=tokens,
@@ -96,18 +101,33 @@ def whole_model(folder: Path) -> Path:
         return folder
 
 
+def _standing(settings: msgspec.Struct, folder: Path, parameters: int) -> int:
+    """Bytes beside activations. Adapters at most: rank · (rows + columns) of every matrix in the blocks."""
+    if getattr(settings, "method", "full") != "lora":
+        return STANDING * parameters
+    in_blocks = [shape for name, shape in shapes_in(folder).items() if len(shape) == 2 and IN_BLOCK.search(name)]
+    return FROZEN * parameters + STANDING * getattr(settings, "lora_rank", 0) * sum(map(sum, in_blocks))
+
+
 def parameters_in(folder: Path) -> int:
-    """Parameters in the safetensors files of a model folder, read from their headers; 0 when they cannot be read."""
-    total = 0
+    """Parameters in the safetensors files of a model folder; 0 when they cannot be read."""
+    return sum(map(math.prod, shapes_in(folder).values()))
+
+
+def shapes_in(folder: Path) -> dict[str, list[int]]:
+    """Shapes of the tensors in a folder of safetensors files, from their headers; none if one is unreadable."""
+    shapes: dict[str, list[int]] = {}
     try:
         for path in folder.glob("*.safetensors"):
             with path.open("rb") as file:
                 size = int.from_bytes(file.read(8), "little")
                 header = json.loads(file.read(min(size, MAX_HEADER)))
-            total += sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+            shapes |= {
+                name: [int(n) for n in tensor["shape"]] for name, tensor in header.items() if name != "__metadata__"
+            }
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return 0
-    return total
+        return {}
+    return shapes
 
 
 def context_of(folder: Path) -> int:

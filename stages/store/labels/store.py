@@ -75,11 +75,6 @@ class Labels:
         with self._writing():
             return self._add_prompt(prompt)
 
-    def add_completions(self, prompt_id: int, candidates: Iterable[Candidate]) -> list[int]:
-        """The ids of completions, in order. What came before from the same run under the same k is not added again."""
-        with self._writing():
-            return [self._add_completion(prompt_id, candidate) for candidate in candidates]
-
     def add_set(
         self,
         name: str,

@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.data.corruption import Sentinels, corrupted, hidden_places, lengths_of, restored, text_for
+from stages.data.corruption import Sentinels, corrupted, hidden_places, lengths_of, text_for
 from stages.store.errors import UserError
 
 SENTINELS = Sentinels(torch.arange(1_099, 999, -1), end=1)
 SHARES, MEANS = st.floats(0.01, 0.95), st.floats(1, 10)
+
+
+def restored(read: Sequence[int], written: Sequence[int], sentinels: Sentinels) -> list[int]:
+    """The text whose corruption these are, without the ends: each sentinel gives way to what is written after it.
+
+    A sentinel that is not written, as a model may leave one out, gives way to nothing.
+    """
+    known = set(sentinels.ids.tolist())
+    filled: dict[int, list[int]] = {}
+    current: list[int] = []
+    for token in without_end(written, sentinels.end):
+        if token in known:
+            current = filled.setdefault(token, [])
+        else:
+            current.append(token)
+    pieces = (filled.get(token, []) if token in known else [token] for token in without_end(read, sentinels.end))
+    return [token for piece in pieces for token in piece]
+
+
+def without_end(tokens: Sequence[int], end: int) -> Sequence[int]:
+    return tokens[:-1] if tokens and tokens[-1] == end else tokens
 
 
 @settings(max_examples=200, deadline=None)

@@ -15,7 +15,6 @@ from stages.optim import AdamW
 from stages.store.presets import ModelConfig, list_presets, load_preset
 from stages.store.sizes import (
     flops_per_token,
-    forward_flops_per_token,
     inference_memory,
     parameter_count,
     peak_flops,
@@ -98,7 +97,7 @@ def test_flops_follow_the_stated_formula() -> None:
     weights = 12 * 12 * 768**2 + 50257 * 768
     biases = 12 * (4 + 5) * 768
     assert flops_per_token(config) == 6 * (weights + biases) + 12 * 12 * 768 * 1024
-    assert forward_flops_per_token(config, context=128) == 2 * (weights + biases) + 4 * 12 * 768 * 128
+    assert flops_per_token(config, context=128) == 6 * (weights + biases) + 12 * 12 * 768 * 128
     wide = load_preset("qwen3-0.6b")  # heads of 128 side by side are twice as wide as the model
     weights = 28 * (1024 * (2048 + 2 * 1024) + 2048 * 1024 + 3 * 1024 * 3072) + 151_936 * 1024
     assert flops_per_token(wide, context=100) == 6 * weights + 12 * 28 * 2048 * 100
