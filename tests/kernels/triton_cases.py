@@ -72,20 +72,20 @@ def in_turn(kinds: Iterable[T]) -> Iterator[tuple[T, str]]:
 
 def lengths() -> Iterator[Case]:
     for (T, causal), dtype in in_turn(itertools.product((1, 17, 63, 64, 65, 127), (False, True))):
-        yield Case(dtype, T=T, S=T, causal=causal, H=8 if T < 63 else 2, G=8 if T < 63 else 2, D=32 if T > 63 else 64)
+        yield Case(dtype, T=T, S=T, causal=causal, H=4 if T < 63 else 2, G=4 if T < 63 else 2, D=32 if T > 63 else 128)
 
 
 def cross() -> Iterator[Case]:
     pairs = ((1, 65), (17, 64), (65, 17), (127, 63), (64, 128), (128, 64))
     for ((T, S), causal), dtype in in_turn(itertools.product(pairs, (False, True))):
-        yield Case(dtype, T=T, S=S, causal=causal, H=8 if T < 63 else 2, G=2)
+        yield Case(dtype, T=T, S=S, causal=causal, H=4 if T < 63 else 2, G=2, D=128 if T < 63 else 32)
 
 
 def windows() -> Iterator[Case]:
     kinds = itertools.product((1, 2, 16, 33, 64, 200), (False, True))
     for i, ((window, causal), dtype) in enumerate(in_turn(kinds)):
         T, S = ((65, 65), (64, 100), (90, 47))[i // 2 % 3]
-        yield Case(dtype, T=T, S=S, causal=causal, window=window)
+        yield Case(dtype, H=1, G=1, T=T, S=S, D=64, causal=causal, window=window)
 
 
 def heads() -> Iterator[Case]:
@@ -99,27 +99,28 @@ def heads() -> Iterator[Case]:
 
 def edges() -> Iterator[Case]:
     for dtype in DTYPES:
-        yield Case(dtype, B=3, T=33, S=65, key_lengths=(0, 1, 64))
-        yield Case(dtype, B=3, T=65, S=65, key_lengths=(17, 65, 32), causal=True)
+        yield Case(dtype, B=3, H=1, G=1, T=33, S=65, D=64, key_lengths=(0, 1, 64))
+        yield Case(dtype, B=3, H=1, G=1, T=65, S=65, D=64, key_lengths=(17, 65, 32), causal=True)
         yield Case(dtype, B=2, T=40, S=40, key_lengths=(5, 40), window=7, causal=True)
         for layout in ("fused", "heads first", "every second column"):
-            yield Case(dtype, B=2, H=4, G=2, T=33, S=33, causal=True, layout=layout, D=40)
-        yield Case(dtype, H=4, G=4, T=64, S=64, logits=8.0)
-        yield Case(dtype, B=2, H=8, G=8, T=65, S=65, logits=8.0, causal=True)
+            yield Case(dtype, B=2, H=2, G=1, T=33, S=33, causal=True, layout=layout, D=40)
+        yield Case(dtype, H=2, G=2, T=64, S=64, D=64, logits=8.0)
+        yield Case(dtype, B=2, H=2, G=2, T=65, S=65, D=128, logits=8.0, causal=True)
         yield Case(dtype, T=64, S=64, D=64, offset=-200.0, causal=True)  # LSE < -88.7, T % 128 = 64
         yield Case(dtype, T=64, S=64, D=64, offset=-200.0, causal=True, tiles=(32, 64))
         yield Case(dtype, T=192, S=192, offset=-200.0, key_lengths=(130,), H=1, G=1)
-        yield Case(dtype, H=4, G=4, T=65, S=65, offset=60.0)
-        yield Case(dtype, T=100, S=30, causal=True)  # 70 queries without a key
+        yield Case(dtype, H=2, G=2, T=65, S=65, D=64, offset=60.0)
+        yield Case(dtype, H=1, G=1, T=100, S=30, causal=True)  # 70 queries without a key
         yield Case(dtype, H=4, G=2, T=33, S=50, bias=(1, 4, 33, 50))
-        yield Case(dtype, B=2, H=4, G=2, T=40, S=40, bias=(2, 1, 1, 40), causal=True)
+        yield Case(dtype, B=2, H=2, G=1, T=40, S=40, bias=(2, 1, 1, 40), causal=True)
 
 
 def packed() -> Iterator[Case]:
     documents = ((0, 3, 3, 40, 48), (0, 64), (0, 1, 2, 3, 64), (0, 31, 63, 63, 63), (0, 17, 50, 64))
     kinds = [*((True, dtype) for dtype in DTYPES), (False, "float32")]
     for i, (ends, (causal, dtype)) in enumerate(itertools.product(documents, kinds)):
-        yield Case(dtype, H=4, G=(4, 2, 1)[i % 3], T=64, S=64, documents=ends, causal=causal, window=(None, 9)[i % 2])
+        H, G = ((2, 2), (2, 1), (4, 1))[i % 3]
+        yield Case(dtype, H=H, G=G, T=64, S=64, documents=ends, causal=causal, window=(None, 9)[i % 2])
     for (group, splits), dtype in in_turn(itertools.product((1, 4, 7), (1, 3, None))):
         window = 20 if splits == 3 else None
         yield Case(dtype, B=4, H=2 * group, G=2, S=150, D=40, decode=(0, 1, 77, 150), window=window, splits=splits)
