@@ -4,19 +4,22 @@
 
 32 prompts, all of 32 tokens or of 8 to 56, are continued by 64 tokens each; transformers gets them padded on the left,
 with an attention mask. It runs with SDPA and with its plain ("eager") attention, both with its growing cache. The
-contenders take turns. Each one's 64 steps are timed apart, the first with reading the prompts, and what counts is the
+contenders take turns; ours comes twice, by compiled code where it serves (it needs a C compiler) and by PyTorch's
+operations. Each one's 64 steps are timed apart, the first with reading the prompts, and what counts is the
 sum of every step's best round, in seconds of CPU: with one thread that is the time on a machine that does nothing else.
-Models are loaded before, and ours laid out for generation, which is a column of its own. Whether the tokens agree is
-told with the table.
+Models are loaded before, the code is compiled, once on a machine, and ours laid out for generation, which are told
+apart. Whether the tokens agree with transformers' is told with the table.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +28,16 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM
 
+from kernels import native
 from stages.generate import Engine, Sampling
+from stages.models.compiled import SOURCE, VARIABLE
 from stages.models.decoder import Decoder, new_decoder
 from stages.models.hf import load_model, save_weights
 from stages.models.inference import InferenceDecoder
 from stages.store.presets import ModelConfig, load_preset
 
 PROMPTS, NEW = 32, 64
+OURS = ("plain", "compiled")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 MEDIUM = ModelConfig(
     family="llama", layers=8, heads=8, kv_heads=4, width=512, ff_width=1792, context=256, vocab_size=4_096,
@@ -48,11 +54,26 @@ def contenders(folder: Path, prompts: list[list[int]], dtype: torch.dtype) -> di
     longest = max(map(len, prompts))
     ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts])
     mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    runs: dict[str, Run] = {"ours": _ours(load_model(folder, dtype), prompts)}
+    model = load_model(folder, dtype)
+    with _way("plain"):
+        runs = {"plain": _ours(model, prompts)}
+    if InferenceDecoder(model).compiled:
+        runs["compiled"] = _ours(model, prompts)
     for attention in ("sdpa", "eager"):
         theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=attention).eval()
         runs[f"transformers, {attention}"] = _theirs(theirs, ids, mask)
     return runs
+
+
+@contextmanager
+def _way(name: str) -> Iterator[None]:
+    """Engines made meanwhile generate by compiled code where it serves ("") or not ("plain")."""
+    before = os.environ.get(VARIABLE, "")
+    os.environ[VARIABLE] = "plain" if name == "plain" else ""
+    try:
+        yield
+    finally:
+        os.environ[VARIABLE] = before
 
 
 def _ours(model: Decoder, prompts: list[list[int]]) -> Run:
@@ -94,8 +115,8 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.process_time() - began
 
 
-def measure(name: str, dtype: str, threads: int, rounds: int, equal: bool) -> str:
-    """One row of the table."""
+def measure(name: str, dtype: str, threads: int, rounds: int, equal: bool) -> list[str]:
+    """Rows of the table: one for each way that serves."""
     torch.set_num_threads(threads)
     config = MEDIUM if name == "30m" else load_preset(name)
     generator = torch.Generator().manual_seed(0)
@@ -108,7 +129,7 @@ def measure(name: str, dtype: str, threads: int, rounds: int, equal: bool) -> st
         save_weights(model, Path(folder))
         runs = contenders(Path(folder), prompts, DTYPES[dtype])
         found = {each: run([]) for each, run in runs.items()}
-        layout = min(_seconds(lambda: InferenceDecoder(model.to(DTYPES[dtype]))) for _ in range(3))
+        layout = {each: _layout(model.to(DTYPES[dtype]), each) for each in runs if each in OURS}
         best = {each: np.full(NEW, np.inf) for each in runs}
         for _ in range(rounds):
             for each, run in runs.items():
@@ -116,15 +137,36 @@ def measure(name: str, dtype: str, threads: int, rounds: int, equal: bool) -> st
                 run(times)
                 best[each] = np.minimum(best[each], np.diff(times))
     total = {each: float(steps.sum()) for each, steps in best.items()}
-    rival = min((each for each in runs if each != "ours"), key=total.__getitem__)
-    same = sum(a == b for a, b in zip(found["ours"], found[rival], strict=True))
+    rival = min((each for each in runs if each not in OURS), key=total.__getitem__)
     first = {each: steps[0] * 1e3 for each, steps in best.items()}
-    return (
-        f"{name:<11} {dtype}  {threads}  {'32' if equal else '8-56':>5} "
-        f"{total['ours'] * 1e3:7.0f} ({first['ours']:4.0f}) ms {PROMPTS * NEW / total['ours']:9,.0f} "
-        f"{total[rival] * 1e3:7.0f} ({first[rival]:4.0f}) ms {rival.split()[1]:<5} "
-        f"{total[rival] / total['ours']:7.2f}     {same} of {PROMPTS}  {layout * 1e3:7.1f} ms"
-    )
+    rows = []
+    for ours in layout:
+        same = sum(a == b for a, b in zip(found[ours], found[rival], strict=True))
+        rows.append(
+            f"{name:<11} {dtype}  {threads}  {'32' if equal else '8-56':>5}  {ours:<8} "
+            f"{total[ours] * 1e3:7.0f} ({first[ours]:4.0f}) ms {PROMPTS * NEW / total[ours]:9,.0f} "
+            f"{total[rival] * 1e3:7.0f} ({first[rival]:4.0f}) ms {rival.split()[1]:<5} "
+            f"{total[rival] / total[ours]:7.2f}     {same} of {PROMPTS}  {layout[ours] * 1e3:7.1f} ms"
+        )
+    return rows
+
+
+def _layout(model: Decoder, way: str) -> float:
+    with _way(way):
+        return min(_seconds(lambda: InferenceDecoder(model)) for _ in range(3))
+
+
+def _compiling() -> str:
+    """What compiling costs on a machine that has not done so, in seconds of CPU."""
+    with tempfile.TemporaryDirectory() as folder:
+        began = resource.getrusage(resource.RUSAGE_CHILDREN)
+        try:
+            native.compile_to(SOURCE, Path(folder) / "code.so")
+        except native.NotCompiled as why:
+            return f"no compiled code: {why}"
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime
+    return f"compiling, once on a machine: {spent:.1f} s of CPU"
 
 
 def main() -> None:
@@ -138,14 +180,15 @@ def main() -> None:
     print(f"torch {torch.__version__}, transformers {transformers.__version__}, {os.cpu_count()} cores;")
     print(f"{PROMPTS} prompts x {NEW} tokens, greedy, caches on, {arguments.rounds} rounds in turns;")
     print("CPU time, every step's best round added up;")
-    print("transformers: growing cache, attention mask, padding on the left, whichever of sdpa and eager is faster\n")
-    head = "shape       type threads prompt  ours (first step)  tokens/s  transformers (first)    x time"
+    print("transformers: growing cache, attention mask, padding on the left, whichever of sdpa and eager is faster;")
+    print(f"{_compiling()}\n")
+    head = "shape       type threads prompt  ours     (first step)       tokens/s  transformers (first)    x time"
     print(f"{head}  same       layout")
     for name in arguments.shapes.split(","):
         for dtype in arguments.dtypes.split(","):
             for threads in map(int, arguments.threads.split(",")):
                 for equal in (True, False):
-                    print(measure(name, dtype, threads, arguments.rounds, equal), flush=True)
+                    print(*measure(name, dtype, threads, arguments.rounds, equal), sep="\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -48,18 +48,20 @@ def _library(source: Path) -> ctypes.CDLL | NotCompiled:
 
 
 def _load(source: Path) -> ctypes.CDLL:
-    compiler = next(filter(None, map(shutil.which, (os.environ.get("CC") or "cc", "gcc", "clang"))), None)
-    if compiler is None:
-        raise NotCompiled("there is no C compiler")
     try:
-        kept = cache_folder() / f"{source.stem}-{_key(source, compiler)}.so"
+        kept = cache_folder() / f"{source.stem}-{_key(source, _compiler())}.so"
         if not kept.exists():
-            _compile(source, compiler, kept)
+            compile_to(source, kept)
         return ctypes.CDLL(str(kept))
-    except subprocess.TimeoutExpired:
-        raise NotCompiled(f"{compiler} takes longer than {SECONDS} s") from None
     except OSError as error:
         raise NotCompiled(f"{error.strerror or error}") from None
+
+
+def _compiler() -> str:
+    found = next(filter(None, map(shutil.which, (os.environ.get("CC") or "cc", "gcc", "clang"))), None)
+    if found is None:
+        raise NotCompiled("there is no C compiler")
+    return found
 
 
 def _key(source: Path, compiler: str) -> str:
@@ -78,15 +80,19 @@ def _processor() -> str:
     return f"{platform.machine()} {sorted(told)}"
 
 
-def _compile(source: Path, compiler: str, target: Path) -> None:
-    """Compile into a folder of its own and move the result: others that compile the same do no harm."""
+def compile_to(source: Path, target: Path) -> None:
+    """Raises NotCompiled. It is made in a folder of its own and moved: others that compile the same do no harm."""
+    compiler = _compiler()
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="compiling-") as folder:
         made = Path(folder) / target.name
         command = [compiler, *FLAGS, "-o", str(made), str(source), "-lm"]
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=SECONDS
-        )
+        try:
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=SECONDS
+            )
+        except subprocess.TimeoutExpired:
+            raise NotCompiled(f"{compiler} takes longer than {SECONDS} s") from None
         if done.returncode:
             said = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip())
             raise NotCompiled(f"{compiler} ended with {done.returncode}: {said[-300:]}")

@@ -79,6 +79,11 @@ class InferenceDecoder(Decoder):
         self._logits = Matrix(head_CV, None, "", copied)
         self.eval()
 
+    @property
+    def compiled(self) -> bool:
+        """Whether compiled code computes its passes."""
+        return self._compiled is not None
+
     def logits(self, h_NC: Tensor) -> Tensor:
         return self._logits(h_NC)
 

@@ -40,7 +40,7 @@ def _compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_logits_are_the_models(kind: dict, dtype: torch.dtype, tolerance: float, rows: int) -> None:
     model = loud(kind, dtype)
     laid_out = InferenceDecoder(model)
-    assert laid_out._compiled is not None and laid_out.new_cache(1, 4).k.dtype == torch.float32
+    assert laid_out.compiled and laid_out.new_cache(1, 4).k.dtype == torch.float32
     found, expected = logits_by(laid_out, rows), logits_by(model, rows)
     assert (found - expected).abs().max() < tolerance * expected.abs().max()
 
@@ -56,7 +56,7 @@ def test_greedy_tokens_are_those_of_the_plain_path(kind: dict, monkeypatch: pyte
     monkeypatch.setattr(inference, "LONGEST", 10)
     partly = generate(model, prompts, GREEDY, max_slots=5)
     monkeypatch.setenv(compiled.VARIABLE, "plain")
-    assert InferenceDecoder(model)._compiled is None
+    assert not InferenceDecoder(model).compiled
     assert alone == together == partly == generate(model, prompts, GREEDY, max_slots=5)
 
 
