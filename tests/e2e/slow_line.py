@@ -172,7 +172,7 @@ class SlowLine(Terminal):
         deadline, before = time.perf_counter() + seconds, -1000
         while self.arrived - before > 100 and time.perf_counter() < deadline:
             before = self.arrived
-            self.run(0.4)
+            self.run(0.25)
 
     def key(self, key: str, what: Callable[[], bool], seconds: float = 120.0) -> float:
         """Seconds from a key until the picture shows what it does."""

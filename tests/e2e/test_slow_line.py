@@ -154,14 +154,14 @@ def test_keys_send_few_bytes(tmp_path: Path, lines: list[SlowLine]) -> None:
     for key in ("j", "j", "k", "k"):
         engineer.change(key)
     engineer.to("form", "n", "Build a dataset")
-    engineer.type("my-talks")
+    engineer.type("talks")
     engineer.change("\t")
-    engineer.type("notes/talks.jsonl")
+    engineer.type("talks.jsonl")
     for key in ("\x1b[B", "\x1b[B", "\x1b[A", "\x1b[A"):
         engineer.change(key)
     engineer.to("Data", "\x1b", "Datasets")
     engineer.to("Runs", "R", names[-1], "loss")
-    for key in "jjjjjjjkkkkkkk":
+    for key in "jjjjjkkkkk":
         engineer.change(key)
     engineer.to("run", "\r", "grad_norm", "samples")
     for key in "]][[yy++--vvv":
