@@ -125,7 +125,7 @@ def _inputs(generator: Any) -> list[Any]:
 
 
 def _with_gradients(attention: Callable[..., Any], inputs: list[Any]) -> list[Any]:
-    """The output and the gradients of its mean square with respect to q, k and v, the latter scaled to be near 1."""
+    """The output and the gradients of its sum of squares by q, k and v; these over 10, as large as the output then."""
     leaves = [x.requires_grad_() for x in inputs]
     y = attention(*leaves, causal=True)
     (y.float() ** 2).sum().backward()

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.data.masking import ENDS, STARTS
-from stages.data.packs import order_at
+from stages.data.order import order_at
 from stages.data.records import read_records
 from stages.data.tokenizer import TextTokenizer
 from stages.data.vocabularies import TURN_START

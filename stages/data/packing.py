@@ -1,11 +1,8 @@
-"""From documents to blocks of tokens: token files made once on demand, and the order in which training sees them."""
+"""From documents to blocks of tokens: token files made once on demand, and blocks in the order of training."""
 
 from __future__ import annotations
 
-import functools
-import hashlib
 from collections.abc import Iterator
-from math import isqrt
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.data.order import order_at
 from stages.data.records import read_texts
 from stages.data.shards import SPLITS, Advance, filling, little_endian, made_once, mapped, smallest
 from stages.data.tokenizer import TextTokenizer
@@ -94,60 +92,11 @@ class Blocks:
 
     def order(self, position: int, count: int) -> NDArray[np.int64]:
         """Which blocks stand at these positions of the training order: (count,)."""
-        if self._count == 0:
-            raise ValueError("there are fewer tokens than one block needs")
-        parts = []
-        while count > 0:
-            epoch, within = divmod(position, self._count)
-            taken = min(count, self._count - within)
-            parts.append(permute(np.arange(within, within + taken, dtype=np.uint64), self._count, self._seed, epoch))
-            position, count = position + taken, count - taken
-        return np.concatenate(parts) if len(parts) != 1 else parts[0]
+        return order_at(position, count, self._count, self._seed)
 
     def gather(self, blocks: NDArray[np.int64]) -> NDArray[np.int64]:
         """The blocks of these numbers: (blocks, context + 1)."""
         return self._tokens[blocks[:, None] * self._context + self._offsets].astype(np.int64)
-
-
-def permute(indices: NDArray[np.uint64], size: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Where a permutation of 0 … size − 1, chosen by (seed, epoch), sends `indices`, in O(1) memory.
-
-    A Feistel network over Z_a × Z_b with a·b ≥ size; results beyond `size` are sent on until they fall within (cycle
-    walking). Source: Black and Rogaway, Ciphers with Arbitrary Finite Domains (2002), method 3.
-    """
-    a = np.uint64(isqrt(size - 1) + 1)
-    b = np.uint64(-(-size // int(a)))
-    keys = _round_keys(seed, epoch)
-    values = _rounds(indices, a, b, keys)
-    outside = np.flatnonzero(values >= size)
-    while len(outside):
-        values[outside] = _rounds(values[outside], a, b, keys)
-        outside = outside[values[outside] >= size]
-    return values.astype(np.int64)
-
-
-ROUNDS = 6  # an even number: left and right halves are mixed in turn
-
-
-def _rounds(values: NDArray[np.uint64], a: np.uint64, b: np.uint64, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    left, right = values // b, values % b
-    for turn in range(0, ROUNDS, 2):
-        left = (left + _mix(right ^ keys[turn]) % a) % a
-        right = (right + _mix(left ^ keys[turn + 1]) % b) % b
-    return left * b + right
-
-
-def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of splitmix64 (Steele et al., Fast Splittable Pseudorandom Number Generators, 2014)."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
-
-
-@functools.lru_cache(maxsize=16)
-def _round_keys(seed: int, epoch: int) -> NDArray[np.uint64]:
-    digest = hashlib.blake2b(f"{seed}/{epoch}".encode(), digest_size=8 * ROUNDS).digest()
-    return np.frombuffer(digest, "<u8").astype(np.uint64)
 
 
 def _make(folder: Path, dataset: Dataset, entry: Tokenizer, advance: Advance) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.data.conversation_shards import Conversations
-from stages.data.packing import permute
+from stages.data.order import order_at, permute
 from stages.models.loss import IGNORED
 
 
@@ -91,17 +91,6 @@ class Rows:
         wanted = self._data.trained[start + 1 : end] != 0
         targets[:-1][wanted] = self._data.ids[start + 1 : end][wanted]
         return targets
-
-
-def order_at(position: int, count: int, size: int, seed: int) -> NDArray[np.int64]:
-    """The members of a set of `size` at these places of an endless order, which is another one each epoch: (count,)."""
-    parts = []
-    while count > 0:
-        epoch, within = divmod(position, size)
-        taken = min(count, size - within)
-        parts.append(permute(np.arange(within, within + taken, dtype=np.uint64), size, seed, epoch))
-        position, count = position + taken, count - taken
-    return np.concatenate(parts)
 
 
 def pack(lengths: NDArray[np.int64], room: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.data.packs import order_at
+from stages.data.order import order_at
 from stages.data.records import read_records
 from stages.data.tokenizer import TextTokenizer
 from stages.models.loss import IGNORED

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.data.packs import order_at
+from stages.data.order import order_at
 from stages.data.preference_shards import Preferences
 
 Ties = Literal["half", "skip"]

@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stages.data.packing import permute
+from stages.data.order import permute
 from stages.data.tokenizer import TextTokenizer
 from stages.loop import Pace, log_interval, save_checkpoint
 from stages.models.decoder import Decoder

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stages.data.conversations import Masker
-from stages.data.packing import permute
+from stages.data.order import order_at
 from stages.data.records import read_records
 from stages.data.tokenizer import TextTokenizer
 from stages.generate import Sampling, generate
@@ -53,13 +53,7 @@ class Prompts(NamedTuple):
 
     def order(self, position: int, count: int, seed: int) -> list[Asked]:
         """Those at these places of the endless order, in which each epoch asks every prompt once."""
-        found: list[Asked] = []
-        while len(found) < count:
-            epoch, within = divmod(position + len(found), len(self.asked))
-            stop = min(within + count - len(found), len(self.asked))
-            places = permute(np.arange(within, stop, dtype=np.uint64), len(self.asked), seed, epoch)
-            found += [self.asked[place] for place in places.tolist()]
-        return found
+        return [self.asked[place] for place in order_at(position, count, len(self.asked), seed).tolist()]
 
 
 class Rollouts(NamedTuple):

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.data import packing
-from stages.data.packing import Blocks, permute, token_shards
+from stages.data.order import permute
+from stages.data.packing import Blocks, token_shards
 from stages.data.tokenizer import TextTokenizer, cut_for_encoding
 from stages.store.datasets import Dataset
 from stages.store.errors import WorkFailed
