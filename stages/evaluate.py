@@ -17,25 +17,24 @@ from __future__ import annotations
 
 import math
 import random
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
-import torch
 
 from stages.asking.completion import TextModel, open_text_model
 from stages.data.conversations import Masker, choose_template
 from stages.data.records import read_records
 from stages.data.templates import template_in
-from stages.data.world import is_correct
 from stages.data.world import score as world_score
 from stages.generate import Sampling, generate
 from stages.loop import set_up_torch
 from stages.measuring.evaluate_t5 import evaluate_t5
+from stages.measuring.likelihood import Scored, log_likelihoods, windows
+from stages.measuring.matching import is_right, rule_of
 from stages.models.bases import base_folder
 from stages.models.hf_config import read_any_config
 from stages.policies.distance import kl_from
@@ -54,13 +53,6 @@ T = TypeVar("T")
 
 Progress = Callable[[int, int], None]
 """Called with records done and in all. It may raise, to cancel."""
-
-
-class Scored(NamedTuple):
-    """Tokens to be predicted: `ids` with the number of first tokens that are only read."""
-
-    ids: list[int]
-    read: int
 
 
 def run(run: Run) -> dict[str, Any]:
@@ -86,7 +78,7 @@ def run(run: Run) -> dict[str, Any]:
 
         folder = run.checkpoint(role)
         if read_any_config(base_folder(folder)).kind == "encoder-decoder":
-            row = evaluate_t5(row_of(folder), folder, dataset, records, settings, device, progress, is_right)
+            row = evaluate_t5(row_of(folder), folder, dataset, records, settings, device, progress)
         else:
             row = evaluate(folder, records, settings, device, progress, reference)
         found = msgspec.structs.replace(found, rows=[*found.rows, row])
@@ -193,16 +185,6 @@ def _documents(model: TextModel) -> Callable[[Record], tuple[list[Scored], int]]
     return pieces
 
 
-def windows(ids: Sequence[int], context: int) -> Iterator[Scored]:
-    """Every token but the first once: windows of `context` + 1 tokens, each half beyond the one before."""
-    at = 1
-    while at < len(ids):
-        stop = min(len(ids), context + 1 if at == 1 else at + max(1, context // 2))
-        start = max(0, stop - context - 1)
-        yield Scored(list(ids[start:stop]), at - start)
-        at = stop
-
-
 def _said(masker: Masker, context: int) -> Callable[[Record], tuple[list[Scored], int]]:
     """Each run of tokens that the assistant says after all that stands before it, and their bytes."""
 
@@ -231,39 +213,6 @@ def _runs(flags: Sequence[bool]) -> Iterator[tuple[int, int]]:
             start = None
 
 
-@torch.no_grad()
-def log_likelihoods(model: TextModel, pieces: Sequence[Scored], batch_tokens: int) -> list[tuple[float, int]]:
-    """For each piece the sum of log p over its tokens from `read` on, in nats, and their number."""
-    order = sorted(range(len(pieces)), key=lambda i: len(pieces[i].ids))
-    found: list[tuple[float, int]] = [(0.0, 0)] * len(pieces)
-    start = 0
-    while start < len(order):
-        stop = start + 1
-        while stop < len(order) and (stop - start + 1) * len(pieces[order[stop]].ids) <= batch_tokens:
-            stop += 1
-        some = [pieces[i] for i in order[start:stop]]
-        for i, result in zip(order[start:stop], _score(model, some), strict=True):
-            found[i] = result
-        start = stop
-    return found
-
-
-def _score(model: TextModel, some: Sequence[Scored]) -> list[tuple[float, int]]:
-    """Padded on the right, which causal attention does not see."""
-    longest = max(len(piece.ids) for piece in some) - 1
-    device = model.decoder.tokens.device
-    inputs = torch.zeros(len(some), longest, dtype=torch.long)
-    targets = torch.zeros(len(some), longest, dtype=torch.long)
-    wanted = torch.zeros(len(some), longest)
-    for row, piece in enumerate(some):
-        ids = torch.tensor(piece.ids)
-        inputs[row, : len(ids) - 1], targets[row, : len(ids) - 1] = ids[:-1], ids[1:]
-        wanted[row, piece.read - 1 : len(ids) - 1] = 1
-    logits = model.decoder(inputs.to(device)).float()
-    logs = torch.log_softmax(logits, -1).gather(-1, targets.to(device)[..., None])[..., 0].cpu().double()
-    return [(float((logs[i] * wanted[i]).sum()), int(wanted[i].sum())) for i in range(len(some))]
-
-
 # -- answers -----------------------------------------------------------------------------------------------------------
 
 
@@ -279,7 +228,7 @@ def _with_answers(
             right = is_right(record, text, settings.match) if record.answer is not None else None
             if right is not None:
                 hits["exact"].append(right)
-                if _rule(record, settings.match) == "world":
+                if rule_of(record, settings.match) == "world":
                     hits["preferred"].append(world_score({"answer": record.answer, "meta": record.meta}, text) == 2)
                 group = record.meta.get("family") or record.meta.get("task")
                 if isinstance(group, str):
@@ -299,28 +248,6 @@ def answered(model: TextModel, masker: Masker, asked: Sequence[Sequence[Message]
     ids = _in_tokens(model, masker, asked, settings)
     found = generate(model.decoder, ids, sampling, max_slots=settings.slots)
     return [model.tokenizer.decode([token for token in each if token not in stops]).strip() for each in found]
-
-
-def is_right(record: PromptRecord, text: str, match: str) -> bool:
-    """Whether an answer is the record's, by the rule `match`."""
-    assert record.answer is not None
-    match = _rule(record, match)
-    if match == "world":
-        return is_correct({"answer": record.answer, "meta": record.meta}, text)
-    if match == "number":
-        wanted, said = _last_number(record.answer), _last_number(text)
-        return wanted is not None and wanted == said
-    if match == "contains":
-        return _plain(record.answer) in _plain(text)
-    return _plain(text) == _plain(record.answer)
-
-
-def _rule(record: PromptRecord, match: str) -> str:
-    if match != "auto":
-        return match
-    if {"lead", "answer"} <= record.meta.keys():
-        return "world"
-    return "number" if "####" in (record.answer or "") else "exact"
 
 
 def _with_kl(
@@ -351,15 +278,6 @@ def _stops(model: TextModel, masker: Masker) -> tuple[int, ...]:
     """Tokens that end an answer."""
     end = _end_of_turn(masker)
     return tuple({*model.end_ids, *([end] if end is not None else [])})
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split()).rstrip(".!?").strip()
-
-
-def _last_number(text: str) -> float | None:
-    found = re.findall(r"-?\d[\d,]*(?:\.\d+)?", text)
-    return float(found[-1].replace(",", "")) if found else None
 
 
 def _with_probes(row: Row, model: TextModel, masker: Masker, settings: Evaluate) -> Row:

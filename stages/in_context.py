@@ -22,9 +22,11 @@ import msgspec
 from stages.asking.completion import TextModel, open_text_model
 from stages.data.records import read_records
 from stages.data.tasks import Item, Writer, examples_for, fitting_task, item_of, labels_of, read_task
-from stages.evaluate import Scored, checkpoint_roles, chosen, is_right, log_likelihoods, row_of
+from stages.evaluate import checkpoint_roles, chosen, row_of
 from stages.generate import Sampling, generate
 from stages.loop import set_up_torch
+from stages.measuring.likelihood import Scored, log_likelihoods
+from stages.measuring.matching import is_right
 from stages.run import Run
 from stages.store.datasets import Dataset
 from stages.store.errors import UserError

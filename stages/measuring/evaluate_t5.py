@@ -16,6 +16,7 @@ from stages.asking.text_to_text import TOGETHER, write
 from stages.data.pairs import pairs_of
 from stages.data.tokenizer import TextTokenizer
 from stages.generate import Sampling
+from stages.measuring.matching import is_right
 from stages.models.t5 import load_t5, prefixes_in
 from stages.store.datasets import Dataset
 from stages.store.errors import UserError
@@ -34,7 +35,6 @@ def evaluate_t5(
     settings: Evaluate,
     device: str,
     progress: Callable[[int, int], None],
-    is_right: Callable[[PromptRecord, str, str], bool],
 ) -> Row:
     """The row with the share `exact` of answers that are right by the rule of the settings, and some to be read."""
     if isinstance(records[0], TextRecord):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from stages.data.world import score as world_score
-from stages.evaluate import is_right
+from stages.measuring.matching import is_right
 from stages.measuring.scorer import Scorer, refuse_other_language
 from stages.store.errors import UserError, WorkFailed
 from stages.store.labels.records import Prompt

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from stages.asking.completion import open_text_model
-from stages.evaluate import Scored, evaluate, is_right, log_likelihoods, windows
+from stages.evaluate import evaluate
+from stages.measuring.likelihood import Scored, log_likelihoods, windows
+from stages.measuring.matching import is_right
 from stages.store.checkpoints import list_checkpoints
 from stages.store.errors import UserError
 from stages.store.evaluations import read_evaluation
