@@ -1,22 +1,26 @@
 """Steps of GRPO and PPO a second against TRL's trainers: same model, prompts, lengths and precision, in one process.
 
     python -m benchmarks.policy [--steps 6] [--shapes tiny] [--prompts 8] [--group 8] [--new 32] [--threads 1]
+                                [--stages grpo,ppo,ppo-head] [--who both|ours|theirs]
 
 A step draws completions of fixed length (nothing ends them), has them scored by a function that costs nothing, and
 makes one update; with a KL term there is a reference model as well. TRL's GRPOTrainer is run without activation
-checkpointing, dropout and logging of completions, and with SDPA. TRL 1.16 has no PPO: PPO (policy, critic, reference,
-one update) is set beside its nearest, RLOOTrainer. The contenders take turns, step by step; the median step of each
-counts, by the clock and in CPU seconds, which other work on the machine does not disturb.
+checkpointing, dropout and logging of completions, and with SDPA. TRL 1.16 has no PPO, nor have its experimental parts:
+PPO (policy, critic, reference, one update) is set beside its nearest, RLOOTrainer, which has no critic; ppo-head is PPO
+whose critic is a head on the policy. The contenders take turns, step by step; the median step of each counts, by the
+clock and in CPU seconds, which other work on the machine does not disturb. Each alone (`--who`) tells its memory: by
+how much the most that the process held exceeds what it held when all was imported.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset
@@ -49,22 +53,40 @@ def write_model(folder: Path, shape: str) -> Path:
     return write_checkpoint(folder, fill).path
 
 
-def ours(workspace: Workspace, stage: Any, args: argparse.Namespace) -> Any:
+class Contest(NamedTuple):
+    """A stage of ours with its settings, and the trainer of TRL that is set beside it."""
+
+    stage: Any
+    kind: Any
+    config: Any
+    mine: dict[str, Any]
+    theirs: dict[str, Any]
+
+
+CONTESTS = {
+    "grpo": Contest(grpo, GRPOTrainer, GRPOConfig, {}, {"beta": 0.04, "loss_type": "grpo"}),
+    "ppo": Contest(ppo, RLOOTrainer, RLOOConfig, {"passes": 1}, {"beta": 0.05}),
+    "ppo-head": Contest(ppo, RLOOTrainer, RLOOConfig, {"passes": 1, "value": "head"}, {"beta": 0.05}),
+}
+
+
+def ours(workspace: Workspace, name: str, args: argparse.Namespace) -> Any:
     """A run of ours whose completions nothing ends."""
-    name = stage.__name__.rpartition(".")[2]
-    group = {"group": args.group, "batch_size": args.prompts} if name == "grpo" else {}
-    alone = {"batch_size": args.prompts * args.group, "passes": 1} if name == "ppo" else {}
+    contest = CONTESTS[name]
+    each = args.group if contest.stage is grpo else 1
+    drawn = {"group": each} if contest.stage is grpo else {}
     run = policy_run(
-        workspace, name, name, dataset="asked", steps=1_000, max_new_tokens=args.new, template="raw", reward="length",
-        missing_end_penalty=0.0, sample_every=0, lr=1e-5, **group, **alone,
+        workspace, contest.stage.__name__.rpartition(".")[2], name, dataset="asked", steps=1_000,
+        batch_size=args.prompts * args.group // each, max_new_tokens=args.new, template="raw", reward="length",
+        missing_end_penalty=0.0, sample_every=0, lr=1e-5, **drawn, **contest.mine,
     )  # fmt: skip
-    job = stage.prepare(run)
+    job = contest.stage.prepare(run)
     job.policy.writer._stops = ()
     return job
 
 
 class Turns(TrainerCallback):
-    """Times TRL's steps, and one of ours after each."""
+    """Times TRL's steps, and one of ours, if we take part, after each."""
 
     def __init__(self, job: Any) -> None:
         self._job, self._began = job, (0.0, 0.0)
@@ -76,9 +98,10 @@ class Turns(TrainerCallback):
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         self.theirs.append(since(self._began))
-        began = clocks()
-        self._job.step()
-        self.mine.append(since(began))
+        if self._job is not None:
+            began = clocks()
+            self._job.step()
+            self.mine.append(since(began))
 
 
 def clocks() -> tuple[float, float]:
@@ -91,10 +114,10 @@ def since(began: tuple[float, float]) -> tuple[float, float]:
     return now[0] - began[0], now[1] - began[1]
 
 
-def against(job: Any, questions: list[str], kind: Any, config: Any, args: argparse.Namespace, **more: Any) -> Turns:
-    """Both in turn; TRL's step begins before its data is drawn, so rollouts are within it."""
-    base, turns = job.policy.base, Turns(job)
-    settings = config(
+def against(job: Any, base: Path, questions: list[str], contest: Contest, args: argparse.Namespace) -> Turns:
+    """TRL's steps, and ours in turn unless `job` is None. TRL's step begins before its data is drawn."""
+    turns = Turns(job)
+    settings = contest.config(
         output_dir=tempfile.mkdtemp(),
         per_device_train_batch_size=args.prompts * args.group,
         num_generations=args.group,
@@ -109,9 +132,9 @@ def against(job: Any, questions: list[str], kind: Any, config: Any, args: argpar
         logging_steps=1_000,
         save_strategy="no",
         disable_tqdm=True,
-        **more,
+        **contest.theirs,
     )
-    trainer = kind(
+    trainer = contest.kind(
         model=AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, attn_implementation="sdpa"),
         reward_funcs=lambda completions, **_: [float(len(each)) for each in completions],
         args=settings,
@@ -129,32 +152,54 @@ def say(shape: str, stage: str, kind: type, turns: Turns) -> None:
         mine, theirs = (
             statistics.median(times[place] for times in steps[WARM:]) for steps in (turns.mine, turns.theirs)
         )
-        times = f"{stage:7} {mine:7.3f} s a step   {kind.__name__:13} {theirs:7.3f} s   {theirs / mine:5.2f} x"
+        times = f"{stage:8} {mine:7.3f} s a step   {kind.__name__:13} {theirs:7.3f} s   {theirs / mine:5.2f} x"
         print(f"{shape:6} {times}   {clock}", flush=True)
+
+
+def say_memory(shape: str, stage: str, who: str, before: int) -> None:
+    """Print by how much the most that this process held exceeds what it held before."""
+    print(f"{shape:6} {stage:8} {who:6} {(held() - before) / 1024:7,.0f} MB beyond what was imported", flush=True)
+
+
+def held() -> int:
+    """The most memory that this process has held, in KiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def parser_of(stages: str, **numbers: int) -> argparse.ArgumentParser:
+    """The options of this benchmark and of that of preferences."""
+    parser = argparse.ArgumentParser()
+    for name, default in {"steps": 6, "threads": 1, **numbers}.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--shapes", default="tiny")
+    parser.add_argument("--stages", default=stages)
+    parser.add_argument("--who", choices=("both", "ours", "theirs"), default="both")
+    return parser
 
 
 def main() -> None:
     """Print a table."""
-    parser = argparse.ArgumentParser()
-    for name, default in (("steps", 6), ("prompts", 8), ("group", 8), ("new", 32), ("threads", 1)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--shapes", default="tiny")
-    args = parser.parse_args()
+    args = parser_of(",".join(CONTESTS), prompts=8, group=8, new=32).parse_args()
     torch.set_num_threads(args.threads)
     print(f"{args.prompts} prompts x {args.group} completions of {args.new} tokens, fp32, {args.threads} threads")
     for shape in args.shapes.split(","):
         with tempfile.TemporaryDirectory() as folder:
             workspace = Workspace(Path(folder)).ensure()
-            write_model(workspace.models / "base", shape)
+            base = write_model(workspace.models / "base", shape)
             questions = [f"How much is {n} and {99 - n}?" for n in range(10, 90)]
             prompt_dataset(workspace.datasets / "asked", [(each, "99") for each in questions])
-            rows = [
-                (grpo, GRPOTrainer, GRPOConfig, {"beta": 0.04, "loss_type": "grpo"}),
-                (ppo, RLOOTrainer, RLOOConfig, {"beta": 0.05}),
-            ]
-            for stage, kind, config, more in rows:
-                found = against(ours(workspace, stage, args), questions, kind, config, args, **more)
-                say(shape, stage.__name__.rpartition(".")[2], kind, found)
+            for name in args.stages.split(","):
+                contest, before = CONTESTS[name], held()
+                job = None if args.who == "theirs" else ours(workspace, name, args)
+                if args.who == "ours":
+                    for _ in range(args.steps + WARM):
+                        job.step()
+                else:
+                    turns = against(job, base, questions, contest, args)
+                if args.who == "both":
+                    say(shape, name, contest.kind, turns)
+                else:
+                    say_memory(shape, name, args.who, before)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """Steps of a reward model and of DPO a second against TRL's trainers: same model, pairs in tokens, batch, precision.
 
     python -m benchmarks.preferences [--steps 6] [--shapes tiny] [--pairs 16] [--threads 1]
+                                     [--stages reward,dpo] [--who both|ours|theirs]
 
 Pairs are sums with answers of unequal length, 60 to 250 tokens with their prompts. TRL is run with SDPA, without
 activation checkpointing, dropout and evaluation; the reference's log-probabilities are computed before training on both
-sides. The two take turns, step by step; the median step of each counts, by the clock and in CPU seconds.
+sides. The two take turns, step by step; the median step of each counts, by the clock and in CPU seconds. Each alone
+tells its memory, as in `benchmarks.policy`.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from __future__ import annotations
 import argparse
 import random
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer
 
 from benchmarks.generate import MEDIUM
-from benchmarks.policy import WARM, Turns, say
+from benchmarks.policy import WARM, Turns, held, parser_of, say, say_memory
 from stages import dpo, reward
 from stages.data.rankings import text_of
 from stages.data.tokenizer import save_tokenizer, train_tokenizer
@@ -109,36 +113,67 @@ def run_theirs(
 
 
 def main() -> None:
-    """Print two lines for each stage and shape."""
-    parser = argparse.ArgumentParser()
-    for name, default in (("steps", 6), ("pairs", 16), ("threads", 1)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--shapes", default="tiny")
-    args = parser.parse_args()
+    """Print two lines for each stage and shape, or one where a side is alone."""
+    args = parser_of("reward,dpo", pairs=16).parse_args()
     torch.set_num_threads(args.threads)
     print(f"{args.pairs} pairs a step, fp32, {args.threads} threads")
-    steps = {"per_device_train_batch_size": args.pairs, "max_steps": args.steps + WARM}
     for shape in args.shapes.split(","):
-        with tempfile.TemporaryDirectory() as folder:
-            workspace = Workspace(Path(folder) / "ws").ensure()
-            write_model(workspace.models / "base", shape)
-            preference_dataset(workspace.datasets / "likes", pairs(20 * args.pairs))
-            settings = {"batch_size": args.pairs, "steps": 1_000, "eval_every": 1_000}
+        for stage in args.stages.split(","):
+            with tempfile.TemporaryDirectory() as folder:
+                contest(stage, shape, Path(folder), args)
 
-            job = job_in(workspace, **settings)
-            judge = Path(folder) / "judge"
-            judge.mkdir()
-            save_value_model(new_value_model(load_model(job.base), 0), judge, pad_id=PAD)
-            model = AutoModelForSequenceClassification.from_pretrained(judge, **HOW)
-            turns, more = Turns(job), {"disable_dropout": True, **steps}
-            run_theirs(RewardTrainer, RewardConfig, model, reward_rows(job), job.base, turns, **more)
-            say(shape, "reward", RewardTrainer, turns)
 
-            policy = dpo_job_in(workspace, sample_every=0, **settings)
-            model = AutoModelForCausalLM.from_pretrained(policy.base, **HOW)
-            turns, more = Turns(policy), {"precompute_ref_log_probs": True, **steps}
-            run_theirs(DPOTrainer, DPOConfig, model, dpo_rows(policy), policy.base, turns, **more)
-            say(shape, "dpo", DPOTrainer, turns)
+def contest(stage: str, shape: str, folder: Path, args: argparse.Namespace) -> None:
+    """Ours and TRL's trainer in turn, or one of them alone."""
+    before = held()
+    if args.who == "theirs":  # made by another process, so that this one holds nothing of ours
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            rows, base = pool.submit(_made, stage, shape, folder, args.pairs).result()
+        job = None
+    else:
+        write_model(folder / "ws" / "models" / "base", shape)
+        job = made_job(stage, folder, args.pairs)
+        rows, base = (reward_rows if stage == "reward" else dpo_rows)(job), job.base
+    if args.who == "ours":
+        for _ in range(args.steps + WARM):
+            job.step()
+        say_memory(shape, stage, "ours", before)
+        return
+    turns, kind = Turns(job), RewardTrainer if stage == "reward" else DPOTrainer
+    steps = {"per_device_train_batch_size": args.pairs, "max_steps": args.steps + WARM}
+    if stage == "reward":
+        model = AutoModelForSequenceClassification.from_pretrained(judge_of(base, folder), **HOW)
+        run_theirs(kind, RewardConfig, model, rows, base, turns, disable_dropout=True, **steps)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(base, **HOW)
+        run_theirs(kind, DPOConfig, model, rows, base, turns, precompute_ref_log_probs=True, **steps)
+    if args.who == "both":
+        say(shape, stage, kind, turns)
+    else:
+        say_memory(shape, stage, "theirs", before)
+
+
+def made_job(stage: str, folder: Path, count: int) -> Any:
+    """A run of ours on so many pairs a step, ready for its first."""
+    workspace = Workspace(folder / "ws").ensure()
+    preference_dataset(workspace.datasets / "likes", pairs(20 * count))
+    settings = {"batch_size": count, "steps": 1_000, "eval_every": 1_000}
+    return job_in(workspace, **settings) if stage == "reward" else dpo_job_in(workspace, sample_every=0, **settings)
+
+
+def _made(stage: str, shape: str, folder: Path, count: int) -> tuple[list[dict[str, Any]], Path]:
+    """TRL's rows and the model that both begin with."""
+    write_model(folder / "ws" / "models" / "base", shape)
+    job = made_job(stage, folder, count)
+    return (reward_rows if stage == "reward" else dpo_rows)(job), job.base
+
+
+def judge_of(base: Path, folder: Path) -> Path:
+    """A folder with a fresh reward model of this base."""
+    judge = folder / "judge"
+    judge.mkdir()
+    save_value_model(new_value_model(load_model(base), 0), judge, pad_id=PAD)
+    return judge
 
 
 if __name__ == "__main__":

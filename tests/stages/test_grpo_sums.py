@@ -1,4 +1,8 @@
-"""GRPO on sums: from few examples to nearly all of them, by nothing but being told what is right."""
+"""GRPO on sums: from few examples to nearly all of them, by nothing but being told what is right.
+
+Operands are written with two digits and sums with three, units first (7 + 85 is "07+85", answered "290"): so each digit
+follows from those before it, and two layers need no more. Tuning stops before its examples are learnt by heart.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +32,9 @@ SHOWN, HELD_OUT = 300, 2_000
 """Sums that tuning shows, and pairs of operands (of 10,000) that nothing shows."""
 
 SHARED = {"device": "cpu", "precision": "fp32", "probes": False, "sample_every": 0}
-TUNING = {"steps": 600, "batch_size": 16, "lr": 1e-3, "eval_every": 200, "checkpoint_every": 600, **SHARED}
+TUNING = {"steps": 150, "batch_size": 24, "lr": 1e-3, "eval_every": 200, "checkpoint_every": 600, **SHARED}
 POLICY = {
-    "steps": 1_200,
+    "steps": 240,
     "batch_size": 32,
     "group": 16,
     "minibatches": 4,
@@ -41,7 +45,7 @@ POLICY = {
     "beta": 0.0,
     "normalise": "token",
     "clip_high": 0.28,
-    "eval_every": 50,
+    "eval_every": 20,
     "eval_prompts": HELD_OUT,
     "checkpoint_every": 200,
     "max_kl": 1e3,
@@ -52,11 +56,11 @@ POLICY = {
 
 
 def sums_workspace(folder: Path) -> Workspace:
-    """A fresh model of the tiny preset's shape, 300 sums as conversations, and all other pairs as prompts."""
+    """A fresh model of half the tiny preset's layers, 300 sums as conversations, and all other pairs as prompts."""
     workspace = Workspace(folder / "ws").ensure()
 
     def fill(final: Path) -> None:
-        config = ModelConfig(layers=4, heads=4, width=128, context=32, vocab_size=260)
+        config = ModelConfig(layers=2, heads=4, width=128, context=32, vocab_size=260)
         save_weights(new_decoder(config, 0), final)
         save_tokenizer(train_tokenizer([], "byte", 260, split_digits=False), final)
         (final / "chat_template.jinja").write_text(shipped()["raw"])
@@ -67,7 +71,7 @@ def sums_workspace(folder: Path) -> Workspace:
     write_checkpoint(workspace.models / "base", fill)
     pairs = [(a, b) for a in range(100) for b in range(100)]
     random.Random(0).shuffle(pairs)
-    asked = [(f"{a}+{b}", str(a + b)) for a, b in pairs]
+    asked = [(f"{a:02}+{b:02}", f"{a + b:03}"[::-1]) for a, b in pairs]
     held_out, train = asked[:HELD_OUT], asked[HELD_OUT:]
     chats = [[Message("user", question), Message("assistant", answer)] for question, answer in train[:SHOWN]]
     chat_dataset(workspace.datasets / "shown", chats)
