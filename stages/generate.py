@@ -366,13 +366,14 @@ class TextStream:
             self._shown = max(0, len(self._tokenizer.decode(self._ids)) - pending)
         return self._release(fresh)
 
-    def finish(self) -> str:
-        """What was held back, once no more tokens come."""
+    def finish(self, *, cut: bool = False) -> str:
+        """What was held back, once no more tokens come. cut: half a character at the end is left out."""
         if self.stopped:
             return ""
         text = self._release(self._tokenizer.decode(self._ids)[self._shown :]) if self._ids else ""
         held, self._held, self._ids, self._shown = self._held, "", [], 0
-        return text if self.stopped else text + held
+        text = text if self.stopped else text + held
+        return text.rstrip("\ufffd") if cut else text
 
     def _release(self, fresh: str) -> str:
         text = self._held + fresh

@@ -123,19 +123,16 @@ class Completion:
 
     def _finish(self, reason: Reason) -> str:
         self._engine.cancel(self._slot)
-        seconds = time.perf_counter() - self._started
-        self.done = Done(
-            reason=reason,
-            tokens=self.generated,
-            seconds=seconds,
-            tokens_per_s=self.generated / seconds if seconds > 0 else 0.0,
+        self.done = Done.since(
+            self._started,
+            reason,
+            self.generated,
             seed=self.seed,
             prompt_tokens=self._prompt_tokens,
             cut=self._cut,
             turns_cut=self._turns_cut,
         )
-        rest = self._stream.finish()
-        return rest.rstrip("\ufffd") if reason in ("length", "cancelled") else rest  # a character cut in half
+        return self._stream.finish(cut=reason in ("length", "cancelled"))
 
     def _add(self, tokens: list[int]) -> int:
         settings = self._settings

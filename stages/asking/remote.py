@@ -83,14 +83,8 @@ class RemoteAnswer:
         return self._finish("cancelled")
 
     def _finish(self, reason: Reason) -> str:
-        seconds = time.perf_counter() - self._started
-        self.done = Done(
-            reason=reason,
-            tokens=self.generated,
-            seconds=seconds,
-            tokens_per_s=self.generated / seconds if seconds > 0 else 0.0,
-            seed=self._seed,
-            prompt_tokens=self._prompt_tokens,
+        self.done = Done.since(
+            self._started, reason, self.generated, seed=self._seed, prompt_tokens=self._prompt_tokens
         )
         return ""
 

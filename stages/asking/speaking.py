@@ -214,15 +214,7 @@ class SteppedAnswer:
         return self._finish("cancelled")
 
     def _finish(self, reason: Reason) -> str:
-        seconds = time.perf_counter() - self._started
-        self.done = Done(
-            reason=reason,
-            tokens=self.generated,
-            seconds=seconds,
-            tokens_per_s=self.generated / seconds if seconds > 0 else 0.0,
-            seed=self.seed,
-            prompt_tokens=self._read,
-            cut=self._cut,
+        self.done = Done.since(
+            self._started, reason, self.generated, seed=self.seed, prompt_tokens=self._read, cut=self._cut
         )
-        rest = self._stream.finish()
-        return rest.rstrip("\ufffd") if reason in ("length", "cancelled") else rest
+        return self._stream.finish(cut=reason in ("length", "cancelled"))

@@ -170,8 +170,7 @@ class Batcher:
         if finished:
             self._engine.cancel(new.slot)
             del self._running[new.slot]
-            rest = running.stream.finish()
-            text += rest.rstrip("\ufffd") if finished == "length" else rest  # a character cut in half
+            text += running.stream.finish(cut=finished == "length")
         return Piece(text, scored, 1, finished=finished)
 
     def _fail(self, error: Exception) -> list[tuple[Question, Piece]]:

@@ -7,6 +7,7 @@ From the process  {"ready": {…}} or {"error": {…}} once, then for each reque
 
 from __future__ import annotations
 
+import time
 from typing import Any, Literal
 
 import msgspec
@@ -82,6 +83,31 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the start of the prompt had to be left out to fit the context."""
     turns_cut: int = 0
     """Messages at the start of the conversation that were left out."""
+
+    @classmethod
+    def since(
+        cls,
+        started: float,
+        reason: Reason,
+        tokens: int,
+        *,
+        seed: int,
+        prompt_tokens: int = 0,
+        cut: bool = False,
+        turns_cut: int = 0,
+    ) -> Done:
+        """The end, now, of what began at `started` by time.perf_counter()."""
+        seconds = time.perf_counter() - started
+        return cls(
+            reason=reason,
+            tokens=tokens,
+            seconds=seconds,
+            tokens_per_s=tokens / seconds if seconds > 0 else 0.0,
+            seed=seed,
+            prompt_tokens=prompt_tokens,
+            cut=cut,
+            turns_cut=turns_cut,
+        )
 
 
 class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
