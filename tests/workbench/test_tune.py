@@ -11,6 +11,7 @@ import pytest
 from textual.pilot import Pilot
 
 from stages.store.records import Message
+from stages.store.specs import TRAINING
 from stages.store.workspace import Workspace
 from tests.stages.data.chats import chat_dataset
 from tests.stages.sft_helpers import chat_workspace
@@ -28,6 +29,7 @@ from workbench import runs
 from workbench.app import WorkbenchApp
 from workbench.models.tuning import estimate_tuning, parameters_in, shapes_in, tunable, whole_model
 from workbench.screens.mask import MaskScreen, painted
+from workbench.screens.start import TITLES
 from workbench.screens.tune import TuneScreen
 from workbench.widgets.form import SpecForm
 
@@ -124,6 +126,10 @@ async def test_without_conversations_the_form_says_what_is_missing(make_app: Mak
         await pilot.press("ctrl+r")
         await wait_for(pilot, lambda: screen_text(app).count("No conversations yet.") == 2)
         assert isinstance(app.screen, TuneScreen)
+
+
+def test_every_training_stage_has_a_form_with_a_title() -> None:
+    assert TITLES.keys() == set(TRAINING)
 
 
 def test_the_cost_is_reckoned_from_what_is_on_disk(real: Workspace) -> None:

@@ -33,7 +33,12 @@ PATIENCE = 0.15
 
 TITLES = {
     "pretrain": "Pre-train a model",
+    "bert": "Pre-train an encoder to fill blanks (BERT)",
+    "t5": "Pre-train an encoder-decoder to fill spans (T5)",
+    "transformer_xl": "Pre-train a model that remembers (Transformer-XL)",
     "sft": "Tune a model on conversations",
+    "seq2seq": "Teach a T5 to write answers",
+    "classify": "Teach a model to label texts",
     "distill": "Distil a larger model into a smaller one",
     "reward": "Train a reward model on preferences",
     "dpo": "Tune a model on preferences, without a reward model (DPO)",
@@ -53,14 +58,14 @@ class StartScreen(LaunchScreen):
         super().__init__(values)
         self.STAGE = stage  # type: ignore[misc]  # one screen serves every training stage
         self._reckoning: Timer | None = None
-        self.HEADING = TITLES.get(stage, f"Start {stage}")  # type: ignore[misc]  # as above
+        self.HEADING = TITLES[stage]  # type: ignore[misc]  # as above
 
     def compose_body(self) -> ComposeResult:
         yield heading(self.HEADING)
-        values = {**self.workbench.settings.stage(self.STAGE), **self.given}
         extra = self.extra_fields()
+        values = {**self.workbench.settings.stage(self.STAGE), **self.given}
         with Horizontal(id="start-body"):
-            yield SpecForm(spec_of(self.STAGE), {**values, **self.given}, extra=extra, hidden=self.HIDDEN)
+            yield SpecForm(spec_of(self.STAGE), values, extra=extra, hidden=self.HIDDEN)
             with Vertical(id="start-cost", classes="pane"):
                 yield Static(id="cost")
         yield Static(id="trouble", classes="error")
