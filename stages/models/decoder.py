@@ -215,7 +215,7 @@ class Decoder(nn.Module):
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             (q_p, q_s), (k_p, k_s), (v_p, v_s) = (_parted(x[0], (K, P), (B, S)) for x in (q, k, v))
             y_p = attention(q_p, k_p, v_p, causal=True)
-            k_r, v_r = torch.cat((k_p[which_B], k_s), 2), torch.cat((v_p[which_B], v_s), 2)
+            k_r, v_r = (torch.cat((p.index_select(0, which_B), s), 2) for p, s in ((k_p, k_s), (v_p, v_s)))
             y_s = attention(q_s, k_r, v_r, causal=even, bias=bias)
             return torch.cat([y.transpose(0, 1).flatten(1, 2) for y in (y_p, y_s)], 1)[None]
 

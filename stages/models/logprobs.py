@@ -48,7 +48,8 @@ def logprobs_of_hidden(
 ) -> tuple[Tensor, Tensor]:
     """The same two from hidden states and the output layer: for what reads the hidden states as well, as a head."""
     places_M = _places(targets_BT)
-    logprobs_BT, entropy_BT = _spread(h_NC[places_M], places_M, weight_VC, targets_BT, temperature, entropy=True)
+    h_MC = h_NC.index_select(0, places_M)
+    logprobs_BT, entropy_BT = _spread(h_MC, places_M, weight_VC, targets_BT, temperature, entropy=True)
     return logprobs_BT, entropy_BT
 
 
@@ -59,9 +60,9 @@ def hidden_states_of_targets(
     places_M = _places(targets_BT)
     shared = None if documents is not None else share_prompts(model, tokens_BT, targets_BT)
     if shared is None:
-        return model.hidden_states(tokens_BT, documents)[places_M], places_M
+        return model.hidden_states(tokens_BT, documents).index_select(0, places_M), places_M
     *parts, even, sources_M = shared
-    return model.hidden_states_after(*parts, even=even)[sources_M], places_M
+    return model.hidden_states_after(*parts, even=even).index_select(0, sources_M), places_M
 
 
 class Shared(NamedTuple):
@@ -147,4 +148,4 @@ def _chunk(h_MC: Tensor, targets_M: Tensor, weight_VC: Tensor, temperature: floa
     if not entropy:
         return logprobs_M[None]
     held_MV = log_p_MV.detach()
-    return torch.stack((logprobs_M, -(held_MV.exp() * held_MV).sum(-1)))
+    return torch.stack((logprobs_M, -torch.linalg.vecdot(held_MV.exp(), held_MV)))
