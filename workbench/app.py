@@ -47,6 +47,8 @@ MEMORY_INTERVAL = 10.0
 """Seconds between looks at how much memory is left."""
 ENDINGS_INTERVAL = 3.0
 """Seconds between looks for runs that have ended."""
+WARM_UP_AFTER = 0.7
+"""Seconds after the start until the other screens are imported."""
 QUIT_AGAIN = 2.0
 """Seconds within which a second ctrl+c quits."""
 
@@ -135,8 +137,15 @@ class WorkbenchApp(App[None], inherit_bindings=False):
         self.app_resume_signal.subscribe(self, lambda _: self._shown.forget())
         if self.settings.keys:
             self._check_keymap()
+        if not self.is_headless:
+            self.set_timer(WARM_UP_AFTER, self._warm_up)
         self.set_interval(MEMORY_INTERVAL, self._watch_memory)
         self.set_interval(ENDINGS_INTERVAL, self._watch_runs)
+
+    def _warm_up(self) -> None:
+        from workbench.warm_up import warm_up
+
+        warm_up()
 
     async def on_unmount(self) -> None:
         if self._desk is not None:

@@ -6,6 +6,7 @@ import os
 import re
 import select
 import time
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -128,9 +129,19 @@ class SlowLine(Terminal):
     Keys travel without delay: the time to an answer is that of the program and of the bytes which it sends.
     """
 
-    def __init__(self, command: list[str], environment: Mapping[str, str], folder: Path, rate: int = RATE) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        environment: Mapping[str, str],
+        folder: Path,
+        rate: int = RATE,
+        *,
+        compressed: bool = False,
+    ) -> None:
+        """`compressed`: as by `ssh -C`, zlib over all that was sent."""
         super().__init__(command, dict(environment), folder=folder)
         self.rate = rate
+        self._zlib = zlib.compressobj() if compressed else None
         self.picture = Picture()
         self.arrived = 0
         """Bytes that have come to the terminal."""
@@ -189,9 +200,11 @@ class SlowLine(Terminal):
         except OSError:
             time.sleep(0.01)
             return
+        packed = self._zlib.compress(got) + self._zlib.flush(zlib.Z_SYNC_FLUSH) if self._zlib else got
+        seconds_a_byte = len(packed) / len(got) / self.rate
         for start in range(0, len(got), PART):
             part = got[start : start + PART]
-            self._free = max(self._free, time.perf_counter()) + len(part) / self.rate
+            self._free = max(self._free, time.perf_counter()) + len(part) * seconds_a_byte
             self._waiting.append((self._free, part))
 
     def _arrive(self, part: bytes) -> None:

@@ -113,9 +113,9 @@ def lines() -> Iterator[list[SlowLine]]:
         line.close()
 
 
-def started(folder: Path, lines: list[SlowLine], rate: int = RATE) -> SlowLine:
+def started(folder: Path, lines: list[SlowLine], rate: int = RATE, *, compressed: bool = False) -> SlowLine:
     surroundings = {**os.environ, **environment(folder), "TERM": "xterm-256color", "COLORTERM": "truecolor"}
-    line = SlowLine(workbench(), surroundings, folder, rate)
+    line = SlowLine(workbench(), surroundings, folder, rate, compressed=compressed)
     lines.append(line)
     line.until(lambda: line.shows("The model's life"))
     line.rest()
@@ -204,9 +204,10 @@ def prepared(folder: Path) -> Workspace:
 
 
 @pytest.mark.bench
-def test_an_engineer_tunes_a_model_over_a_slow_line(tmp_path: Path, lines: list[SlowLine]) -> None:
+@pytest.mark.parametrize("compressed", [False, True], ids=["plain", "as by ssh -C"])
+def test_an_engineer_tunes_a_model_over_a_slow_line(tmp_path: Path, lines: list[SlowLine], compressed: bool) -> None:
     workspace = prepared(tmp_path)
-    engineer = Engineer(started(tmp_path, lines), rest=False)
+    engineer = Engineer(started(tmp_path, lines, compressed=compressed), rest=False)
     line = engineer.line
     engineer.to("Data", "D", "Datasets", "notes-bpe", "digest")
     for key in ("\t", "\x1b[Z"):

@@ -91,6 +91,19 @@ async def test_the_screen(labels: Labels, make_app: MakeApp, snapshot: Snapshot,
         await snapshot(pilot, f"judge-{size[0]}x{size[1]}")
 
 
+async def test_nine_candidates_keep_lines_to_read_in_and_scroll(labels: Labels, make_app: MakeApp) -> None:
+    fill(labels, texts=tuple(f"one{n}\ntwo{n}\nthree{n}" for n in range(9)))
+    async with make_app().run_test(size=(80, 24)) as pilot:
+        screen = await judging(pilot)
+        assert all(text in screen_text(pilot.app) for text in ("one0", "two0", "three0"))
+        assert "one8" not in screen_text(pilot.app)
+        await press(pilot, "h")
+        assert screen.contenders.cursor == 8
+        assert all(text in screen_text(pilot.app) for text in ("one8", "two8", "three8"))
+        await press(pilot, "9", "enter")
+    assert stored(labels)[0].ranks == [2] * 8 + [1]
+
+
 async def test_five_keys_rank_four_candidates(labels: Labels, make_app: MakeApp) -> None:
     fill(labels)
     async with make_app().run_test(size=(120, 40)) as pilot:

@@ -20,9 +20,8 @@ from typing import Any, TypeVar
 
 from textual import on, work
 from textual.app import ComposeResult
-from textual.containers import Container, VerticalScroll
+from textual.containers import VerticalScroll
 from textual.content import Content
-from textual.events import Resize
 from textual.widgets import Static
 
 from stages.store.errors import UserError
@@ -37,12 +36,10 @@ from workbench.life import FREEZE, Step
 from workbench.screens.base import PlaceScreen
 from workbench.screens.onward import onward_line
 from workbench.widgets.candidate import READING_KEYS, Candidate
+from workbench.widgets.contenders import Contenders
 from workbench.widgets.prompt import Prompt
 
 T = TypeVar("T")
-
-COLUMN = 28
-"""Cells that a candidate needs to stand beside the others."""
 
 FROZEN = Step("reward", "reward", "next", stage=FREEZE)
 """What comes after judging."""
@@ -59,7 +56,7 @@ class JudgeScreen(PlaceScreen):
     """One person at one label set, from the next prompt to the last; or at the prompts of it that are to be settled."""
 
     PLACE = "rank"
-    CSS_PATH = "judge.tcss"
+    CSS_PATH = ["contenders.tcss", "judge.tcss"]
     AUTO_FOCUS = ""
     BINDINGS = [
         bind("judge.1", "1", "digit(1)", "…9 Rank", "The next in the order is this one; or its rating, 1 to 7."),
@@ -104,8 +101,6 @@ class JudgeScreen(PlaceScreen):
         self.session: Session | None = None
         self.order, self.ratings = Order(0), Ratings(0)
         self.note = ""
-        self.cursor = 0
-        self._differences = self._markdown = False
         self._last = Content()
         self._thread = ThreadPoolExecutor(1, "judge")
         """Where the session is used, one act after the other, closing it the last."""
@@ -118,7 +113,7 @@ class JudgeScreen(PlaceScreen):
         with PromptPane(classes="pane", id="asked") as asked:
             asked.border_title = "prompt"
             yield Static(id="prompt")
-        yield Container(id="candidates")
+        yield Contenders(id="candidates")
         yield Prompt("Write the answer; enter saves it", id="answer")
         yield Static(id="order")
         yield Static(id="saved")
@@ -146,8 +141,12 @@ class JudgeScreen(PlaceScreen):
         return self.session.set.mode if self.session is not None else "rank"
 
     @property
+    def contenders(self) -> Contenders:
+        return self.query_one(Contenders)
+
+    @property
     def candidates(self) -> list[Candidate]:
-        return list(self.query(Candidate))
+        return self.contenders.candidates
 
     # -- what is shown -----------------------------------------------------------------------------------------------
 
@@ -175,14 +174,16 @@ class JudgeScreen(PlaceScreen):
         if not self.is_attached:
             return  # the person has left meanwhile
         count = len(shown.completions) if shown is not None else 0
-        self.order, self.ratings, self.note, self.cursor = Order(count), Ratings(count), "", 0
+        self.order, self.ratings, self.note = Order(count), Ratings(count), ""
         self._unsaved = ""
         writing = self.mode == "write" and shown is not None
         with self.app.batch_update():
             self._ask(conversation(shown.prompt) if shown is not None else self._all_done())
             self.query_one("#asked").border_title = heading(shown, len(self.to_settle))
             self.query_one("#asked").scroll_home(animate=False)
-            await self._show_candidates(shown if not writing else None)
+            completions = shown.completions if shown is not None and not writing else []
+            self.contenders.display = bool(completions)
+            await self.contenders.put(completions)
             answer = self.query_one("#answer", Prompt)
             answer.display = writing
             if afresh and answer.text:
@@ -191,7 +192,6 @@ class JudgeScreen(PlaceScreen):
             answer.focus()
         else:
             self._focus()
-        self._differ()
         self._restore()
         if self._over != (shown is None):
             self._over = shown is None
@@ -203,22 +203,6 @@ class JudgeScreen(PlaceScreen):
         width, height = where.size
         fits = bool(width) and prompt.get_height(where.styles.get_rules(), width) == height
         where.update(prompt, layout=not fits)
-
-    async def _show_candidates(self, shown: Shown | None) -> None:
-        """Put the completions into the candidates that are there; mount them anew only when their number changes."""
-        completions = shown.completions if shown is not None else []
-        box = self.query_one("#candidates", Container)
-        if len(self.candidates) == len(completions):
-            for candidate, completion in zip(self.candidates, completions, strict=True):
-                candidate.put(completion)
-        else:
-            await box.remove_children()
-            await box.mount(*(Candidate(number, one) for number, one in enumerate(completions)))
-            self._arrange()
-        box.display = bool(completions)
-        if self._markdown:
-            for candidate in self.candidates:
-                await candidate.show_markdown(True)
 
     def _restore(self) -> None:
         """Stand as the person left this prompt, if they have been here."""
@@ -255,33 +239,11 @@ class JudgeScreen(PlaceScreen):
         told = Content("All is judged that waits for you here. u takes the last label back, esc leaves.")
         return Content.assemble(told, "\n\n", onward_line(FROZEN)) if self.session.done else told
 
-    def on_resize(self, event: Resize) -> None:
-        self._arrange()
-
-    def _arrange(self) -> None:
-        """Side by side where each candidate has room, else two beside each other, else stacked."""
-        box, count = self.query_one("#candidates", Container), max(1, len(self.candidates))
-        width = self.size.width
-        columns = count if width // count >= COLUMN else 2 if count > 2 and width // 2 >= COLUMN else 1
-        box.styles.grid_size_columns = columns
-        box.styles.grid_size_rows = -(-count // columns)
-
     def _focus(self) -> None:
-        candidates = self.candidates
-        if candidates:
-            self.cursor %= len(candidates)
-            candidates[self.cursor].reading.focus()
+        if self.candidates:
+            self.contenders.take_focus()
         else:
             self.query_one("#asked").focus()
-
-    def _differ(self) -> None:
-        candidates = self.candidates
-        if not candidates:
-            return
-        other = candidates[self.cursor].completion.text if self._differences else None
-        fits = [one.differ(other if one.number != self.cursor else None) for one in candidates]
-        if self._differences and not all(fits):
-            self.notify("Too long to compare word by word.")
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Each way of judging has its own keys."""
@@ -310,11 +272,10 @@ class JudgeScreen(PlaceScreen):
 
     def action_digit(self, number: int) -> None:
         if self.mode == "rate":
-            self.ratings.current = self.cursor
+            self.ratings.current = self.contenders.cursor
             if not self.ratings.rate(number):
                 self.notify(f"Ratings go from {WORST} to {BEST}.")
-            self.cursor = self.ratings.current
-            self._focus()
+            self.contenders.at(self.ratings.current)
         elif not self.order.append(number - 1) and number > self.order.count:
             self.notify(f"There are {self.order.count} candidates.")
         self._show_order()
@@ -326,10 +287,9 @@ class JudgeScreen(PlaceScreen):
 
     def action_back(self) -> None:
         if self.mode == "rate":
-            self.ratings.current = self.cursor
+            self.ratings.current = self.contenders.cursor
             self.ratings.back()
-            self.cursor = self.ratings.current
-            self._focus()
+            self.contenders.at(self.ratings.current)
         else:
             self.order.back()
         self._show_order()
@@ -352,7 +312,7 @@ class JudgeScreen(PlaceScreen):
         self.workbench.start_run(FREEZE, {"label_set": self.set_name})
 
     async def action_best(self) -> None:
-        self.order.only(self.cursor)
+        self.order.only(self.contenders.cursor)
         await self._save("rank", self.order.ranks())
 
     async def action_all_bad(self) -> None:
@@ -378,7 +338,7 @@ class JudgeScreen(PlaceScreen):
             if verdict:
                 self._flag(verdict)
 
-        self.app.push_screen(Flagging(self.cursor), answered)
+        self.app.push_screen(Flagging(self.contenders.cursor), answered)
 
     def action_note(self) -> None:
         from workbench.screens.question import Ask
@@ -397,7 +357,9 @@ class JudgeScreen(PlaceScreen):
         from workbench.screens.writing import Writing
 
         candidates = self.candidates
-        start = candidates[self.cursor].completion.text if candidates else self.query_one("#answer", Prompt).text
+        start = (
+            candidates[self.contenders.cursor].completion.text if candidates else self.query_one("#answer", Prompt).text
+        )
         start, self._unsaved = self._unsaved or start, ""
 
         def answered(text: str | None) -> None:
@@ -450,21 +412,13 @@ class JudgeScreen(PlaceScreen):
         self.app.push_screen(Ask("Go to a prompt", f"Its number, 1 to {count:,}.", now, check), answered)
 
     def action_differences(self) -> None:
-        self._differences = not self._differences
-        self._differ()
+        self.contenders.toggle_differences()
 
     async def action_markdown(self) -> None:
-        self._markdown = not self._markdown
-        fits = [await candidate.show_markdown(self._markdown) for candidate in self.candidates]
-        if not all(fits):
-            self.notify("Too long for Markdown: shown as it is.")
+        await self.contenders.toggle_markdown()
 
     def action_move(self, by: int) -> None:
-        if self.candidates:
-            self.cursor = (self.cursor + by) % len(self.candidates)
-            self._focus()
-            if self._differences:
-                self._differ()
+        self.contenders.move(by)
 
     def action_leave(self) -> None:
         answer = self.query_one("#answer", Prompt)
@@ -529,14 +483,14 @@ class JudgeScreen(PlaceScreen):
         session = self.session
         if session is None or session.shown is None:
             return
-        flagged = session.shown.completions[self.cursor].id
+        flagged = session.shown.completions[self.contenders.cursor].id
         try:
             async with self._turn:
                 await self._do(partial(session.save, "flag", completion=flagged, verdict=verdict))
         except UserError as error:
             self._tell(error)
             return
-        self._last = content(f"flagged {self.cursor + 1}: {verdict}")
+        self._last = content(f"flagged {self.contenders.cursor + 1}: {verdict}")
         self._show_order()
 
     @work(group="save")
