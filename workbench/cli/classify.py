@@ -7,26 +7,21 @@ import msgspec
 
 from stages.store.checkpoints import resolve_checkpoint
 from stages.store.classifiers import Classified, read_classified
-from stages.store.datasets import find_dataset
-from stages.store.errors import UserError
-from stages.store.rundir import find_run
 from stages.store.specs.assess import Assess
 from workbench.classified import answered, asked, confusions, facts
 from workbench.cli.common import (
     House,
     SpecCommand,
     json_option,
+    judged,
     pass_house,
-    run_stage,
     say,
     say_facts,
     say_json,
     say_table,
     set_option,
-    stage_settings,
 )
 from workbench.display import displayable, shortened
-from workbench.evaluating import name_for
 
 WIDEST = 12
 """Classes that a confusion matrix is printed for; of more, what is mistaken most."""
@@ -72,15 +67,7 @@ def classified(house: House, checkpoint: str, dataset: str | None, pairs: tuple[
 
     Without --data it shows what a training run found at its end, or an earlier judgement by its name.
     """
-    if dataset is None:
-        if pairs:
-            raise UserError("--set goes with --data.", "Name the dataset to judge.")
-        found = read_classified(find_run(house.workspace, checkpoint.partition("@")[0]))
-    else:
-        find_dataset(house.workspace, dataset)
-        settings, name = stage_settings(house, "assess", pairs), name_for(f"{checkpoint}-labels", dataset)
-        run = run_stage(house, "assess", name, settings, dataset=dataset, checkpoint=checkpoint, detach=False)
-        found = read_classified(run)
+    found = read_classified(judged(house, "assess", "labels", checkpoint, dataset, pairs))
     if as_json:
         say_json(msgspec.to_builtins(found))
     else:

@@ -141,6 +141,24 @@ def run_stage(
     return run
 
 
+def judged(house: House, stage: str, word: str, checkpoint: str, dataset: str | None, pairs: tuple[str, ...]) -> RunDir:
+    """The run whose judgement is to be shown: with a dataset a new one of `stage`, waited for; else an earlier one.
+
+    `word` tells such runs of a checkpoint from others by their names. UserError for --set without a dataset.
+    """
+    from stages.store.datasets import find_dataset
+    from stages.store.rundir import find_run
+    from workbench.evaluating import name_for
+
+    if dataset is None:
+        if pairs:
+            raise UserError("--set goes with --data.", "Name the dataset to judge.")
+        return find_run(house.workspace, checkpoint.partition("@")[0])
+    find_dataset(house.workspace, dataset)
+    settings, name = stage_settings(house, stage, pairs), name_for(f"{checkpoint}-{word}", dataset)
+    return run_stage(house, stage, name, settings, dataset=dataset, checkpoint=checkpoint, detach=False)
+
+
 def say(text: str) -> None:
     """Lines on stdout, with foreign text in them made displayable."""
     click.echo(displayable(text, tabs=4))

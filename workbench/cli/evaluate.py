@@ -58,17 +58,15 @@ def evaluate(
     chosen = name or name_for(named[0], dataset)
     extra = {"reference": reference} if reference else {}
     run = run_stage(house, "evaluate", chosen, settings, dataset=dataset, checkpoints=named, extra=extra, detach=detach)
-    if detach:
-        return
-    found = read_evaluation(run)
+    if not detach:
+        say_evaluation(read_evaluation(run), as_json=as_json)
+
+
+def say_evaluation(found: Evaluation, *, as_json: bool) -> None:
+    """A table, notes, and some answers to read; or all of it as JSON."""
     if as_json:
         say_json(msgspec.to_builtins(found))
-    else:
-        say_evaluation(found)
-
-
-def say_evaluation(found: Evaluation) -> None:
-    """A table, notes, and some answers to read."""
+        return
     say(f"{found.dataset}, {found.split}: {found.records:,} records of kind {found.kind}")
     names = columns(found)
     values_of = {row.checkpoint: cells(row) for row in found.rows}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import click
-import msgspec
 
 from stages.store.datasets import find_dataset
 from stages.store.errors import UserError
@@ -17,7 +16,6 @@ from workbench.cli.common import (
     json_option,
     pass_house,
     run_stage,
-    say_json,
     set_option,
     stage_settings,
 )
@@ -58,10 +56,5 @@ def in_context(
     named = [one for text in checkpoints for one in expanded(house.workspace, text)]
     chosen = name or f"few-shot-{name_for(named[0], dataset)}"[:60].rstrip("-._")
     run = run_stage(house, "in_context", chosen, settings, dataset=dataset, checkpoints=named, detach=detach)
-    if detach:
-        return
-    found = read_evaluation(run)
-    if as_json:
-        say_json(msgspec.to_builtins(found))
-    else:
-        say_evaluation(found)
+    if not detach:
+        say_evaluation(read_evaluation(run), as_json=as_json)

@@ -10,27 +10,23 @@ import click
 import msgspec
 
 from stages.store.checkpoints import resolve_checkpoint
-from stages.store.datasets import find_dataset
 from stages.store.errors import UserError
 from stages.store.records import Message
 from stages.store.rewards import ReportCard, read_card
-from stages.store.rundir import find_run
 from stages.store.specs.report import Report
 from workbench.cli.common import (
     House,
     SpecCommand,
     json_option,
+    judged,
     pass_house,
-    run_stage,
     say,
     say_facts,
     say_json,
     say_table,
     set_option,
-    stage_settings,
 )
 from workbench.display import shortened
-from workbench.evaluating import name_for
 from workbench.judging.report_card import asked, ceiling, facts
 
 SHOWN = 8
@@ -63,17 +59,7 @@ def report(house: House, checkpoint: str, dataset: str | None, pairs: tuple[str,
 
     Without --data it shows the card that a training run wrote at its end, or an earlier report by its name.
     """
-    if dataset is None:
-        if pairs:
-            raise UserError("--set goes with --data.", "Name the dataset to judge.")
-        card = read_card(find_run(house.workspace, checkpoint.partition("@")[0]))
-    else:
-        find_dataset(house.workspace, dataset)
-        settings = stage_settings(house, "report", pairs)
-        name = name_for(f"{checkpoint}-report", dataset)
-        card = read_card(
-            run_stage(house, "report", name, settings, dataset=dataset, checkpoint=checkpoint, detach=False)
-        )
+    card = read_card(judged(house, "report", "report", checkpoint, dataset, pairs))
     say_card(house, card, as_json=as_json)
 
 

@@ -110,7 +110,7 @@ def show(house: House, name: str, as_json: bool) -> None:
     )
     if found:
         say("")
-        say_evaluation(found)
+        say_evaluation(found, as_json=False)
 
 
 def _next(run: RunDir, status: str) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from stages.store.specs.base import about
-from stages.store.specs.policy import Reward
+from stages.store.specs.policy import Reward, RewardFile, RewardLength, RewardPattern
 
 
 class BestOf(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -56,18 +56,9 @@ class BestOf(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
             group="reward",
         ),
     ] = "auto"
-    reward_pattern: Annotated[str, about("Regular expression that `pattern` looks for.", group="reward")] = ""
-    reward_length: Annotated[
-        Annotated[int, msgspec.Meta(ge=1)] | None,
-        about("Tokens that `length` asks for; empty: the longer, the better.", unit="tokens", group="reward"),
-    ] = None
-    reward_file: Annotated[
-        str,
-        about(
-            "Python file with `def reward(prompt, completion, answer) -> float`, run by the worker as you.",
-            group="reward",
-        ),
-    ] = ""
+    reward_pattern: RewardPattern = ""
+    reward_length: RewardLength = None
+    reward_file: RewardFile = ""
 
     slots: Annotated[int, about("Answers written at once.", ge=1, le=4_096, group="machine")] = 256
     device: Annotated[

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 
 from stages.store.specs.base import about
+from stages.store.specs.batches import Epochs, RecordsAStep, RecordsAtOnce
 from stages.store.specs.parallel import Gpus
 from stages.store.specs.tuning import Learning
 
@@ -46,16 +47,9 @@ class Classify(Learning, kw_only=True, frozen=True, forbid_unknown_fields=True):
         ),
     ] = 0.5
 
-    epochs: Annotated[float, about("Times that every record is seen.", gt=0, le=100_000, group="training")] = 3.0
-    batch_size: Annotated[int, about("Records in one step.", unit="records", ge=1, le=1_048_576, group="training")] = 32
-    micro_batch: Annotated[
-        Annotated[int, msgspec.Meta(ge=1, le=1_048_576)] | None,
-        about(
-            "Records computed at once, at most; halved until they fit the memory. Empty: all.",
-            unit="records",
-            group="training",
-        ),
-    ] = None
+    epochs: Epochs = 3.0
+    batch_size: RecordsAStep = 32
+    micro_batch: RecordsAtOnce = None
     lr: Annotated[
         Annotated[float, msgspec.Meta(gt=0, le=1)] | None,
         about("Peak learning rate of AdamW; empty: 0.064 / width, which is 5e-4 for tiny.", group="training"),

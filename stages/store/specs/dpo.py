@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from stages.store.specs.base import about
+from stages.store.specs.batches import RankedAStep, RankedAtOnce, RankedContext
 from stages.store.specs.parallel import Gpus
 from stages.store.specs.tuning import Answering
 
@@ -14,14 +15,7 @@ from stages.store.specs.tuning import Answering
 class DPO(Answering, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Improve a checkpoint on ranked completions directly, without a reward model (DPO)."""
 
-    context: Annotated[
-        Annotated[int, msgspec.Meta(ge=2, le=1_048_576)] | None,
-        about(
-            "Longest completion with its prompt; longer ones are left out. Empty: the model's.",
-            unit="tokens",
-            group="conversations",
-        ),
-    ] = None
+    context: RankedContext = None
 
     beta: Annotated[
         float,
@@ -49,20 +43,8 @@ class DPO(Answering, kw_only=True, frozen=True, forbid_unknown_fields=True):
         about("all: every two completions of a prompt that differ in rank. best_worst: the ends alone.", group="loss"),
     ] = "all"
 
-    batch_size: Annotated[
-        int,
-        about(
-            "Prompts in one step, each with all its completions.", unit="prompts", ge=1, le=1_048_576, group="training"
-        ),
-    ] = 16
-    micro_batch: Annotated[
-        Annotated[int, msgspec.Meta(ge=1, le=1_048_576)] | None,
-        about(
-            "Prompts computed at once, at most; halved until they fit the memory. Empty: all.",
-            unit="prompts",
-            group="training",
-        ),
-    ] = None
+    batch_size: RankedAStep = 16
+    micro_batch: RankedAtOnce = None
     lr: Annotated[
         Annotated[float, msgspec.Meta(gt=0, le=1)] | None,
         about(

@@ -10,6 +10,17 @@ from stages.store.specs.base import about
 from stages.store.specs.tuning import Answering
 
 Reward = Literal["auto", "model", "exact", "world", "pattern", "length", "python"]
+RewardPattern = Annotated[str, about("Regular expression that `pattern` looks for.", group="reward")]
+RewardLength = Annotated[
+    Annotated[int, msgspec.Meta(ge=1)] | None,
+    about("Tokens that `length` asks for; empty: the longer, the better.", unit="tokens", group="reward"),
+]
+RewardFile = Annotated[
+    str,
+    about(
+        "Python file with `def reward(prompt, completion, answer) -> float`, run by the worker as you.", group="reward"
+    ),
+]
 
 
 class Policy(Answering, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -47,18 +58,9 @@ class Policy(Answering, kw_only=True, frozen=True, forbid_unknown_fields=True):
             group="reward",
         ),
     ] = "auto"
-    reward_pattern: Annotated[str, about("Regular expression that `pattern` looks for.", group="reward")] = ""
-    reward_length: Annotated[
-        Annotated[int, msgspec.Meta(ge=1)] | None,
-        about("Tokens that `length` asks for; empty: the longer, the better.", unit="tokens", group="reward"),
-    ] = None
-    reward_file: Annotated[
-        str,
-        about(
-            "Python file with `def reward(prompt, completion, answer) -> float`, run by the worker as you.",
-            group="reward",
-        ),
-    ] = ""
+    reward_pattern: RewardPattern = ""
+    reward_length: RewardLength = None
+    reward_file: RewardFile = ""
     missing_end_penalty: Annotated[
         float, about("Taken from the reward of a completion that does not come to an end.", ge=0, group="reward")
     ] = 1.0

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from stages.store.specs.base import about
+from stages.store.specs.batches import RankedAStep, RankedAtOnce, RankedContext
 from stages.store.specs.parallel import Gpus
 from stages.store.specs.tuning import Tuning
 
@@ -14,14 +15,7 @@ from stages.store.specs.tuning import Tuning
 class Reward(Tuning, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Train a reward model: a checkpoint with a scalar head learns which of two completions people prefer."""
 
-    context: Annotated[
-        Annotated[int, msgspec.Meta(ge=2, le=1_048_576)] | None,
-        about(
-            "Longest completion with its prompt; longer ones are left out. Empty: the model's.",
-            unit="tokens",
-            group="conversations",
-        ),
-    ] = None
+    context: RankedContext = None
 
     ties: Annotated[
         Literal["half", "skip"],
@@ -47,20 +41,8 @@ class Reward(Tuning, kw_only=True, frozen=True, forbid_unknown_fields=True):
         about("Weight of the squared sum of a pair's scores, which keeps scores near 0.", ge=0, le=10, group="loss"),
     ] = 0.0
 
-    batch_size: Annotated[
-        int,
-        about(
-            "Prompts in one step, each with all its completions.", unit="prompts", ge=1, le=1_048_576, group="training"
-        ),
-    ] = 16
-    micro_batch: Annotated[
-        Annotated[int, msgspec.Meta(ge=1, le=1_048_576)] | None,
-        about(
-            "Prompts computed at once, at most; halved until they fit the memory. Empty: all.",
-            unit="prompts",
-            group="training",
-        ),
-    ] = None
+    batch_size: RankedAStep = 16
+    micro_batch: RankedAtOnce = None
     lr: Annotated[
         Annotated[float, msgspec.Meta(gt=0, le=1)] | None,
         about(
