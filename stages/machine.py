@@ -83,7 +83,17 @@ def attention() -> dict[str, Any]:
     from kernels import backend_report
 
     trials = kernel_trials()
-    return {"rows": [row._asdict() for row in backend_report()], "tests": self_test(), "trials": trials}
+    rows = [*(row._asdict() for row in backend_report()), generation()]
+    return {"rows": rows, "tests": self_test(), "trials": trials}
+
+
+def generation() -> dict[str, str]:
+    """Whether compiled code generates on this machine's CPU, and why, in the form of the other backends."""
+    from stages.models.compiled import here
+
+    code, why = here()
+    name = "plain" if code is None else "compiled"
+    return {"call": "generation", "device": "cpu", "dtype": "float32", "backend": name, "why": why}
 
 
 def kernel_trials() -> list[dict[str, Any]]:
