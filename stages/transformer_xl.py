@@ -5,25 +5,24 @@
 The batch is read as streams: each row goes on in its stretch of the text where it stood a step ago
 (`stages.data.streams`), and the memory of a row is what the model made of the segments before, without gradient. At the
 end of the stretches all rows begin anew with an empty memory. All else is as in `stages.pretrain`. Source: Dai et al.,
-Transformer-XL (arXiv 1901.02860), section 3.2.
+Transformer-XL (arXiv 1901.02860), section 3.2. Shapes: L layers, B rows, M tokens remembered, C width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from stages import pretrain
 from stages.asking.text_to_text import follow
 from stages.data.streams import Streams
-from stages.data.tokenizer import copy_tokenizer
+from stages.data.tokenizer import TextTokenizer
 from stages.generate import Sampling
-from stages.loop import any_algorithms, honour, read_state
 from stages.models.transformer_xl import (
     Continuing,
     TransformerXL,
@@ -31,86 +30,115 @@ from stages.models.transformer_xl import (
     new_transformer_xl,
     save_transformer_xl,
 )
+from stages.pretrain import continued, figures, next_tokens
 from stages.run import Run
-from stages.store.checkpoints import Checkpoint
-from stages.store.specs.transformer_xl import Recurrent
+from stages.store.architecture import ModelConfig
+from stages.store.specs import transformer_xl as specs
 from stages.training import distributed
+from stages.training.pretraining import EVALUATION_TOKENS, Models, Text, train
 
 
 def run(run: Run) -> dict[str, Any]:
     """Train until the last step; what was reached."""
-    job = prepare(run)
-    while job.progress.step < job.settings.steps:
-        honour(run, job.save, job.progress)
-        loss, norm, lr = job.step()
-        job.log(loss, norm, lr)
-        if job.due(job.settings.checkpoint_every):
-            job.save()
-    job.save(whole=True)
-    return job.result()
-
-
-def prepare(run: Run) -> Job:
-    """A run of next-token prediction with a memory, ready for its next step."""
-    job = pretrain.assemble(run, run.settings(Recurrent), Job, new_transformer_xl, load_transformer_xl)
-    if job.progress.step:
-        name = f"step-{job.progress.step}"
-        held = read_state(Checkpoint(run.dir.checkpoints / name, job.progress.step))["memory"]
-        job.memory = held[:, job.rows.start : job.rows.stop].to(job.device, job.memory.dtype)
-    return job
+    return train(run, run.settings(specs.Recurrent), Recurrent)
 
 
 @dataclass
-class Job(pretrain.Job):
-    """The same loop over streams in place of shuffled blocks."""
+class Recurrent:
+    """Which token comes next, the segments before remembered."""
 
-    settings: Recurrent
-    model: TransformerXL  # type: ignore[assignment]  # the loop asks a model for a loss, and this one has it
+    model: TransformerXL
+    settings: specs.Recurrent
+    tokenizer: TextTokenizer
+    text: Text
+
+    models: ClassVar[Models] = Models(new_transformer_xl, load_transformer_xl)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         rows = self.settings.batch_size
-        self.streams = Streams(self.tokens.train, rows, self.model.config.context)
-        self.rows = distributed.share(rows)
-        self.memory = self.model.empty_memory(len(self.rows))
-        self._next: list[Tensor] = []
+        self.streams = Streams(self.text.tokens.train, rows, self.model.config.context)
+        self.carried = Memory(self.model, distributed.share(rows))
 
-    def _train_loss(self, start: int, count: int) -> Tensor:
-        step, own = self.progress.step, self.rows
-        if start == own.start:
-            self._next = []
-            if self.streams.begins(step):
-                self.memory = self.model.empty_memory(len(own))
-        inputs_BT, targets_BT = self._batch(self.streams.at(step)[start : start + count])
-        loss, kept = self.model(inputs_BT, targets_BT, self.memory[:, start - own.start : start - own.start + count])
-        self._next.append(kept)
-        if start + count == own.stop:
-            self.memory = torch.cat(self._next, 1)
-        found: Tensor = loss
-        return found
+    @staticmethod
+    def text_tokens(settings: specs.Recurrent, config: ModelConfig) -> int:
+        """As many as the model reads at once."""
+        return config.context
 
-    @torch.no_grad()
-    def _validation_nats(self, count: int, together: int) -> float:
-        """The sum of the mean losses of the first `count` blocks, read as up to `together` streams side by side."""
-        rows = min(together, count)
-        stretch = -(-count // rows)
-        memory, total = self.model.empty_memory(rows), 0.0
-        for number in range(stretch):
-            blocks = np.arange(rows) * stretch + number
-            blocks = blocks[blocks < count]
-            inputs_BT, targets_BT = self._batch(self.validation.gather(blocks))
-            loss, memory = self.model(inputs_BT, targets_BT, memory[:, : len(blocks)])
-            total += loss.item() * len(blocks)
-        return total
+    def loss(self, step: int, rows: range) -> Tensor:
+        """The loss at the head of this file on these rows' next segment, in nats. They remember it once it counts."""
+        before = self.model.empty_memory(len(rows)) if self.streams.begins(step) else self.carried.of(rows)
+        loss, after = self._read(step, rows, before)
+        self.carried.note(rows, after)
+        return loss
+
+    def costliest(self, rows: int) -> Tensor:
+        """With all of the memory that a row can have."""
+        config = self.model.config
+        full_LBMC = self.model.tokens.new_zeros(config.layers, rows, config.memory, config.width)
+        return self._read(0, range(rows), full_LBMC)[0]
+
+    def validate(self, blocks: int, at_once: int) -> dict[str, float]:
+        """Loss in nats a token and in bits a byte, of blocks read as streams side by side, whatever fits the memory."""
+        least = EVALUATION_TOKENS // self.model.config.context
+        rows = min(max(self.settings.sequences_at_once, least), blocks)
+        stretch, nats = -(-blocks // rows), 0.0
+        for streams in np.split(np.arange(rows), range(max(at_once, least), rows, max(at_once, least))):
+            memory = self.model.empty_memory(len(streams))
+            for number in range(stretch):
+                numbers = streams * stretch + number
+                if not len(numbers := numbers[numbers < blocks]):
+                    break
+                asked = next_tokens(self.text.validation.gather(numbers), self.model.tokens.device)
+                loss, memory = self.model(*asked, memory[:, : len(numbers)])
+                nats += loss.item() * len(numbers)
+        return figures(nats / blocks, self.text.tokens)
+
+    def samples(self) -> list[dict[str, Any]]:
+        """Continue the fixed prompts."""
+        return continued(self.settings, self.tokenizer, self.text, self.model.config.context, self._follow)
+
+    def write(self, folder: Path) -> None:
+        """As a model type of our own."""
+        save_transformer_xl(self.model, folder, eos_id=self.tokenizer.eos_id, pad_id=self.tokenizer.pad_id)
+
+    def _read(self, step: int, rows: range, memory_LBMC: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss on these rows' segments, and their next memory."""
+        segments = self.streams.at(step)[rows.start : rows.stop]
+        loss, after_LBMC = self.model(*next_tokens(segments, self.model.tokens.device), memory_LBMC)
+        return loss, after_LBMC
 
     @torch.inference_mode()
-    def _continued(self, prompts: list[list[int]], sampling: Sampling) -> list[list[int]]:
-        with any_algorithms():
-            return [follow(Continuing(self.model, [ids]), 1, sampling, ())[0] for ids in prompts]
+    def _follow(self, prompts: list[list[int]], sampling: Sampling) -> list[list[int]]:
+        return [follow(Continuing(self.model, [ids]), 1, sampling, ())[0] for ids in prompts]
 
-    def _state(self) -> dict[str, Tensor]:
-        return {"memory": distributed.side_by_side(self.memory, 1)}
 
-    def _write_model(self, folder: Path) -> None:
-        save_transformer_xl(self.model, folder, eos_id=self.tokenizer.eos_id, pad_id=self.tokenizer.pad_id)
-        copy_tokenizer(self.tokenizer, folder)
+class Memory:
+    """What the rows of a batch remember of the segments before, those rows that this process computes."""
+
+    def __init__(self, model: TransformerXL, rows: range) -> None:
+        self.held_LBMC = model.empty_memory(len(rows))
+        self._rows, self._next = rows, list[Tensor]()
+
+    def of(self, rows: range) -> Tensor:
+        """What these rows remember: (L, rows, M, C)."""
+        return self.held_LBMC[:, rows.start - self._rows.start : rows.stop - self._rows.start]
+
+    def note(self, rows: range, after_LBMC: Tensor) -> None:
+        """What these rows will remember once the step is made. They come in order, and from the first when it is tried
+        again."""
+        if rows.start == self._rows.start:
+            self._next = []
+        self._next.append(after_LBMC)
+
+    def keep(self) -> None:
+        """The step is made."""
+        self.held_LBMC, self._next = torch.cat(self._next, 1), []
+
+    def state(self) -> dict[str, Tensor]:
+        """The memory of the whole batch, for a checkpoint. All processes must come."""
+        return {"memory": distributed.side_by_side(self.held_LBMC, 1)}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take this process's rows out of what `state` gave."""
+        own = state["memory"][:, self._rows.start : self._rows.stop]
+        self.held_LBMC = own.to(self.held_LBMC.device, self.held_LBMC.dtype)

@@ -1,4 +1,4 @@
-"""How a model is fine-tuned: for how long, at which rates, how much at once, how often it tells of itself.
+"""How a model is trained: for how long, at which rates, how much at once, how often it tells of itself.
 
 A stage holds a course; its data, its loss and its loop stand in its own file.
 """
@@ -20,28 +20,40 @@ from stages.store.architecture import ModelConfig
 from stages.store.checkpoints import best_checkpoint
 from stages.store.errors import WorkFailed
 from stages.store.sizes import flops_per_token
+from stages.store.specs.pretrain import Pretrain
 from stages.store.specs.tuning import Learning
 from stages.training import distributed
 from stages.training.memory import Parts, does_not_fit, forget_gradients, is_out_of_memory, probe
 
 T = TypeVar("T")
+Rows = TypeVar("Rows", NDArray[np.int64], range)
+
+
+def length_of(settings: Learning | Pretrain, records: int | None) -> tuple[int, int]:
+    """Steps of a run, and of warm-up among them: as asked, or in fine-tuning as its epochs of so many records say."""
+    if isinstance(settings, Pretrain):
+        return settings.steps, settings.warmup
+    assert records is not None
+    steps = settings.steps or max(1, math.ceil(settings.epochs * records / settings.batch_size))
+    return steps, min(settings.warmup, steps // 10)
 
 
 class Course:
-    """The steps of a run over so many records, its updates, its pace, and how many records are computed at once."""
+    """The steps of a run, its updates, its pace, and how many records are computed at once."""
 
     def __init__(
         self,
         run: Run,
-        settings: Learning,
+        settings: Learning | Pretrain,
         progress: Progress,
         optimizer: AdamW,
         config: ModelConfig,
-        records: int,
+        records: int | None = None,
     ) -> None:
+        """records: of an epoch, which fine-tuning counts by."""
         self._run, self._settings, self._progress, self._records = run, settings, progress, records
-        self.steps = settings.steps or max(1, math.ceil(settings.epochs * records / settings.batch_size))
-        self.updates = Updates(optimizer, progress, settings, self.steps)
+        self.steps, warmup = length_of(settings, records)
+        self.updates = Updates(optimizer, progress, settings, self.steps, warmup)
         self.divergence = self.updates.divergence
         self.pace = Pace(optimizer.parameters[0].device, progress.precision, flops_per_token(config))
         self.memory = MicroBatches(run, progress, settings.batch_size, settings.micro_batch)
@@ -68,8 +80,10 @@ class Course:
         if evaluated:
             row |= evaluate(whole=step == self.steps)
         if evaluated or self.due(self._log_every):
-            epoch = step * self._settings.batch_size / self._records
-            self._run.log_metrics(step, row | self.pace.row() | {"epoch": epoch})
+            row |= self.pace.row()
+            if self._records:
+                row["epoch"] = step * self._settings.batch_size / self._records
+            self._run.log_metrics(step, row)
 
     def closing(self, metrics: dict[str, float], **own: Any) -> dict[str, Any]:
         """The closing figures of a run; `own` are those of its stage."""
@@ -97,11 +111,11 @@ class MicroBatches:
     def rows(self) -> int:
         return self._progress.micro_batch or self._wanted
 
-    def parts(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    def parts(self, rows: Rows) -> list[Rows]:
         """These rows, as many together as are computed at once."""
         return [rows[start : start + self.rows] for start in range(0, len(rows), self.rows)]
 
-    def own(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    def own(self, rows: Rows) -> Rows:
         """Those of the rows of a step's batch that this process computes: all where it is alone."""
         return rows[self._share.start : self._share.stop]
 
@@ -168,9 +182,11 @@ def add_gradients(optimizer: AdamW, losses: Iterable[Tensor]) -> float:
 class Updates:
     """AdamW updates out of micro-batches, at the rates of a warm-up and a cosine; divergence is noticed."""
 
-    def __init__(self, optimizer: AdamW, progress: Progress, settings: Learning, steps: int) -> None:
-        self._optimizer, self._progress, self._settings, self._steps = optimizer, progress, settings, steps
-        self._warmup = min(settings.warmup, steps // 10)
+    def __init__(
+        self, optimizer: AdamW, progress: Progress, settings: Learning | Pretrain, steps: int, warmup: int
+    ) -> None:
+        self._optimizer, self._progress, self._settings = optimizer, progress, settings
+        self._steps, self._warmup = steps, warmup
         self.divergence = Divergence(progress)
 
     def make(self, losses: Iterable[Tensor]) -> tuple[float, float, float]:

@@ -106,7 +106,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def does_not_fit() -> WorkFailed:
     return WorkFailed(
         "The memory does not hold a step over a single row.",
-        "Choose a shorter context, activation_checkpointing, or a smaller model.",
+        "Choose a shorter context, a smaller model, or activation_checkpointing where the stage has it.",
     )
 
 

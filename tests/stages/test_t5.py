@@ -25,7 +25,7 @@ from stages.store.errors import UserError
 from stages.store.rundir import Parent, RunDir, RunSpec, create_run
 from stages.store.tokenizers import find_tokenizer
 from stages.store.workspace import Workspace
-from stages.t5 import prepare, run
+from stages.t5 import run
 from tests.stages.helpers import TINY, finish, wait_until
 from workbench import runs
 from workbench.cli.root import run as command
@@ -133,7 +133,7 @@ def test_killed_and_resumed_it_ends_with_the_bits_of_a_run_in_one_go(workspace: 
 )
 def test_what_cannot_be_trained_is_refused(workspace: Workspace, changes: Any, message: str, hint: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        prepare(run_in(workspace, "wrong", **changes))
+        run(run_in(workspace, "wrong", **changes))
     assert hint in caught.value.hint
 
 

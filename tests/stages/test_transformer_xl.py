@@ -6,11 +6,13 @@ import json
 import math
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from stages import transformer_xl
 from stages.asking.speaking import open_speaker
@@ -21,10 +23,12 @@ from stages.store.checkpoints import list_checkpoints
 from stages.store.datasets import find_dataset
 from stages.store.errors import UserError
 from stages.store.rundir import Parent, RunDir, RunSpec, create_run
+from stages.store.specs import transformer_xl as specs
 from stages.store.specs.chat import Chat
 from stages.store.tokenizers import find_tokenizer
 from stages.store.workspace import Workspace
-from stages.transformer_xl import Job, prepare
+from stages.training.pretraining import Job, prepare
+from stages.transformer_xl import Memory, Recurrent
 from tests.stages.helpers import TINY, finish, wait_until
 from workbench import runs
 from workbench.cli.root import run as command
@@ -64,7 +68,16 @@ def run_in(workspace: Workspace, name: str, **settings: Any) -> Run:
 
 
 def job_in(workspace: Workspace, name: str, **settings: Any) -> Job:
-    return prepare(run_in(workspace, name, **settings))
+    return opened(run_in(workspace, name, **settings))
+
+
+def opened(run: Run) -> Job:
+    return prepare(run, run.settings(specs.Recurrent), Recurrent)
+
+
+def memory_of(job: Job) -> Tensor:
+    assert isinstance(job.objective.carried, Memory)
+    return job.objective.carried.held_LBMC
 
 
 def validated(job: Job) -> float:
@@ -100,8 +113,40 @@ def test_the_memory_follows_its_rows_through_micro_batches(workspace: Workspace)
     whole, cut = (job_in(workspace, f"rows{rows}", micro_batch=rows) for rows in (16, 5))
     for _ in range(3):
         assert cut.step() == pytest.approx(whole.step(), rel=1e-3)
-    assert whole.memory.shape == cut.memory.shape == (2, 16, 32, 32)
-    assert torch.allclose(whole.memory, cut.memory, atol=1e-3)
+    assert memory_of(whole).shape == memory_of(cut).shape == (2, 16, 32, 32)
+    assert torch.allclose(memory_of(whole), memory_of(cut), atol=1e-3)
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def test_memory_that_runs_out_halves_the_rows_and_the_step_begins_with_what_it_remembered(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, poor = run_in(workspace, "enough", steps=8), run_in(workspace, "poor", steps=8, micro_batch=8)
+    transformer_xl.run(whole)
+    real = Recurrent.loss
+
+    def loss(self: Recurrent, step: int, rows: range) -> Tensor:
+        """The second half of step 4 does not fit, when the first has been computed."""
+        if step >= 3 and rows.start and len(rows) > 4:
+            raise torch.OutOfMemoryError("out of memory")
+        return real(self, step, rows)
+
+    monkeypatch.setattr(Recurrent, "loss", loss)
+    transformer_xl.run(poor)
+    for key in ("train/loss", "val/loss"):
+        found, expected = ([row[key] for row in rows(run.dir.metrics) if key in row] for run in (poor, whole))
+        assert found == pytest.approx(expected, rel=1e-3)
+    told = [row["message"] for row in rows(poor.dir.events) if row["event"] == "warning"]
+    assert told == [
+        "Memory ran out at step 4: from here on 4 rows are computed at once instead of 8. A step still sees 16."
+    ]
+    assert [row["rows"] for row in rows(poor.dir.events) if row["event"] == "memory"] == [8]
+    progress = json.loads((list_checkpoints(poor.dir)[-1].path / "resume" / "progress.json").read_bytes())
+    assert progress["micro_batch"] == 4
+    assert opened(Run(poor.dir.path)).memory.rows == 4
 
 
 def test_killed_and_resumed_it_ends_with_the_bits_of_a_run_in_one_go(workspace: Workspace) -> None:
@@ -119,8 +164,7 @@ def test_killed_and_resumed_it_ends_with_the_bits_of_a_run_in_one_go(workspace: 
     for name in ("model.safetensors", "resume/state.safetensors"):
         last = [list_checkpoints(run)[-1].path / name for run in (whole.dir, cut)]
         assert last[0].read_bytes() == last[1].read_bytes()
-    samples = [json.loads(line) for line in whole.dir.samples.read_bytes().splitlines()]
-    assert samples[-1]["tokens"] == SMALL["sample_tokens"]
+    assert rows(whole.dir.samples)[-1]["tokens"] == SMALL["sample_tokens"]
 
 
 def test_a_run_of_it_is_spoken_to_and_other_stages_refuse_it(

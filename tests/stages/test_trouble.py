@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from stages.pretrain import prepare
+from stages.pretrain import NextToken
 from stages.run import Requests, Run
 from stages.store.checkpoints import latest_verified, list_checkpoints, write_manifest
 from stages.store.errors import WorkFailed
 from stages.store.rundir import RunDir
+from stages.store.specs.pretrain import Pretrain
 from stages.store.workspace import Workspace
+from stages.training.pretraining import prepare
 from tests.stages.helpers import copy_of, finish, pretrain, wait_until
 from workbench import runs
 
@@ -108,7 +110,8 @@ def test_a_loss_that_is_no_number_is_noticed_at_once_and_never_kept(workspace: W
 def test_an_update_that_ruins_the_model_is_not_kept(workspace: Workspace) -> None:
     finished = finish(pretrain(workspace, "one", steps=6))
     before = list_checkpoints(finished)
-    job = prepare(Run(finished.path))
+    again = Run(finished.path)
+    job = prepare(again, again.settings(Pretrain), NextToken)
     job.step()
     job.optimizer.compute.fill_(float("nan"))
     with pytest.raises(WorkFailed, match="validation loss became nan at step 7"):

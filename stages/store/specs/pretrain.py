@@ -45,7 +45,7 @@ class Pretrain(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     micro_batch: Annotated[
         Annotated[int, msgspec.Meta(ge=1, le=1_048_576)] | None,
         about(
-            "Sequences computed at once; the gradients of a step's micro-batches are added. Empty: all.",
+            "Sequences computed at once, at most; halved until they fit the memory. Empty: all.",
             unit="sequences",
             group="training",
         ),
@@ -103,5 +103,5 @@ class Pretrain(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
 
     @property
     def sequences_at_once(self) -> int:
-        """The micro-batch in force."""
+        """The micro-batch that is asked for."""
         return min(self.micro_batch or self.batch_size, self.batch_size)

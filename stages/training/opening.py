@@ -1,0 +1,94 @@
+"""Opening a run that trains: where it stands, its optimiser, and last of all its random numbers.
+
+A stage calls `begin`, makes or loads its model as the checkpoint says, hands it to `Beginning.optimise`, tries what
+needs trying, and calls `Opened.restore_random` just before its first step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
+
+import torch
+from torch import nn
+
+from stages.loop import Progress, find_resume, load_resume, read_progress
+from stages.optim import AdamW
+from stages.run import Run
+from stages.store.checkpoints import Checkpoint
+from stages.store.specs.pretrain import Pretrain
+from stages.store.specs.tuning import Learning
+from stages.training import distributed
+from stages.training.adapting import freeze_in
+from stages.training.precision import Precision, choose_precision
+
+M = TypeVar("M", bound=nn.Module)
+P = TypeVar("P", bound=Progress)
+
+
+class Opened(NamedTuple, Generic[M, P]):
+    """A model to train, its optimiser, and the checkpoint that training goes on from, if it has begun before."""
+
+    model: M
+    optimizer: AdamW
+    progress: P
+    checkpoint: Checkpoint | None
+
+    def metrics(self) -> dict[str, float]:
+        """The latest validation, as the checkpoint has it; empty for a fresh start."""
+        lineage = self.checkpoint.lineage() if self.checkpoint else None
+        return dict(lineage.metrics) if lineage else {}
+
+    def restore_random(self, seed: int) -> None:
+        """Seed the random numbers, or put those of the checkpoint back with the moments: last before training."""
+        distributed.seed(seed)
+        if self.checkpoint:
+            load_resume(self.checkpoint, self.optimizer)
+
+
+@dataclass(frozen=True)
+class Beginning(Generic[P]):
+    """Where a run stands whose model is not open yet: at its start, or at its last checkpoint."""
+
+    run: Run
+    settings: Learning | Pretrain
+    device: torch.device
+    progress: P
+    precision: Precision
+    checkpoint: Checkpoint | None
+
+    def optimise(self, model: M, *, parameters: int, sharding: str = "ddp", eps: float = 1e-8) -> Opened[M, P]:
+        """The model with an optimiser over what of it is to learn; tells the run of both.
+
+        parameters: to be told. sharding: fsdp leaves each process a piece of the model. eps: of AdamW.
+        """
+        if sharding == "fsdp":
+            distributed.cut(model, self.device, self.precision.dtype)
+        optimizer = AdamW(
+            model,
+            betas=(self.settings.beta1, self.settings.beta2),
+            weight_decay=self.settings.weight_decay,
+            eps=eps,
+            compute_dtype=self.precision.dtype,
+        )
+        freeze_in(model, self.precision.dtype)
+        self.run.event(
+            "model",
+            parameters=parameters,
+            trained=sum(parameter.numel() for parameter in optimizer.parameters),
+            device=self.device.type,
+            precision=self.precision.name,
+            why=self.precision.why,
+            **distributed.told_of(sharding),
+        )
+        return Opened(model, optimizer, self.progress, self.checkpoint)
+
+
+def begin(run: Run, settings: Learning | Pretrain, device: torch.device, kind: type[P], *, lr: float) -> Beginning[P]:
+    """Where the run stands. lr: the peak learning rate of a fresh start. kind: what progress.json holds."""
+    checkpoint = find_resume(run)
+    if checkpoint:
+        progress = read_progress(checkpoint, kind)
+    else:
+        progress = kind(lr=lr, precision=choose_precision(settings.precision, device).name)
+    return Beginning(run, settings, device, progress, choose_precision(progress.precision, device), checkpoint)

@@ -1,0 +1,267 @@
+"""The course of a pre-training, whatever the model is asked: open or resume, step, log, evaluate, sample, save.
+
+What is asked of text is an `Objective`. Each stands with its formula in the file of its stage; there is no base class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stages.data.packing import Blocks, TokenSet, token_shards
+from stages.data.tokenizer import TextTokenizer, copy_tokenizer
+from stages.loop import Progress, by_leader, honour, read_state, save_checkpoint, set_up_torch, worth_saving
+from stages.optim import AdamW
+from stages.run import Run
+from stages.store.errors import UserError
+from stages.store.presets import ModelConfig
+from stages.store.shape import model_config, peak_lr
+from stages.store.sizes import parameter_count, training_memory
+from stages.store.specs.pretrain import Pretrain
+from stages.training import distributed
+from stages.training.course import Course
+from stages.training.opening import begin
+
+S = TypeVar("S", bound=Pretrain)
+Asked = TypeVar("Asked", bound=Pretrain, contravariant=True)
+
+EVALUATION_TOKENS = 4_096
+"""Tokens validated at once, where a micro-batch has fewer."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """The run's text in tokens and in blocks of them, one token longer than `length`, for `batch_size` rows a step."""
+
+    tokens: TokenSet
+    train: Blocks
+    validation: Blocks
+    length: int
+    batch_size: int
+
+    def batch(self, step: int, rows: range) -> NDArray[np.int64]:
+        """These rows of the batch of the step after `step` steps: (rows, length + 1)."""
+        return self.train.batch(step * self.batch_size + rows.start, len(rows))
+
+    def validated(self, blocks: int, together: int) -> Iterator[NDArray[np.int64]]:
+        """The first blocks of validation, so many together: (together, length + 1) each, the last one fewer."""
+        for start in range(0, blocks, together):
+            yield self.validation.in_order(start, min(together, blocks - start))
+
+
+class Models(NamedTuple):
+    """What makes a stage's model with random weights, and what loads it from a checkpoint."""
+
+    new: Callable[..., Any]
+    """As `new_decoder`."""
+    load: Callable[..., Any]
+    """As `load_model`."""
+
+
+class Carried(Protocol):
+    """What a model carries from step to step. What comes of a step counts from `keep` on, not while it is computed.
+
+    So a step that is tried again begins with what it began with.
+    """
+
+    def keep(self) -> None:
+        """The step is made."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint must hold of it, of all processes, which must all come."""
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` gave, whatever the number of processes."""
+
+
+class Objective(Protocol[Asked]):
+    """What a stage asks of text: the model that learns it, its loss, and what tells how well it does.
+
+    A loss is a mean in nats over the rows it is of. The model is in training mode for a step, and in evaluation mode,
+    without gradients, for validation and samples.
+    """
+
+    def __init__(self, model: Any, settings: Asked, tokenizer: TextTokenizer, text: Text) -> None:
+        """model: one of this stage, as it computes in training. Raises UserError for settings it cannot follow."""
+
+    models: ClassVar[Models]
+
+    @staticmethod
+    def text_tokens(settings: Asked, config: ModelConfig) -> int:
+        """Tokens of text in a block, the last, which is only predicted, left out."""
+
+    @property
+    def carried(self) -> Carried | None:
+        """What goes on from step to step beside the weights."""
+
+    def loss(self, step: int, rows: range) -> Tensor:
+        """The loss on these rows of the batch of the step after `step` steps."""
+
+    def costliest(self, rows: int) -> Tensor:
+        """A loss that takes as much memory as any on so many rows can. It must leave nothing behind."""
+
+    def validate(self, blocks: int, at_once: int) -> dict[str, float]:
+        """Figures of the first blocks of validation, `val/loss` among them; always the same questions.
+
+        at_once: rows that fit the memory in training.
+        """
+
+    def samples(self) -> Sequence[dict[str, Any]]:
+        """What the model makes of fixed prompts, as rows of samples.jsonl, so that it can be compared over time."""
+
+    def write(self, folder: Path) -> None:
+        """Write the model into a checkpoint's folder."""
+
+
+def train(run: Run, settings: S, objective: type[Objective[S]]) -> dict[str, Any]:
+    """Train until the last step; what was reached."""
+    job = prepare(run, settings, objective)
+    while job.progress.step < settings.steps:
+        honour(run, job.save, job.progress)
+        job.log(*job.step())
+        if job.course.due(settings.checkpoint_every):
+            job.save()
+    job.save(whole=True)
+    return job.result()
+
+
+def prepare(run: Run, settings: S, objective: type[Objective[S]]) -> Job:
+    """Read the text, make the model or resume it, try its memory, and restore the random numbers last."""
+    device = set_up_torch(run, deterministic=settings.deterministic)
+    tokenizer = TextTokenizer.load(run.tokenizer().path)
+    config = model_config(settings, tokenizer.vocab_size)
+    begun = begin(run, settings, device, Progress, lr=peak_lr(settings, config))
+    sharding = choose_sharding(config, settings, begun.precision.name, device)
+    text = open_text(run, settings, objective.text_tokens(settings, config))
+    place = "cpu" if sharding == "fsdp" else device
+    if begun.checkpoint:
+        model = objective.models.load(begun.checkpoint.path, device=place, config=config)
+    else:
+        model = objective.models.new(config, settings.seed, device=place)
+    opened = begun.optimise(model, parameters=parameter_count(config).total, sharding=sharding)
+    asked = objective(model, settings, tokenizer, text)
+    if begun.checkpoint and asked.carried:
+        asked.carried.restore(read_state(begun.checkpoint))
+    job = Job(run, settings, config, model, opened.optimizer, tokenizer, text, asked, begun.progress, opened.metrics())
+    if job.progress.micro_batch is None:
+        job.choose_micro_batch()
+    opened.restore_random(settings.seed)
+    return job
+
+
+def open_text(run: Run, settings: Pretrain, length: int) -> Text:
+    """The run's text, encoded if it is not yet, in blocks of so many tokens and one. UserError when it has none."""
+    dataset = run.dataset()
+
+    def encoding(done: int, total: int) -> None:
+        run.progress(done, total, unit="bytes", phase="encoding")
+
+    tokens = token_shards(dataset, run.tokenizer(), encoding)
+    train, validation = (Blocks(part, length, settings.seed) for part in (tokens.train, tokens.val))
+    for name, blocks in (("training", train), ("validation", validation)):
+        if len(blocks) == 0:
+            raise UserError(
+                f"The {name} part of {dataset.name!r} is shorter than one block of {length + 1} tokens.",
+                "Build the dataset with a larger split, add text, or choose a smaller context.",
+            )
+    return Text(tokens, train, validation, length, settings.batch_size)
+
+
+def choose_sharding(config: ModelConfig, settings: Pretrain, precision: str, device: torch.device) -> str:
+    """What each process holds, ddp or fsdp; UserError when training would need more memory than is free.
+
+    One process alone needs to hold a single row: it finds out by trying how many fit.
+    """
+    share = len(distributed.share(settings.batch_size))
+    rows = min(settings.sequences_at_once, share) if distributed.several() else 1
+    need = training_memory(config, rows, dtype=precision)
+    return distributed.choose_sharding(settings.sharding, need.total, need.activations, device)
+
+
+@dataclass
+class Job:
+    """A pre-training run at work. `metrics` is the latest validation, of the checkpoint when it resumes from one."""
+
+    run: Run
+    settings: Pretrain
+    config: ModelConfig
+    model: torch.nn.Module
+    optimizer: AdamW
+    tokenizer: TextTokenizer
+    text: Text
+    objective: Objective[Any]
+    progress: Progress
+    metrics: dict[str, float]
+
+    def __post_init__(self) -> None:
+        self.course = Course(self.run, self.settings, self.progress, self.optimizer, self.config)
+        self.memory = self.course.memory
+        self._last_evaluation = -1
+
+    def choose_micro_batch(self) -> None:
+        """Try the costliest rows, and tell what a step takes in memory."""
+        self.run.report(self.progress.step, self.settings.steps, phase="trying the memory")
+        self.memory.choose(self.model, self.optimizer, self.objective.costliest, self.settings.batch_size)
+
+    def step(self) -> tuple[float, float, float]:
+        """One update: loss in nats before it, the gradient's norm, and the learning rate. Halves what does not fit."""
+        return self.memory.until_it_fits(self.model, self._step)
+
+    def _step(self) -> tuple[float, float, float]:
+        size, step = self.settings.batch_size, self.progress.step
+        with self.course.pace.step(size * self.config.context):
+            self.model.train()
+            parts = self.memory.parts(self.memory.own(range(size)))
+            made = self.course.updates.make(self.objective.loss(step, rows) * (len(rows) / size) for rows in parts)
+        if self.objective.carried:
+            self.objective.carried.keep()
+        self.progress.tokens_seen += size * self.config.context
+        return made
+
+    def log(self, loss: float, norm: float, lr: float) -> None:
+        """Report the step, evaluate and sample when it is time, and append a row of metrics."""
+        self.course.log((loss, norm, lr), {}, self.evaluate)
+        if self.settings.sample_every and self.course.due(self.settings.sample_every):
+            by_leader(self.model, self.sample)
+
+    @torch.no_grad()
+    def evaluate(self, *, whole: bool) -> dict[str, float]:
+        """The objective's figures, over eval_tokens of validation or all of it."""
+        self.model.eval()
+        blocks = len(self.text.validation)
+        if not whole:
+            blocks = min(blocks, max(1, self.settings.eval_tokens // self.config.context))
+        found = self.objective.validate(blocks, min(self.memory.rows, self.settings.batch_size))
+        self.course.divergence.watch_validation(self.progress.step, found["val/loss"])
+        self.metrics, self._last_evaluation = found, self.progress.step
+        return found
+
+    def sample(self) -> None:
+        """Show what the model makes of the fixed prompts."""
+        self.model.eval()
+        for row in self.objective.samples():
+            self.run.sample(self.progress.step, **row)
+
+    def save(self, *, whole: bool = False) -> None:
+        """Write a checkpoint of this step, evaluated, unless there is one or the loss is on its way up."""
+        if not worth_saving(self.run, self.progress, self.course.divergence):
+            return
+        if self._last_evaluation != self.progress.step:
+            self.run.log_metrics(self.progress.step, self.evaluate(whole=whole))
+        state = self.objective.carried.state() if self.objective.carried else None
+        save_checkpoint(self.run, self.progress, self.optimizer, self._write_model, self.metrics, state=state)
+
+    def result(self) -> dict[str, Any]:
+        """The closing figures."""
+        return self.course.closing(self.metrics, parameters=parameter_count(self.config).total)
+
+    def _write_model(self, folder: Path) -> None:
+        self.objective.write(folder)
+        copy_tokenizer(self.tokenizer, folder)
