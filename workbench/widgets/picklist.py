@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from textual.content import Content
+from textual.events import Click
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
@@ -58,6 +59,15 @@ class PickList(OptionList, Filterable):
         keys = [key for key, _ in entries]
         if keys:
             self.highlighted = keys.index(chosen) if chosen in keys else 0
+
+    def on_click(self, event: Click) -> None:
+        """A click highlights, a second one opens, as in every list."""
+        event.prevent_default()
+        at = event.style.meta.get("option")
+        if at is not None and not self.get_option_at_index(at).disabled:
+            self.highlighted = at
+            if event.chain > 1:
+                self.action_select()
 
     def choose(self, key: str) -> bool:
         """Highlight the entry `key`, whatever the filter; whether it is there."""

@@ -10,6 +10,7 @@ from rich.style import Style
 from rich.text import Text
 from textual import on
 from textual.coordinate import Coordinate
+from textual.events import Click
 from textual.message import Message
 from textual.widgets import DataTable
 
@@ -96,6 +97,16 @@ class RowTable(DataTable[Text], Filterable):
     def filter_changed(self) -> None:
         columns, rows, first = self._all
         self.show(columns, rows, first=first)
+
+    def on_click(self, event: Click) -> None:
+        """A click goes to a row, a second one opens it, as in every list."""
+        row = event.style.meta.get("row", -1)
+        if row < 0 or event.style.meta.get("out_of_bounds"):
+            return
+        event.prevent_default()
+        self.move_cursor(row=row)
+        if event.chain > 1:
+            self.action_select_cursor()
 
     @on(DataTable.RowSelected)
     def _selected(self, event: DataTable.RowSelected) -> None:

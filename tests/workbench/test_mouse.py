@@ -1,0 +1,67 @@
+"""The mouse in lists: a click goes to an entry, a second one opens it, the wheel scrolls."""
+
+from __future__ import annotations
+
+import pytest
+from textual.app import App, ComposeResult
+from textual.content import Content
+from textual.events import MouseScrollDown
+from textual.widget import Widget
+from textual.widgets import OptionList
+
+from workbench.widgets.picklist import PickList
+from workbench.widgets.row_table import RowTable
+
+NAMES = [f"entry-{number}" for number in range(60)]
+
+
+class Lists(App[None]):
+    """A list and a table, and what was opened in them."""
+
+    CSS = "PickList, RowTable { height: 1fr; }"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened: list[str | None] = []
+
+    def compose(self) -> ComposeResult:
+        yield PickList()
+        yield RowTable()
+
+    def on_mount(self) -> None:
+        self.query_one(PickList).show([(name, Content(name)) for name in NAMES])
+        self.query_one(RowTable).show(["name", "length"], [(name, [name, "1"]) for name in NAMES])
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        self.opened.append(event.option.id)
+
+    def on_row_table_opened(self, event: RowTable.Opened) -> None:
+        self.opened.append(event.key)
+
+
+@pytest.mark.parametrize("kind", [PickList, RowTable], ids=["list", "table"])
+async def test_a_click_goes_to_an_entry_and_a_second_one_opens_it(kind: type[Widget]) -> None:
+    app = Lists()
+    async with app.run_test(size=(60, 24)) as pilot:
+        await pilot.pause()
+        await pilot.click(kind, offset=(3, 4))
+        await pilot.pause()
+        chosen = app.query_one(kind)
+        assert isinstance(chosen, PickList | RowTable)
+        assert (chosen.chosen, app.opened) == ("entry-3", [])
+        await pilot.click(kind, offset=(3, 4), times=2)
+        await pilot.pause()
+        assert app.opened == ["entry-3"]
+
+
+@pytest.mark.parametrize("kind", [PickList, RowTable], ids=["list", "table"])
+async def test_the_wheel_scrolls_and_leaves_the_cursor(kind: type[Widget]) -> None:
+    app = Lists()
+    async with app.run_test(size=(60, 24)) as pilot:
+        await pilot.pause()
+        widget = app.query_one(kind)
+        for _ in range(5):
+            widget.post_message(MouseScrollDown(widget, 1, 1, 0, 0, 0, False, False, False))
+            await pilot.pause()
+        assert widget.scroll_y > 0 or widget.scroll_target_y > 0
+        assert app.opened == []
