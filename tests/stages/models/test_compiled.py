@@ -78,6 +78,15 @@ def test_what_a_sequence_gets_does_not_depend_on_others_by_a_single_bit() -> Non
         assert alone == together[slot]
 
 
+def test_what_lies_outside_the_cache_or_the_tables_is_refused() -> None:
+    decoder = InferenceDecoder(loud({}, torch.float32))
+    cache = decoder.new_cache(2, 60)
+    for length, tokens in ((60, [1, 1]), (40, [1, 1]), (3, [1, 61]), (3, [1, 1, 1])):
+        cache.lengths.fill_(length)
+        with pytest.raises(IndexError):
+            decoder.decode(torch.tensor(tokens), cache)
+
+
 def test_adapters_are_merged_and_the_model_stays_as_it_was() -> None:
     model = loud(LLAMA, torch.float32)
     add_lora(model, LoraConfig(rank=2))
