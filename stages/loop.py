@@ -26,7 +26,7 @@ from stages.store.checkpoints import (
     prune,
     write_checkpoint,
 )
-from stages.store.errors import UserError, WorkFailed
+from stages.store.errors import UNREADABLE, UserError, WorkFailed
 from stages.store.files import check_space, write_atomic
 from stages.store.sizes import peak_flops
 from stages.training import distributed, resuming
@@ -286,7 +286,7 @@ def read_progress(checkpoint: Checkpoint, kind: Any = Progress) -> Any:
     path = checkpoint.path / "resume" / "progress.json"
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.DecodeError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{checkpoint.path} cannot be resumed: {error}.", "Start a new run.") from error
 
 

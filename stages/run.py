@@ -84,7 +84,7 @@ class Requests:
             verb = name[:-5].partition("-")[2]
             try:
                 values = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 print(f"ignored the request {name}: {error}", flush=True)
                 values, verb = {}, ""
             path.unlink()

@@ -15,7 +15,7 @@ from stages.data.records import read_texts
 from stages.data.shards import SPLITS, Advance, filling, little_endian, made_once, mapped, smallest
 from stages.data.tokenizer import TextTokenizer
 from stages.store.datasets import Dataset
-from stages.store.errors import WorkFailed
+from stages.store.errors import UNREADABLE, WorkFailed
 from stages.store.files import sha256_file, write_atomic
 from stages.store.tokenizers import Tokenizer
 
@@ -156,7 +156,7 @@ def _open(folder: Path, dataset: Dataset) -> TokenSet | None:
     """Map the token files; None when they are missing, incomplete, or those of an earlier dataset of this name."""
     try:
         info = msgspec.json.decode((folder / "tokens.json").read_bytes(), type=TokensInfo)
-    except (OSError, msgspec.DecodeError):
+    except UNREADABLE:
         return None
     if info.dataset_digest != dataset.info.digest or info.dtype not in ("uint16", "uint32"):
         return None

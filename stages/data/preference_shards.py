@@ -25,7 +25,7 @@ from stages.data.records import read_records
 from stages.data.shards import SPLITS, Advance, filling, little_endian, made_once, mapped, smallest
 from stages.data.tokenizer import FILE
 from stages.store.datasets import Dataset
-from stages.store.errors import UserError
+from stages.store.errors import UNREADABLE, UserError
 from stages.store.files import sha256_file
 from stages.store.records import Message, PreferenceRecord
 
@@ -242,7 +242,7 @@ def _open(folder: Path, dataset: Dataset, tokenizer: str, masking: str) -> Prefe
     """Map the files; None when they are missing, incomplete, or made from something else."""
     try:
         info = msgspec.json.decode((folder / INFO).read_bytes(), type=PreferencesInfo)
-    except (OSError, msgspec.DecodeError):
+    except UNREADABLE:
         return None
     made_from = (info.dataset_digest, info.tokenizer_digest, info.masking_digest)
     if made_from != (dataset.info.digest, tokenizer, masking) or info.dtype not in ("uint16", "uint32"):

@@ -35,7 +35,7 @@ from stages.models.names import TOKEN_CLASSES
 from stages.models.weights import contents, read_rows
 from stages.store.architecture import ENCODERS, ModelConfig
 from stages.store.classifiers import FILE, Head
-from stages.store.errors import UserError
+from stages.store.errors import UNREADABLE, UserError
 from stages.training.tensors import save_tensors
 
 HEAD = "head.safetensors"
@@ -167,7 +167,7 @@ def read_head(folder: Path) -> Head:
     if (folder / FILE).is_file():
         try:
             return msgspec.json.decode((folder / FILE).read_bytes(), type=Head)
-        except (OSError, msgspec.DecodeError) as error:
+        except UNREADABLE as error:
             raise UserError(f"{folder / FILE} cannot be read: {error}.") from error
     raw = read_json(folder / "config.json")
     named, found = str((raw.get("architectures") or [""])[0]), raw.get("id2label") or {}

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from stages.store.errors import UserError
+from stages.store.errors import UNREADABLE, UserError
 from stages.store.files import delete_folder, disk_errors, publish_folder, sha256_file, temporary_beside, write_atomic
 from stages.store.hub import cached_model
 from stages.store.rundir import Parent, RunDir, find_run
@@ -59,7 +59,7 @@ class Checkpoint(NamedTuple):
             return None
         try:
             return msgspec.json.decode(path.read_bytes(), type=Lineage)
-        except (OSError, msgspec.DecodeError) as error:
+        except UNREADABLE as error:
             raise UserError(f"{path} cannot be read: {error}.") from error
 
     def digest(self) -> str:
@@ -112,7 +112,7 @@ def verify(checkpoint: Path) -> None:
                 raise _damaged(checkpoint, f"{name} is not what was written")
     except FileNotFoundError as error:
         raise _damaged(checkpoint, f"{name} is missing") from error
-    except (OSError, msgspec.DecodeError) as error:
+    except UNREADABLE as error:
         raise _damaged(checkpoint, f"{name} cannot be read ({error})") from error
 
 
@@ -232,7 +232,7 @@ def _sizes_agree(folder: Path) -> bool:
     try:
         entries = _entries(folder)
         return all((folder / name).stat().st_size == entry.size for name, entry in entries.items())
-    except (OSError, msgspec.DecodeError):
+    except UNREADABLE:
         return False
 
 

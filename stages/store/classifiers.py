@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from stages.store.errors import UserError
+from stages.store.errors import UNREADABLE, UserError
 from stages.store.records import Task
 from stages.store.rundir import RunDir
 from stages.store.statistics import Share
@@ -103,7 +103,7 @@ def read_classified(run: RunDir) -> Classified:
         raise UserError(
             f"{run.id} has not judged its labels.", "A run of `workbench train classify` does so at its end."
         ) from None
-    except (OSError, msgspec.DecodeError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{path} cannot be read: {error}.") from error
 
 

@@ -38,7 +38,7 @@ def read_completions(run: RunDir) -> list[Line]:
     for line in data.split(b"\n"):
         try:
             found.append(msgspec.json.decode(line, type=Line))
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             continue
     return found
 

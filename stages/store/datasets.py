@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from stages.store.building import recover_interrupted
-from stages.store.errors import UserError
+from stages.store.errors import UNREADABLE, UserError
 from stages.store.names import check_name, nearest
 from stages.store.workspace import Workspace
 
@@ -114,5 +114,5 @@ def find_dataset(workspace: Workspace, name: str) -> Dataset:
 def _open(path: Path) -> Dataset:
     try:
         return Dataset(path, msgspec.json.decode((path / "dataset.json").read_bytes(), type=DatasetInfo))
-    except (OSError, msgspec.DecodeError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{path / 'dataset.json'} cannot be read: {error}.") from error

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from stages.store.checkpoints import write_checkpoint
-from stages.store.errors import UserError
+from stages.store.errors import UNREADABLE, UserError
 from stages.store.files import write_atomic
 from stages.store.models import INFO, ModelInfo
 from stages.store.names import check_name
@@ -101,7 +101,7 @@ def endpoint_in(folder: Path) -> Endpoint | None:
         return None
     try:
         return msgspec.json.decode(path.read_bytes(), type=Endpoint)
-    except (OSError, msgspec.DecodeError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{path} cannot be read: {error}.") from error
 
 

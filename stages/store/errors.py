@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
+
+UNREADABLE = (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What reading a file of JSON raises where it is not there, or damaged: msgspec calls no bad UTF-8 a DecodeError."""
+
 
 class UserError(Exception):
     """A mistake or a circumstance that the user can act on.

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from stages.store.datasets import Kind
-from stages.store.errors import UserError
+from stages.store.errors import UNREADABLE, UserError
 from stages.store.rundir import RunDir
 from stages.store.statistics import Share
 
@@ -56,7 +56,7 @@ def read_evaluation(run: RunDir) -> Evaluation:
         return msgspec.json.decode(path.read_bytes(), type=Evaluation)
     except FileNotFoundError:
         raise UserError(f"{run.id} has no evaluation yet.") from None
-    except (OSError, msgspec.DecodeError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{path} cannot be read: {error}.") from error
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from stages.store.building import name_lock
-from stages.store.errors import UserError
+from stages.store.errors import UNREADABLE, UserError
 from stages.store.files import disk_errors, write_atomic
 from stages.store.names import check_name, nearest
 from stages.store.rundir import RunDir, list_runs
@@ -80,7 +80,7 @@ def find_group(workspace: Workspace, name: str) -> Group:
         raise UserError(f"There is no group of runs {name!r}.", nearest(name, known))
     try:
         return msgspec.json.decode(path.read_bytes(), type=Group)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{path} cannot be read: {error}.", "Its runs are untouched.") from error
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from stages.store.building import recover_interrupted
 from stages.store.checkpoints import Checkpoint
-from stages.store.errors import UserError
+from stages.store.errors import UNREADABLE, UserError
 from stages.store.names import check_name, nearest
 from stages.store.workspace import Workspace
 
@@ -79,5 +79,5 @@ def find_model(workspace: Workspace, name: str) -> Model:
 def _open(path: Path) -> Model:
     try:
         return Model(path, msgspec.json.decode((path / INFO).read_bytes(), type=ModelInfo))
-    except (OSError, msgspec.DecodeError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{path / INFO} cannot be read: {error}.") from error

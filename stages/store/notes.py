@@ -10,7 +10,7 @@ from typing import Annotated
 
 import msgspec
 
-from stages.store.errors import UserError
+from stages.store.errors import UNREADABLE, UserError
 from stages.store.files import disk_errors, write_atomic
 from stages.store.rundir import RunDir
 
@@ -46,7 +46,7 @@ def read_notes(run: RunDir) -> Notes:
         return msgspec.json.decode(path.read_bytes(), type=Notes)
     except FileNotFoundError:
         return NOTHING
-    except (OSError, msgspec.DecodeError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{path} cannot be read: {error}.", "Delete it to begin anew; the run is untouched.") from error
 
 

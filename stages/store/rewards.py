@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from stages.store.errors import UserError
+from stages.store.errors import UNREADABLE, UserError
 from stages.store.records import Message
 from stages.store.rundir import RunDir
 from stages.store.statistics import Share
@@ -34,7 +34,7 @@ def read_scale(folder: Path) -> Scale:
         return msgspec.json.decode(path.read_bytes(), type=Scale)
     except FileNotFoundError:
         return Scale()
-    except (OSError, msgspec.DecodeError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{path} cannot be read: {error}.") from error
 
 
@@ -105,5 +105,5 @@ def read_card(run: RunDir) -> ReportCard:
         raise UserError(
             f"{run.id} has no report card.", "A run of `workbench train reward` writes one at its end."
         ) from None
-    except (OSError, msgspec.DecodeError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{path} cannot be read: {error}.") from error

@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from stages.store.errors import UserError
+from stages.store.errors import UNREADABLE, UserError
 from stages.store.files import TEMPORARY, append_line, disk_errors, write_atomic
 from stages.store.locks import is_locked, try_lock
 from stages.store.names import nearest
@@ -220,7 +220,7 @@ class RunDir:
             return msgspec.json.decode(path.read_bytes(), type=kind)
         except FileNotFoundError as error:
             raise UserError(f"{self.id} is not a complete run: it has no {name}.") from error
-        except (msgspec.DecodeError, OSError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise UserError(f"{path} cannot be read: {error}.", "The run's other files are untouched.") from error
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from stages.store.building import recover_interrupted
-from stages.store.errors import UserError
+from stages.store.errors import UNREADABLE, UserError
 from stages.store.names import check_name, nearest
 from stages.store.workspace import Workspace
 
@@ -88,5 +88,5 @@ def find_tokenizer(workspace: Workspace, name: str) -> Tokenizer:
 def _open(path: Path) -> Tokenizer:
     try:
         return Tokenizer(path, msgspec.json.decode((path / INFO).read_bytes(), type=TokenizerInfo))
-    except (OSError, msgspec.DecodeError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{path / INFO} cannot be read: {error}.") from error

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import click
 import msgspec
@@ -138,7 +139,7 @@ def list_all(ctx: click.Context, every: bool, as_json: bool) -> None:
 def logs(house: House, name: str, follow: bool) -> None:
     """Print what a run's worker has written."""
     run = find_run(house.workspace, name)
-    with run.log.open("rb") as file:
+    with _opened(run.log) as file:
         while True:
             alive = run.alive()
             _put(file.read())
@@ -342,6 +343,13 @@ def _await_rest(run: RunDir, detach: bool) -> None:
         time.sleep(POLL)
     state = run.state()
     say(f"{name}: {progress.summary(state, run.status(state))}")
+
+
+def _opened(log: Path) -> BinaryIO:
+    try:
+        return log.open("rb")
+    except OSError as error:
+        raise UserError(f"{log} cannot be read: {error.strerror}.") from error
 
 
 def _put(data: bytes) -> None:

@@ -26,16 +26,17 @@ def usual(run: RunDir, metric: str) -> float | None:
 
 def last_rows(run: RunDir) -> list[dict[str, float]]:
     """The last rows of metrics.jsonl that count: those that a resumed worker took back are left out."""
-    if not run.metrics.exists():
+    try:
+        with run.metrics.open("rb") as file:
+            file.seek(max(0, run.metrics.stat().st_size - TAIL))
+            lines = file.read().split(b"\n")
+    except OSError:  # none yet, or none that can be read: there are no figures
         return []
-    with run.metrics.open("rb") as file:
-        file.seek(max(0, run.metrics.stat().st_size - TAIL))
-        lines = file.read().split(b"\n")
     rows: list[dict[str, float]] = []
     for line in lines:
         try:
             row = msgspec.json.decode(line, type=dict[str, float])
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             continue  # the first line of the tail is cut, the last may be half written
         if "rewind_to" in row:
             rows = [kept for kept in rows if kept.get("step", 0) <= row["rewind_to"]]
