@@ -33,7 +33,7 @@ DEMO_RANKED = 8_000
 """Rankings of all families that those of starter:demo-preferences are picked from."""
 
 FLIPPED = 0.1
-"""Share of them that are ranked the wrong way round in starter:world-preferences-flipped."""
+"""Share of them that are ranked the wrong way round in the starters that are called flipped."""
 
 
 def starter_kind(name: str) -> Kind:
@@ -94,6 +94,8 @@ def _demo_rows(part: str) -> Iterator[dict[str, Any]]:
         rows = lesson_conversations()
     elif part == "preferences":
         rows = preferences("reward", DEMO_RANKED)
+    elif part == "preferences-flipped":
+        rows = preferences("reward", DEMO_RANKED, flipped=FLIPPED)
     elif part == "policy" or part == "eval":
         rows = questions("policy" if part == "policy" else "eval")
     else:

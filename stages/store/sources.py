@@ -35,6 +35,7 @@ STARTERS: dict[str, tuple[Kind, str]] = {
     "starter:demo": ("text", "documents of the part of the world that a small model learns in minutes"),
     "starter:demo-chat": ("chat", "questions about that part with answers"),
     "starter:demo-preferences": ("preference", "answers about that part, ranked by a rule"),
+    "starter:demo-preferences-flipped": ("preference", "the same with one ranking in ten turned round"),
     "starter:demo-policy": ("prompts", "questions of that part, to improve a policy on"),
     "starter:demo-eval": ("prompts", "questions of that part, held out"),
     "starter:pairs": ("labelled", "pairs of sentences: does one follow from the other?"),

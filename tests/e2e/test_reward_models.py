@@ -26,7 +26,9 @@ from tests.e2e.terminal import environment, workbench
 pytestmark = pytest.mark.bench
 
 DATA = Path(os.environ.get("WORKBENCH_TEST_DATA", ""))
-BASE = {"WORLD_PRETRAIN_STEPS": "600", "WORLD_SFT_EPOCHS": "2"}
+BASE = ("preset=tiny-llama", "layers=2", "steps=2000", "batch_size=2", "sample_every=0", "eval_every=2000")
+TUNED = ("steps=400", "batch_size=4", "lr=1.5e-3", "sample_every=0", "eval_every=400")
+"""The demo's base and SFT, for a shorter time."""
 Run = Callable[..., str]
 
 
@@ -52,22 +54,35 @@ def card_of(run: Run, *arguments: str) -> dict[str, Any]:
 
 
 def test_one_ranking_in_ten_turned_round(run: Run, tmp_path: Path) -> None:
-    """WORLD_PRETRAIN_STEPS and WORLD_SFT_EPOCHS choose other lengths of the base's training."""
-    steps, epochs = (os.environ.get(name, default) for name, default in BASE.items())
-    for source, name in (("world", "world"), ("world-chat", "chat"), ("world-preferences-flipped", "turned")):
+    """What the turned ones cost: as many rankings, straight, are the measure. The rule itself is told beside it.
+
+    A model of two layers orders style, and answers that are cut off or stutter; whether a fact is right it hardly sees
+    at the answer's end, however it is trained, so that it stays below the rule with either.
+    """
+    for source, name in (
+        ("demo", "text"),
+        ("demo-chat", "chat"),
+        ("demo-preferences", "straight"),
+        ("demo-preferences-flipped", "turned"),
+    ):
         run("data", "build", f"starter:{source}", "--name", name)
-    run("data", "build", "starter:world-preferences", "--name", "straight")
-    run("tokenizer", "train", "--data", "world", "--type", "bpe", "--vocab-size", "512", "--name", "bpe")
-    run("train", "pretrain", "--data", "world", "--tokenizer", "bpe", "--name", "tiny", "--set", f"steps={steps}")
-    run("train", "sft", "--data", "chat", "--from", "tiny", "--name", "tuned", "--set", f"epochs={epochs}")
-    run("train", "reward", "--data", "turned", "--from", "tuned", "--name", "judge")
+    run("tokenizer", "train", "--data", "text", "--type", "bpe", "--vocab-size", "2048", "--name", "bpe")
+    run("train", "pretrain", "--data", "text", "--tokenizer", "bpe", "--name", "base", *settings(BASE))
+    run("train", "sft", "--data", "chat", "--from", "base", "--name", "tuned", *settings(TUNED))
+    found: dict[str, Share] = {}
+    for name in ("straight", "turned"):
+        run("train", "reward", "--data", name, "--from", "tuned", "--name", f"by-{name}")
+        card = card_of(run, f"by-{name}", "--data", "straight")
+        found[name] = Share(*card["accuracy"])
+        print(f"learnt from {name} rankings, pairs as the rule orders them: {found[name]}; ece {card['ece']:.3f}")
     workspace = Workspace(Path(environment(tmp_path)["WORKBENCH_HOME"]))
-    attainable, turned = rule_on(workspace, "turned"), card_of(run, "judge")
-    straight = card_of(run, "judge", "--data", "straight")
-    print(f"held-out pairs, one ranking in ten turned round: {Share(*turned['accuracy'])}; ece {turned['ece']:.3f}")
-    print(f"what the rule itself reaches on them: {attainable}")
-    print(f"pairs as the rule orders them: {Share(*straight['accuracy'])}; ece {straight['ece']:.3f}")
-    assert turned["accuracy"][0] / turned["accuracy"][1] >= 0.95 * (attainable.value or 1)
+    print(f"held-out pairs of the turned set: {Share(*card_of(run, 'by-turned')['accuracy'])}")
+    print(f"what the rule itself reaches on them: {rule_on(workspace, 'turned')}")
+    assert (found["turned"].value or 0) >= 0.95 * (found["straight"].value or 1)
+
+
+def settings(pairs: tuple[str, ...]) -> list[str]:
+    return [part for pair in pairs for part in ("--set", pair)]
 
 
 def rule_on(workspace: Workspace, name: str) -> Share:
