@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import pytest
 
-from stages.store.rundir import RunDir
-from tests.warm_workers import WarmWorkers
-from workbench import runs
+from tests.warm_workers import warm_workers
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -21,12 +19,5 @@ def _warm_workers(pytestconfig: pytest.Config) -> Iterator[None]:
     if long or sys.platform != "linux" or os.environ.get("WORKBENCH_TEST_COLD"):
         yield
         return
-    warm, cold = WarmWorkers(), runs.spawn
-
-    def spawn(run: RunDir, environment: Mapping[str, str], lock: int) -> None:
-        (warm.spawn if warm.serves(environment) else cold)(run, environment, lock)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "spawn", spawn)
+    with warm_workers():
         yield
-    warm.close()

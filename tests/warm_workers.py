@@ -21,12 +21,15 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from stages.store.rundir import RunDir
 from stages.store.workspace import installation_root
+from workbench import runs
 
 ADVANCE = ("numpy", "torch", "torch._dynamo", "pyarrow.parquet", "tokenizers", "jinja2", "safetensors.torch")
 """What is imported before forking, beside the stages. The optimiser of torch imports torch._dynamo."""
@@ -88,6 +91,20 @@ class WarmWorkers:
             process.wait(60)
 
 
+@contextlib.contextmanager
+def warm_workers() -> Iterator[None]:
+    """While this lasts, runs that this process launches are done by forks."""
+    warm, cold = WarmWorkers(), runs.spawn
+
+    def spawn(run: RunDir, environment: Mapping[str, str], lock: int) -> None:
+        (warm.spawn if warm.serves(environment) else cold)(run, environment, lock)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "spawn", spawn)
+        yield
+    warm.close()
+
+
 def serve(door: socket.socket) -> None:
     """Fork a worker for each request, until the other end is closed."""
     stages = importlib.import_module("stages")
@@ -131,6 +148,8 @@ def become_worker(told: dict[str, Any], log: int, lock: int) -> None:
         os.environ.clear()
         os.environ.update(told["environment"], WORKBENCH_LOCK_FD=str(lock))
         time.tzset()
+        if moment := os.environ.get("WORKBENCH_TEST_MOMENT"):
+            importlib.import_module("tests.stages.moments").await_moment(moment)
         sys.argv = [str(Path("stages", "__main__.py")), told["run"]]
         code = importlib.import_module("stages.__main__").main(sys.argv[1:])
     except BaseException:  # noqa: BLE001 - as at the end of any program

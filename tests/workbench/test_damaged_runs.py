@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 
 import pytest
 
@@ -18,7 +19,8 @@ from workbench.screens.runs import RunsScreen
 
 BATCH = 20
 GOOD = ("the-first-one", "the-last-one")
-LONG = pytest.param(list(range(100, 130)), marks=pytest.mark.soak, id="600")
+OPENED = 6
+"""Of a batch in the app, where each is on the list and under the cursor."""
 
 
 def damaged(workspace: Workspace, seed: int) -> list[RunDir]:
@@ -41,11 +43,11 @@ def said(*arguments: str) -> str:
     return ""
 
 
-@pytest.mark.parametrize("seeds", [pytest.param([0, 1, 2], id="60"), LONG])
+@pytest.mark.parametrize("seeds", [[0, 1, 2], pytest.param(range(100, 130), marks=pytest.mark.soak)])
 def test_commands_list_the_others_and_say_a_sentence(
     monkeypatch: pytest.MonkeyPatch,
     workspace: Workspace,
-    seeds: list[int],
+    seeds: Sequence[int],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     refusals = 0
@@ -66,8 +68,8 @@ def test_commands_list_the_others_and_say_a_sentence(
     assert refusals > len(seeds)
 
 
-@pytest.mark.parametrize("seeds", [pytest.param([3], id="20"), LONG])
-async def test_the_app_shows_the_others(workspace: Workspace, seeds: list[int]) -> None:
+@pytest.mark.parametrize("seeds", [[3], pytest.param(range(200, 210), marks=pytest.mark.soak)])
+async def test_the_app_shows_the_others(workspace: Workspace, seeds: Sequence[int]) -> None:
     for seed in seeds:
         place = Workspace(workspace.root / str(seed)).ensure()
         made = damaged(place, seed)
@@ -81,7 +83,7 @@ async def test_the_app_shows_the_others(workspace: Workspace, seeds: list[int]) 
             for _ in range(BATCH + 1):
                 await pilot.press("j")
             await settled(pilot)
-            for run in made:
+            for run in made[:OPENED]:
                 app.open_run(run)
                 await settled(pilot)
                 app.go("runs")
