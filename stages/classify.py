@@ -27,10 +27,7 @@ from stages.data.tokenizer import TextTokenizer, copy_tokenizer
 from stages.loop import (
     Progress,
     by_leader,
-    find_resume,
     honour,
-    load_resume,
-    read_progress,
     save_checkpoint,
     set_up_torch,
     worth_saving,
@@ -51,7 +48,7 @@ from stages.store.specs.classify import Classify
 from stages.training import distributed
 from stages.training.adapting import open_whole
 from stages.training.course import Course
-from stages.training.precision import choose_precision
+from stages.training.opening import begin, peak_lr
 from stages.training.tuning import room_for
 
 LR_TIMES_WIDTH = 0.064
@@ -87,30 +84,14 @@ def prepare(run: Run) -> Job:
     base = run.checkpoint()
     config = config_of(base, settings.dropout)
     data = read_data(run, base, settings, config)
-    checkpoint = find_resume(run)
-    if checkpoint:
-        progress: Progress = read_progress(checkpoint)
-    else:
-        lr = settings.lr or LR_TIMES_WIDTH / config.width
-        progress = Progress(lr=lr, precision=choose_precision(settings.precision, device).name)
-    precision = choose_precision(progress.precision, device)
-    model = open_model(base, checkpoint, settings, data.head, config, device)
-    optimizer = AdamW(
-        model,
-        betas=(settings.beta1, settings.beta2),
-        weight_decay=settings.weight_decay,
-        compute_dtype=precision.dtype,
-    )
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    run.event("model", parameters=parameters, device=device.type, precision=precision.name, why=precision.why)
-    lineage = checkpoint.lineage() if checkpoint else None
-    metrics = dict(lineage.metrics) if lineage else {}
-    job = Job(run, settings, model, optimizer, base, data, progress, metrics)
-    if progress.micro_batch is None:
+    lr = peak_lr(settings, config.width, times_width=LR_TIMES_WIDTH)
+    begun = begin(run, settings, device, Progress, lr=lr)
+    model = open_model(base, begun.checkpoint, settings, data.head, config, device)
+    opened = begun.optimise(model, parameters=sum(parameter.numel() for parameter in model.parameters()))
+    job = Job(run, settings, model, opened.optimizer, base, data, begun.progress, opened.metrics())
+    if job.progress.micro_batch is None:
         job.choose_micro_batch()
-    distributed.seed(settings.seed)
-    if checkpoint:
-        load_resume(checkpoint, optimizer)
+    opened.restore_random(settings.seed)
     return job
 
 

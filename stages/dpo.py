@@ -43,6 +43,7 @@ from stages.store.specs.dpo import DPO
 from stages.training import distributed
 from stages.training.adapting import config_of
 from stages.training.course import Course
+from stages.training.opening import peak_lr
 from stages.training.precision import choose_precision
 from stages.training.tuning import (
     FixedPrompts,
@@ -54,8 +55,6 @@ from stages.training.tuning import (
 
 LR_TIMES_WIDTH = 0.0128
 """Peak rate times width: 1e-4 at width 128, a tenth of what instruction tuning uses."""
-
-LORA_LR = 4
 
 
 def run(run: Run) -> dict[str, Any]:
@@ -123,18 +122,14 @@ def prepare(run: Run) -> Job:
     dtype = choose_precision(settings.precision, device).dtype
     with distributed.first_alone():
         known = reference_logprobs(run, reference, base, data, device, dtype)
-    opened = open_model(run, settings, base, config, device, lr=peak_lr(settings, config.width))
+    lr = peak_lr(settings, config.width, times_width=LR_TIMES_WIDTH)
+    opened = open_model(run, settings, base, config, device, Progress, lr=lr)
     model, optimizer, progress, _ = opened
     job = Job(run, settings, model, optimizer, base, template, data, known, progress, opened.metrics())
     if job.progress.micro_batch is None:
         job.choose_micro_batch()
     opened.restore_random(settings.seed)
     return job
-
-
-def peak_lr(settings: DPO, width: int) -> float:
-    """The peak learning rate in force."""
-    return settings.lr or LR_TIMES_WIDTH / width * (LORA_LR if settings.method == "lora" else 1)
 
 
 @dataclass

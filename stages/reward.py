@@ -32,10 +32,7 @@ from stages.data.tokenizer import TextTokenizer, copy_tokenizer
 from stages.loop import (
     Progress,
     by_leader,
-    find_resume,
     honour,
-    load_resume,
-    read_progress,
     save_checkpoint,
     set_up_torch,
     worth_saving,
@@ -56,15 +53,13 @@ from stages.store.rewards import FILE, Scale, read_scale
 from stages.store.sizes import parameter_count
 from stages.store.specs.reward import Reward
 from stages.training import distributed
-from stages.training.adapting import ADAPTER, config_of, freeze_in, open_adapted, open_whole
+from stages.training.adapting import ADAPTER, config_of, open_adapted, open_whole
 from stages.training.course import Course
-from stages.training.precision import choose_precision
+from stages.training.opening import begin, peak_lr
 from stages.training.tuning import room_for
 
 LR_TIMES_WIDTH = 0.064
 """Peak rate times width: half of what instruction tuning uses."""
-
-LORA_LR = 4
 
 
 def run(run: Run) -> dict[str, Any]:
@@ -109,38 +104,17 @@ def prepare(run: Run) -> Job:
     config = config_of(base, 0.0)
     template = template_of(base, settings.template)
     data = read_scored(run, base, template, settings, room_for(settings.context, config.context))
-    checkpoint = find_resume(run)
-    if checkpoint:
-        progress: Progress = read_progress(checkpoint)
-    else:
-        lr = settings.lr or LR_TIMES_WIDTH / config.width * (LORA_LR if settings.method == "lora" else 1)
-        progress = Progress(lr=lr, precision=choose_precision(settings.precision, device).name)
-    precision = choose_precision(progress.precision, device)
+    lr = peak_lr(settings, config.width, times_width=LR_TIMES_WIDTH)
+    begun = begin(run, settings, device, Progress, lr=lr)
+    checkpoint = begun.checkpoint
     model = open_model(base, checkpoint, settings, config, device)
-    optimizer = AdamW(
-        model,
-        betas=(settings.beta1, settings.beta2),
-        weight_decay=settings.weight_decay,
-        compute_dtype=precision.dtype,
-    )
-    freeze_in(model, precision.dtype)
-    run.event(
-        "model",
-        parameters=parameter_count(config).total,
-        trained=sum(parameter.numel() for parameter in optimizer.parameters),
-        device=device.type,
-        precision=precision.name,
-        why=precision.why,
-    )
-    lineage = checkpoint.lineage() if checkpoint else None
-    metrics = dict(lineage.metrics) if lineage else {}
+    opened = begun.optimise(model, parameters=parameter_count(config).total)
     scale = read_scale(checkpoint.path) if checkpoint else Scale()
-    job = Job(run, settings, model, optimizer, base, template, data, progress, metrics, scale)
-    if progress.micro_batch is None:
+    metrics = opened.metrics()
+    job = Job(run, settings, model, opened.optimizer, base, template, data, begun.progress, metrics, scale)
+    if job.progress.micro_batch is None:
         job.choose_micro_batch()
-    distributed.seed(settings.seed)
-    if checkpoint:
-        load_resume(checkpoint, optimizer)
+    opened.restore_random(settings.seed)
     return job
 
 

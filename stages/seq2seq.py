@@ -27,10 +27,7 @@ from stages.loop import (
     Progress,
     any_algorithms,
     by_leader,
-    find_resume,
     honour,
-    load_resume,
-    read_progress,
     save_checkpoint,
     set_up_torch,
     worth_saving,
@@ -41,9 +38,8 @@ from stages.run import Run
 from stages.store.errors import UserError
 from stages.store.sizes import parameter_count
 from stages.store.specs.seq2seq import Seq2Seq
-from stages.training import distributed
 from stages.training.course import Course
-from stages.training.precision import choose_precision
+from stages.training.opening import begin, peak_lr
 from stages.training.tuning import room_for
 
 LR_TIMES_WIDTH = 0.128
@@ -71,30 +67,16 @@ def prepare(run: Run) -> Job:
     base = run.checkpoint()
     config = msgspec.structs.replace(t5_config(base), dropout=settings.dropout)
     train, val = read_data(run, base, settings, room_for(settings.context, config.context))
-    checkpoint = find_resume(run)
-    if checkpoint:
-        progress: Progress = read_progress(checkpoint)
-    else:
-        lr = settings.lr or LR_TIMES_WIDTH / config.width
-        progress = Progress(lr=lr, precision=choose_precision(settings.precision, device).name)
-    precision = choose_precision(progress.precision, device)
-    model = load_t5(checkpoint.path if checkpoint else base, torch.float32, device, config)
+    lr = peak_lr(settings, config.width, times_width=LR_TIMES_WIDTH)
+    begun = begin(run, settings, device, Progress, lr=lr)
+    source = begun.checkpoint.path if begun.checkpoint else base
+    model = load_t5(source, torch.float32, device, config)
     model.checkpointing = settings.activation_checkpointing
-    optimizer = AdamW(
-        model,
-        betas=(settings.beta1, settings.beta2),
-        weight_decay=settings.weight_decay,
-        compute_dtype=precision.dtype,
-    )
-    parameters = parameter_count(config).total
-    run.event("model", parameters=parameters, device=device.type, precision=precision.name, why=precision.why)
-    lineage = checkpoint.lineage() if checkpoint else None
-    job = Job(run, settings, model, optimizer, base, train, val, progress, dict(lineage.metrics) if lineage else {})
-    if progress.micro_batch is None:
+    opened = begun.optimise(model, parameters=parameter_count(config).total)
+    job = Job(run, settings, model, opened.optimizer, base, train, val, begun.progress, opened.metrics())
+    if job.progress.micro_batch is None:
         job.choose_micro_batch()
-    distributed.seed(settings.seed)
-    if checkpoint:
-        load_resume(checkpoint, optimizer)
+    opened.restore_random(settings.seed)
     return job
 
 

@@ -41,6 +41,7 @@ from stages.store.specs.sft import SFT
 from stages.training import distributed
 from stages.training.adapting import config_of
 from stages.training.course import Course
+from stages.training.opening import peak_lr
 from stages.training.tuning import (
     FixedPrompts,
     fixed_prompts,
@@ -51,9 +52,6 @@ from stages.training.tuning import (
 
 LR_TIMES_WIDTH = 0.128
 """Peak rate times width: 1e-3 at width 128, a third of what pre-training uses. Other widths follow by the same rule."""
-
-LORA_LR = 4
-"""Adapters take several times the rate of whole weights; published recipes go from two to ten times."""
 
 
 def run(run: Run) -> dict[str, Any]:
@@ -92,18 +90,14 @@ def open_job(run: Run, settings: SFT, job_type: type[J], read: Callable[..., Con
     template = choose_template(base, settings.template)
     data = read(run, base, template, settings, room)
     train, validation = (Rows(split, room, settings.seed, packed=settings.packing) for split in (data.train, data.val))
-    opened = open_model(run, settings, base, config, device, lr=peak_lr(settings, config.width))
+    lr = peak_lr(settings, config.width, times_width=LR_TIMES_WIDTH)
+    opened = open_model(run, settings, base, config, device, Progress, lr=lr)
     model, optimizer, progress, _ = opened
     job = job_type(run, settings, model, optimizer, base, template, data, train, validation, progress, opened.metrics())
     if job.progress.micro_batch is None:
         job.choose_micro_batch()
     opened.restore_random(settings.seed)
     return job
-
-
-def peak_lr(settings: SFT, width: int) -> float:
-    """The peak learning rate in force."""
-    return settings.lr or LR_TIMES_WIDTH / width * (LORA_LR if settings.method == "lora" else 1)
 
 
 def read_conversations(run: Run, base: Path, template: str, settings: SFT, room: int) -> ConversationSet:

@@ -21,20 +21,19 @@ from stages.store.errors import UserError
 from stages.store.files import sha256_file
 from stages.store.specs.policy import Policy as Settings
 from stages.training.adapting import config_of
+from stages.training.opening import Opened, peak_lr
 from stages.training.precision import choose_precision
-from stages.training.tuning import Opened, open_model
+from stages.training.tuning import open_model
 
 LR_TIMES_WIDTH = 0.004
 """Peak rate times width: 3e-5 at width 128. Other widths follow by the same rule."""
-LORA_LR = 4
-"""Adapters take a higher rate than whole weights."""
 EPS = 1e-5
 """Of AdamW: Huang et al. (arXiv 2403.17031), detail 19."""
 
 
 def open_policy(
     run: Run, settings: Settings, device: torch.device, *, group: int, coefficient: float
-) -> tuple[Policy, Opened]:
+) -> tuple[Policy, Opened[Decoder, PolicyProgress]]:
     """The policy to be improved, or the run's last checkpoint of it, with its reference, prompts and scorer.
 
     group: completions of each prompt. coefficient: of the KL, for a fresh start.
@@ -46,10 +45,9 @@ def open_policy(
     if settings.lora_dropout:
         run.warn("lora_dropout is left out: a policy learns from what it would say, without dropout.")
         settings = msgspec.structs.replace(settings, lora_dropout=0.0)
-    lr = settings.lr or LR_TIMES_WIDTH / config.width * (LORA_LR if settings.method == "lora" else 1)
-    opened = open_model(run, settings, base, config, device, lr=lr, eps=EPS, kind=PolicyProgress)
+    lr = peak_lr(settings, config.width, times_width=LR_TIMES_WIDTH)
+    opened = open_model(run, settings, base, config, device, PolicyProgress, lr=lr, eps=EPS)
     progress = opened.progress
-    assert isinstance(progress, PolicyProgress)
     if opened.checkpoint is None:
         progress.coefficient = coefficient
     reward = run.checkpoint("reward") if run.has("reward") else None

@@ -17,10 +17,13 @@ from stages.optim import AdamW
 from stages.run import Run
 from stages.store.checkpoints import Checkpoint
 from stages.store.specs.pretrain import Pretrain
-from stages.store.specs.tuning import Learning
+from stages.store.specs.tuning import Learning, Tuning
 from stages.training import distributed
 from stages.training.adapting import freeze_in
 from stages.training.precision import Precision, choose_precision
+
+LORA_LR = 4
+"""Adapters take several times the rate of whole weights; published recipes go from two to ten times."""
 
 M = TypeVar("M", bound=nn.Module)
 P = TypeVar("P", bound=Progress)
@@ -92,3 +95,13 @@ def begin(run: Run, settings: Learning | Pretrain, device: torch.device, kind: t
     else:
         progress = kind(lr=lr, precision=choose_precision(settings.precision, device).name)
     return Beginning(run, settings, device, progress, choose_precision(progress.precision, device), checkpoint)
+
+
+def peak_lr(settings: Learning, width: int, *, times_width: float) -> float:
+    """The peak learning rate in force: as asked, or what the stage takes times the width, over the width.
+
+    The best rate falls as 1 / width: `stages.store.shape`, which says that of pre-training. Adapters take LORA_LR times
+    as much.
+    """
+    adapters = isinstance(settings, Tuning) and settings.method == "lora"
+    return settings.lr or times_width / width * (LORA_LR if adapters else 1)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
 
 import msgspec
 import torch
@@ -17,44 +16,20 @@ from stages.data.conversations import Masker
 from stages.data.templates import FILE
 from stages.data.tokenizer import TextTokenizer, copy_tokenizer
 from stages.generate import Sampling, generate
-from stages.loop import Progress, any_algorithms, find_resume, load_resume, read_progress
+from stages.loop import any_algorithms
 from stages.models.decoder import Decoder
-from stages.optim import AdamW
 from stages.run import Run
 from stages.store.architecture import ModelConfig
-from stages.store.checkpoints import Checkpoint
 from stages.store.errors import UserError
 from stages.store.records import Message
 from stages.store.sizes import parameter_count, training_memory
 from stages.store.specs.sft import SFT
 from stages.store.specs.tuning import Tuning
 from stages.training import distributed
-from stages.training.adapting import Ids, freeze_in, open_adapted, open_whole, write_trained
-from stages.training.precision import choose_precision
+from stages.training.adapting import Ids, open_adapted, open_whole, write_trained
+from stages.training.opening import Opened, P, begin
 
 PROBES = Path(assets.__file__).parent / "starter" / "probes.jsonl"
-
-T = TypeVar("T")
-
-
-class Opened(NamedTuple):
-    """A model to train, its optimiser, and the checkpoint that training goes on from, if it has begun before."""
-
-    model: Decoder
-    optimizer: AdamW
-    progress: Progress
-    checkpoint: Checkpoint | None
-
-    def metrics(self) -> dict[str, float]:
-        """The latest validation, as the checkpoint has it; empty for a fresh start."""
-        lineage = self.checkpoint.lineage() if self.checkpoint else None
-        return dict(lineage.metrics) if lineage else {}
-
-    def restore_random(self, seed: int) -> None:
-        """Seed the random numbers, or put those of the checkpoint back with the moments: last before training."""
-        distributed.seed(seed)
-        if self.checkpoint:
-            load_resume(self.checkpoint, self.optimizer)
 
 
 def open_model(
@@ -63,48 +38,24 @@ def open_model(
     base: Path,
     config: ModelConfig,
     device: torch.device,
+    kind: type[P],
     *,
     lr: float,
     eps: float = 1e-8,
-    kind: type[Progress] = Progress,
-) -> Opened:
+) -> Opened[Decoder, P]:
     """The model of `base`, or of the run's last checkpoint, with all weights to train or adapters beside frozen ones.
 
-    lr: the peak learning rate of a fresh start. eps: of AdamW. kind: what progress.json holds.
+    kind: what progress.json holds. lr: the peak learning rate of a fresh start. eps: of AdamW.
     """
-    checkpoint = find_resume(run)
-    if checkpoint:
-        progress = read_progress(checkpoint, kind)
-    else:
-        progress = kind(lr=lr, precision=choose_precision(settings.precision, device).name)
-    precision = choose_precision(progress.precision, device)
-    source = checkpoint.path if checkpoint else None
-    sharding = choose_sharding(settings, config, progress.precision, device)
+    begun = begin(run, settings, device, kind, lr=lr)
+    source = begun.checkpoint.path if begun.checkpoint else None
+    sharding = choose_sharding(settings, config, begun.precision.name, device)
     if settings.method == "lora":
         model = open_adapted(base, source, settings, device, config)
     else:
         model = open_whole(source or base, "cpu" if sharding == "fsdp" else device, config)
     model.checkpointing = settings.activation_checkpointing
-    if sharding == "fsdp":
-        distributed.cut(model, device, precision.dtype)
-    optimizer = AdamW(
-        model,
-        betas=(settings.beta1, settings.beta2),
-        weight_decay=settings.weight_decay,
-        eps=eps,
-        compute_dtype=precision.dtype,
-    )
-    freeze_in(model, precision.dtype)
-    run.event(
-        "model",
-        parameters=parameter_count(config).total,
-        trained=sum(parameter.numel() for parameter in optimizer.parameters),
-        device=device.type,
-        precision=precision.name,
-        why=precision.why,
-        **distributed.told_of(sharding),
-    )
-    return Opened(model, optimizer, progress, checkpoint)
+    return begun.optimise(model, parameters=parameter_count(config).total, sharding=sharding, eps=eps)
 
 
 def choose_sharding(settings: Tuning, config: ModelConfig, precision: str, device: torch.device) -> str:
