@@ -30,8 +30,9 @@ from stages.data.packing import Blocks, token_shards
 from stages.data.tokenizer import FILE as TOKENIZER
 from stages.data.tokenizer import TextTokenizer
 from stages.loop import cosine_lr, honour, load_moments, refuse_no_number, set_up_torch
+from stages.models.logprobs import token_logprobs
 from stages.optim import AdamW
-from stages.policies.critic import Critic, open_critic
+from stages.policies.critic import Critic, Head, open_critic
 from stages.policies.kl import adapted
 from stages.policies.opening import EPS, open_policy
 from stages.policies.policy import Looked, Policy
@@ -83,12 +84,20 @@ def prepare(run: Run) -> Job:
     policy.write_more = lambda folder: critic.save(folder, pad_id=pad)
     job = Job(settings, policy, critic, optimizer, read_pretraining(run, policy))
     if policy.progress.micro_batch is None:
-        policy.try_memory(lambda x, y: torch.stack(critic(x, y, 1.0)).sum())
+        policy.try_memory(lambda x, y: _trial(critic, x, y))
         forget_gradients(critic.own)
     if opened.checkpoint:
         load_moments(opened.checkpoint, optimizer, "value")
     opened.restore_random(settings.seed)
     return job
+
+
+def _trial(critic: Critic, inputs: Tensor, targets: Tensor) -> Tensor:
+    """Something whose gradient takes the memory of an update: a critic that is a model of its own has had its turn."""
+    if isinstance(critic.own, Head):
+        return torch.stack(critic(inputs, targets, 1.0)).sum()
+    critic.values(inputs, targets).sum().backward()
+    return token_logprobs(critic.actor, inputs, targets).sum()
 
 
 def read_pretraining(run: Run, policy: Policy) -> Blocks | None:
@@ -212,29 +221,43 @@ class Job:
 
     def _gather(self, batch: Batch, rows: NDArray[np.int64], count: float, number: int) -> Tensor:
         """Gradients of an update, gathered in both optimisers; the sums over tokens that `ppo_losses` gives."""
-        settings, mask, sums = self.settings, batch.rollouts.mask, None
+        mask, sums = batch.rollouts.mask, None
         self.critic.own.zero_grad(set_to_none=True)  # those of an update that ran out of memory
         for place, (part, inputs, targets) in enumerate(self.policy.parts(batch.rollouts, rows)):
-            width = inputs.shape[1]
-            logprobs, _, values = self.critic(inputs, targets, settings.temperature)
-            found = ppo_losses(
-                logprobs,
-                values,
-                batch.seen.logprobs[part, :width],
-                batch.values[part, :width],
-                batch.advantages[part, :width],
-                batch.returns[part, :width],
-                mask[part, :width],
-                settings=settings,
-            )
-            ((found[0] + settings.value_coefficient * found[1]) / count).backward()
+            found = self._backward(batch, part, inputs, targets, mask[part, : inputs.shape[1]], count)
             self._take(first=place == 0)
-            sums = found.detach() if sums is None else sums + found.detach()
+            sums = found if sums is None else sums + found
         for loss in self._pretraining_losses(number):
             loss.backward()
             self.policy.optimizer.gather(first=False)
         assert sums is not None
         return sums
+
+    def _backward(
+        self, batch: Batch, part: NDArray[np.int64], inputs: Tensor, targets: Tensor, mask: Tensor, count: float
+    ) -> Tensor:
+        """Gradients of some rows, and the sums that `ppo_losses` gives.
+
+        A critic that is a model of its own comes after the actor, so that the activations of one of them are held.
+        """
+        settings, critic, width = self.settings, self.critic, inputs.shape[1]
+        old_logprobs, old_values, advantages, returns = (
+            each[part, :width] for each in (batch.seen.logprobs, batch.values, batch.advantages, batch.returns)
+        )
+
+        def losses(logprobs: Tensor, values: Tensor) -> Tensor:
+            return ppo_losses(logprobs, values, old_logprobs, old_values, advantages, returns, mask, settings=settings)
+
+        if isinstance(critic.own, Head):
+            logprobs, _, values = critic(inputs, targets, settings.temperature)
+            found = losses(logprobs, values)
+            ((found[0] + settings.value_coefficient * found[1]) / count).backward()
+            return found.detach()
+        logprobs = token_logprobs(critic.actor, inputs, targets, temperature=settings.temperature)
+        (losses(logprobs, old_values)[0] / count).backward()
+        found = losses(logprobs.detach(), critic.values(inputs, targets))
+        (settings.value_coefficient * found[1] / count).backward()
+        return found.detach()
 
     def _take(self, *, first: bool) -> None:
         self.policy.optimizer.gather(first=first)

@@ -60,9 +60,13 @@ class Critic:
         """
         h_NC = self.actor.hidden_states(inputs_BT)
         logprobs_BT, entropy_BT = logprobs_of_hidden(h_NC, self.actor.head_weight, targets_BT, temperature=temperature)
-        raw_BT = self.own(h_NC).view(inputs_BT.shape) if isinstance(self.own, Head) else self.own(inputs_BT)
-        values_BT = (raw_BT - self.scale.mean) / self.scale.std
-        return logprobs_BT, entropy_BT, values_BT * (targets_BT >= 0)
+        return logprobs_BT, entropy_BT, self.values(inputs_BT, targets_BT, h_NC)
+
+    def values(self, inputs_BT: Tensor, targets_BT: Tensor, h_NC: Tensor | None = None) -> Tensor:
+        """The values alone (B, T). h_NC: the actor's hidden states, where the value model is a head on them."""
+        raw_BT = self.own(inputs_BT if h_NC is None or isinstance(self.own, ValueModel) else h_NC)
+        values_BT = (raw_BT.view(inputs_BT.shape) - self.scale.mean) / self.scale.std
+        return values_BT * (targets_BT >= 0)
 
     def save(self, folder: Path, *, pad_id: int) -> None:
         """Write it into a checkpoint's folder, beside the policy."""

@@ -188,6 +188,7 @@ class Policy:
 
         def loss_of(count: int) -> Tensor:
             inputs = torch.full((count, longest), self.tokenizer.pad_id, device=self.model.tokens.device)
+            inputs[:, 0] = torch.arange(count) % self.model.config.vocab_size  # no two share a prompt
             targets = torch.full_like(inputs, self.tokenizer.eos_id)
             targets[:, : longest - self.settings.max_new_tokens] = IGNORED
             return loss(inputs, targets)
