@@ -13,7 +13,7 @@ N tokens, M trained ones among them, V vocabulary, C width of the student, D of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,15 +49,16 @@ def run(run: Run) -> dict[str, Any]:
     return sft.train(prepare(run))
 
 
-def prepare(run: Run) -> Job:
-    """A job of distillation, ready for its next step."""
+def prepare(run: Run) -> sft.Job:
+    """A job of instruction tuning, or of training on text, that follows its teacher; ready for its next step."""
     settings = run.settings(Distill)
     if run.dataset().info.kind != "text":
-        return sft.open_job(run, settings, Job, sft.read_conversations)
+        return sft.open_job(run, settings, sft.read_conversations, partial(Teaching, settings))
     base = run.checkpoint()
     if settings.template == "auto" and template_in(base) is None:
         settings = msgspec.structs.replace(settings, template="raw")  # a model of text alone is asked in plain text
-    return sft.open_job(run, msgspec.structs.replace(settings, packing=False), Job, read_text)
+    settings = msgspec.structs.replace(settings, packing=False)
+    return sft.open_job(run, settings, read_text, partial(Teaching, settings))
 
 
 def distillation_losses(
@@ -96,36 +97,38 @@ def _sums(
     return torch.stack((hard, functional.kl_div(log_p_MV, log_q_MV, log_target=True, reduction="sum")))
 
 
-@dataclass
-class Job(sft.Job):
-    """A run of distillation at work: instruction tuning, or training on text, with another loss."""
+class Teaching:
+    """What a job of distillation follows: its teacher."""
 
-    settings: Distill
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        folder = self.run.checkpoint("teacher")
-        refuse_other_tokenizer(self.base, folder)
-        longest = max(info.longest for info in self.data.info.splits.values())
+    def __init__(self, settings: Distill, job: sft.Job) -> None:
+        """UserError for a teacher of another tokenizer, or one that sees too little."""
+        folder = job.run.checkpoint("teacher")
+        refuse_other_tokenizer(job.base, folder)
+        longest = max(info.longest for info in job.data.info.splits.values())
         if (sees := checkpoint_config(folder).context) < longest:
             raise UserError(
                 f"The teacher sees {sees:,} tokens, and the longest record has {longest:,}.", "Set context to fewer."
             )
-        precision = choose_precision(self.progress.precision, self.device)
-        self.teacher = open_decoder(folder, precision.dtype, self.device).requires_grad_(False).eval()
+        precision = choose_precision(job.progress.precision, job.device)
+        self.teacher = open_decoder(folder, precision.dtype, job.device).requires_grad_(False).eval()
+        self._settings, self._job = settings, job
         self._divergences: list[tuple[float, int]] = []  # mean and tokens of each micro-batch of the last step
+
+    def begin(self) -> None:
+        """Forget what the last step has said of the teacher."""
+        self._divergences.clear()
 
     def objective(self, batch: Batch) -> Tensor:
         """The gradient is that of L; the value is the mean −log p in nats, so that it means what it means elsewhere."""
-        alpha, temperature = self.settings.alpha, self.settings.temperature
+        alpha, temperature = self._settings.alpha, self._settings.temperature
         if alpha == 0:
-            return self.loss(batch)
-        tokens, targets, documents = self.tensors(batch)
+            return self._job.loss(batch)
+        tokens, targets, documents = self._job.tensors(batch)
         with torch.no_grad():
             teacher_ND = self.teacher.hidden_states(tokens, documents)
         hard, soft = distillation_losses(
-            self.model.hidden_states(tokens, documents),
-            self.model.head_weight,
+            self._job.model.hidden_states(tokens, documents),
+            self._job.model.head_weight,
             teacher_ND,
             self.teacher.head_weight,
             targets.reshape(-1),
@@ -134,14 +137,6 @@ class Job(sft.Job):
         self._divergences.append((soft.item(), int((targets != IGNORED).sum())))
         mixed = (1 - alpha) * hard + alpha * temperature**2 * soft
         return mixed + (hard - mixed).detach()
-
-    def choose_micro_batch(self) -> None:
-        super().choose_micro_batch()
-        self._divergences.clear()  # rows that were tried are no step
-
-    def _step(self) -> tuple[float, float, float]:
-        self._divergences.clear()
-        return super()._step()
 
     def figures(self) -> dict[str, float]:
         """KL(teacher ‖ student) at the temperature, in nats a trained token."""

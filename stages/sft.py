@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -75,14 +75,29 @@ def train(job: Job) -> dict[str, Any]:
 
 def prepare(run: Run) -> Job:
     """A job of instruction tuning, ready for its next step."""
-    return open_job(run, run.settings(SFT), Job, read_conversations)
+    return open_job(run, run.settings(SFT), read_conversations)
 
 
-J = TypeVar("J", bound="Job")
+class Aim(Protocol):
+    """What a step follows the gradient of, where that is not the loss alone."""
+
+    def begin(self) -> None:
+        """A step begins. What was seen before it, or in a step that did not fit, is none of its figures."""
+
+    def objective(self, batch: Batch) -> Tensor:
+        """Its value is the loss of the batch in nats, its gradient the one to follow."""
+
+    def figures(self) -> dict[str, float]:
+        """What the last step is to log beside the loss."""
 
 
-def open_job(run: Run, settings: SFT, job_type: type[J], read: Callable[..., ConversationSet]) -> J:
-    """Read the data, load the model or resume it, try its memory, and restore the random numbers last."""
+def open_job(
+    run: Run, settings: SFT, read: Callable[..., ConversationSet], aim: Callable[[Job], Aim] | None = None
+) -> Job:
+    """Read the data, load the model or resume it, try its memory, and restore the random numbers last.
+
+    aim: makes what the job follows in place of the loss.
+    """
     device = set_up_torch(run, deterministic=settings.deterministic)
     base = run.checkpoint()
     config = config_of(base, settings.dropout)
@@ -93,7 +108,8 @@ def open_job(run: Run, settings: SFT, job_type: type[J], read: Callable[..., Con
     lr = peak_lr(settings, config.width, times_width=LR_TIMES_WIDTH)
     opened = open_model(run, settings, base, config, device, Progress, lr=lr)
     model, optimizer, progress, _ = opened
-    job = job_type(run, settings, model, optimizer, base, template, data, train, validation, progress, opened.metrics())
+    job = Job(run, settings, model, optimizer, base, template, data, train, validation, progress, opened.metrics())
+    job.aim = aim(job) if aim else None
     if job.progress.micro_batch is None:
         job.choose_micro_batch()
     opened.restore_random(settings.seed)
@@ -146,6 +162,7 @@ class Job:
         self.course = Course(self.run, self.settings, self.progress, self.optimizer, self.model.config, len(self.train))
         self.memory = self.course.memory
         self.prompts = FixedPrompts(self.base, self.template, self._asked(), self.settings.sample_tokens)
+        self.aim: Aim | None = None
         self._last_evaluation = -1
 
     def choose_micro_batch(self) -> None:
@@ -169,14 +186,16 @@ class Job:
         trained, tokens = map(int, counted)
         with self.course.pace.step(tokens):
             self.model.train()
+            if self.aim:
+                self.aim.begin()
             losses = (self.objective(batch) * (_trained(batch) / trained) for batch in batches)
             made = self.course.updates.make(losses)
         self.progress.tokens_seen += tokens
         return made
 
     def objective(self, batch: Batch) -> Tensor:
-        """What a step follows the gradient of: the loss."""
-        return self.loss(batch)
+        """What a step follows the gradient of: the loss, or what the aim makes of it."""
+        return self.aim.objective(batch) if self.aim else self.loss(batch)
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean −log p over the trained targets of a batch, in nats."""
@@ -190,7 +209,7 @@ class Job:
 
     def figures(self) -> dict[str, float]:
         """What the last step is to log beside the loss."""
-        return {}
+        return self.aim.figures() if self.aim else {}
 
     def log(self, loss: float, norm: float, lr: float) -> None:
         """Report the step, evaluate and sample when it is time, and append a row of metrics."""

@@ -12,11 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from stages import distill, sft
+from stages import distill
 from stages.data.tokenizer import save_tokenizer, train_tokenizer
-from stages.distill import Job, distillation_losses
+from stages.distill import Teaching, distillation_losses
 from stages.models.loss import IGNORED
 from stages.run import Run
+from stages.sft import Job
 from stages.store.checkpoints import list_checkpoints, resolve_checkpoint, write_manifest
 from stages.store.datasets import find_dataset
 from stages.store.errors import UserError
@@ -48,12 +49,17 @@ def workspace(original: Workspace, tmp_path: Path) -> Workspace:
 def student(
     workspace: Workspace, name: str = "student", *, dataset: str = "sums", teacher: str = "tutor", **settings: Any
 ) -> Job:
-    """A distillation prepared in this process."""
+    """A job of distillation, prepared in this process."""
     found = {"checkpoint": resolve_checkpoint(workspace, "base"), "teacher": resolve_checkpoint(workspace, teacher)}
     parents = {role: Parent(str(one.path), one.digest()) for role, one in found.items()}
     parents["dataset"] = Parent(dataset, find_dataset(workspace, dataset).info.digest)
     spec = RunSpec(stage="distill", name=name, settings=SMALL | settings, parents=parents, threads=1)
     return distill.prepare(Run(create_run(workspace, spec).path))
+
+
+def teaching(job: Job) -> Teaching:
+    assert isinstance(job.aim, Teaching)
+    return job.aim
 
 
 def by_hand(
@@ -131,18 +137,20 @@ def test_the_reported_loss_is_the_hard_one_and_the_gradient_that_of_the_mixture(
     job = student(workspace, alpha=0.4, temperature=3.0)
     batch = job.train.batch(job.train.order(0, 2), job.tokenizer.pad_id)
     job.model.eval()
+    teaching(job).begin()
     objective, hard = job.objective(batch), job.loss(batch)
     assert objective.item() == pytest.approx(hard.item(), abs=1e-5)
     gradients = [torch.autograd.grad(objective, job.model.tokens)[0]]
     tokens, targets, documents = job.tensors(batch)
-    parts = (job.model(tokens, None, documents).flatten(0, 1), job.teacher(tokens, None, documents).flatten(0, 1))
+    teacher = teaching(job).teacher
+    parts = (job.model(tokens, None, documents).flatten(0, 1), teacher(tokens, None, documents).flatten(0, 1))
     kept = targets.flatten() != IGNORED
     log_p, log_q = ((part[kept] / 3.0).log_softmax(-1) for part in parts)
     soft = (log_q.exp() * (log_q - log_p)).sum(-1).mean()
     gradients.append(torch.autograd.grad(0.6 * hard + 0.4 * 9.0 * soft, job.model.tokens)[0])
     assert torch.allclose(*gradients, rtol=1e-3, atol=1e-6)
     assert job.figures()["distill/kl"] == pytest.approx(soft.item(), rel=1e-4)
-    assert not job.teacher.training and all(not weight.requires_grad for weight in job.teacher.parameters())
+    assert not teacher.training and all(not weight.requires_grad for weight in teacher.parameters())
 
 
 def test_micro_batches_add_up_to_the_step(workspace: Workspace) -> None:
@@ -225,4 +233,4 @@ def test_a_run_without_its_teacher_or_with_one_too_many_is_not_launched(workspac
 
 def test_tuning_goes_by_the_plain_loss(workspace: Workspace) -> None:
     job = job_in(workspace)
-    assert type(job) is sft.Job and job.figures() == {}
+    assert job.aim is None and job.figures() == {}
