@@ -164,7 +164,8 @@ def _check_architecture(raw: dict[str, Any], folder: Path) -> None:
     """A classifier or another head has the model's type too, and weights that a language model has no place for."""
     wanted = FORMATS[raw["model_type"]].architecture
     named = raw.get("architectures") or [wanted]
-    if not isinstance(named, list) or not {wanted, MORE.get(wanted)} & set(named):
+    known = (wanted, MORE.get(wanted, wanted))
+    if not isinstance(named, list) or not any(name in known for name in named):
         shown = str(named[0] if isinstance(named, list) else named)[:60]
         raise UserError(f"{folder} holds a {shown}, and only {wanted} can be imported of that type.")
 

@@ -269,6 +269,7 @@ REFUSED = {
     "auto_map": lambda f: edit(f, auto_map={"AutoModelForCausalLM": "modeling.Evil"}),
     "quantised": lambda f: edit(f, quantization_config={"quant_method": "awq"}),
     "LlamaForSequenceClassification": lambda f: edit(f, architectures=["LlamaForSequenceClassification"]),
+    "[]": lambda f: edit(f, architectures=[[]]),
     "pickle": lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
     "holds no model.safetensors": lambda f: (f / "model.safetensors").unlink(),
     "lack model.norm.weight": lambda f: reweight(f, model__norm__weight=None),
