@@ -28,7 +28,7 @@ from workbench.keys import bind
 from workbench.keys_in_turn import Followed, KeysInTurn
 from workbench.life import FREEZE, Step
 from workbench.messages import CheckpointChosen
-from workbench.themes import THEMES, textual_name
+from workbench.themes import THEMES
 
 if TYPE_CHECKING:
     from textual.binding import Binding
@@ -110,7 +110,7 @@ class WorkbenchApp(App[None], inherit_bindings=False):
             self.add_mode(mode, make)
         for theme in THEMES:
             self.register_theme(theme)
-        self.theme = textual_name(settings.app.theme)
+        self.theme = settings.app.theme
         if settings.keys:
             self.set_keymap(dict(settings.keys))
 

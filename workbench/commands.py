@@ -12,7 +12,7 @@ from textual.content import Content
 
 from stages.store.specs import TRAINING, spec_of
 from workbench.screens.base import PlaceScreen
-from workbench.themes import NAMES, textual_name
+from workbench.themes import NAMES
 
 if TYPE_CHECKING:
     from workbench.app import WorkbenchApp
@@ -51,7 +51,7 @@ class Commands(Provider):
             run = partial(app.run_action, binding.action, active.node)
             yield Command(_title(binding.id, binding.description), binding.tooltip, run)
         for name in NAMES:
-            yield Command(f"theme: {name}", "Change the colours.", partial(setattr, app, "theme", textual_name(name)))
+            yield Command(f"theme: {name}", "Change the colours.", partial(setattr, app, "theme", name))
         if not isinstance(self.screen, PlaceScreen):
             return
         start_run = cast("WorkbenchApp", app).start_run

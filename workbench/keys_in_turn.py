@@ -54,14 +54,18 @@ class KeysInTurn:
 
     async def followed(self, message: Followed) -> None:
         """The message has arrived: another round, or the next key."""
-        if message.number == self._number and self._busy:
+        if message.number == self._number and self._busy and self._is_open():
             if message.left:
                 self._follow(self._app.focused or self._app.screen, message.left - 1)
             else:
                 await self._done()
 
+    def _is_open(self) -> bool:
+        """Whether there is a screen: no longer while the app closes."""
+        return bool(self._app.screen_stack)
+
     async def _go_on(self) -> None:
-        if not self._waiting:
+        if not self._waiting or not self._is_open():
             return
         self._busy = True
         self._number += 1
@@ -79,7 +83,7 @@ class KeysInTurn:
         if self._timer is not None:
             self._timer.stop()
             self._timer = None
-        if self._waiting and not self._app.screen.is_mounted:
+        if self._waiting and self._is_open() and not self._app.screen.is_mounted:
             self._timer = self._app.set_timer(LOOK, self._done)
             return
         self._busy = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from textual.theme import Theme
+from textual.theme import BUILTIN_THEMES, Theme
 
 ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
 BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
@@ -74,16 +74,33 @@ _LIGHT = Theme(
     },
 )
 
-_ANSI_THEME = "ansi-dark"
+_ANSI = Theme(
+    name="ansi",
+    primary="ansi_blue",
+    secondary="ansi_cyan",
+    accent="ansi_green",
+    warning="ansi_yellow",
+    error="ansi_red",
+    success="ansi_green",
+    foreground="ansi_default",
+    background="ansi_default",
+    surface="ansi_default",
+    panel="ansi_default",
+    boost="ansi_default",
+    ansi=True,
+    variables=BUILTIN_THEMES["ansi-dark"].variables
+    | {
+        "border-blurred": "ansi_bright_black",
+        "block-cursor-foreground": "ansi_default",
+        "block-cursor-background": "ansi_default",
+        "block-cursor-text-style": "bold reverse",
+    },
+)
+"""Textual's, but for what a terminal with a black ground, or a white one, would not show."""
 
-THEMES = (_DARK, _LIGHT)
-NAMES = ("dark", "light", "ansi")
+THEMES = (_DARK, _LIGHT, _ANSI)
+NAMES = tuple(theme.name for theme in THEMES)
 """What [app] theme may say."""
-
-
-def textual_name(name: str) -> str:
-    """Textual's name of the theme that `[app] theme` calls `name`."""
-    return _ANSI_THEME if name == "ansi" else name
 
 
 def series_colors(theme: Theme) -> tuple[str, ...]:

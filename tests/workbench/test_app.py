@@ -15,6 +15,7 @@ from workbench.keys import check_keymap, known_bindings
 from workbench.screens.data import DataScreen
 from workbench.screens.help import HelpScreen
 from workbench.screens.home import HomeScreen
+from workbench.screens.question import Ask
 from workbench.settings import AppSettings, Settings
 
 MakeApp = Callable[..., WorkbenchApp]
@@ -139,6 +140,24 @@ async def test_too_small_a_window_says_so_and_recovers(make_app: MakeApp) -> Non
         lines = [line for line in screen_text(app).split("\n") if line.strip()]
         assert lines == ["Enlarge the window: 50×14, not 60×16."]
         await pilot.resize_terminal(80, 24)
+        await wait_for(pilot, lambda: "The model's life" in screen_text(app))
+
+
+async def test_a_window_resized_below_a_dialog_fits_it_and_the_screen_behind_it(make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settled(pilot)
+        app.push_screen(Ask("A name", "For what?", "", lambda text: None))
+        await wait_for(pilot, lambda: "For what?" in screen_text(app))
+        await pilot.resize_terminal(50, 14)
+        await wait_for(pilot, lambda: "Enlarge the window: 50×14" in screen_text(app))
+        await pilot.press("escape")
+        await wait_for(pilot, lambda: not isinstance(app.screen, Ask))
+        await wait_for(pilot, lambda: screen_text(app).strip() == "Enlarge the window: 50×14, not 60×16.")
+        app.push_screen(Ask("A name", "For what?", "", lambda text: None))
+        await pilot.resize_terminal(60, 20)
+        await wait_for(pilot, lambda: "For what?" in screen_text(app))
+        await pilot.press("escape")
         await wait_for(pilot, lambda: "The model's life" in screen_text(app))
 
 

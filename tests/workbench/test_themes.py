@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
 import pytest
+from rich.style import Style
 from textual.color import Color
 from textual.theme import Theme
 
+from stages.store.workspace import Workspace
+from tests.workbench.conftest import add_run, screen_text, settled, wait_for
+from workbench.app import WorkbenchApp
+from workbench.settings import AppSettings, Settings
 from workbench.themes import THEMES, series_colors
+from workbench.widgets.run_list import RunList
 
+DRAWN = [theme for theme in THEMES if not theme.ansi]
+"""Those whose colours are ours, not the terminal's."""
 TEXT, GRAPHICS = 4.5, 3.0
 """Least ratios that WCAG 2.2 asks for: of small text (1.4.3), and of graphical objects (1.4.11)."""
 
@@ -29,7 +40,7 @@ def test_the_measure_is_that_of_the_standard() -> None:
     assert contrast("#777777", "#FFFFFF") == pytest.approx(4.48, abs=0.01)
 
 
-@pytest.mark.parametrize("theme", THEMES, ids=lambda theme: theme.name)
+@pytest.mark.parametrize("theme", DRAWN, ids=lambda theme: theme.name)
 def test_text_is_legible_on_every_ground(theme: Theme) -> None:
     words = {name: getattr(theme, name) for name in ("foreground", "primary", "accent", "warning", "error", "success")}
     words["muted"] = theme.variables["text-muted"]
@@ -38,8 +49,50 @@ def test_text_is_legible_on_every_ground(theme: Theme) -> None:
             assert contrast(colour, str(getattr(theme, ground))) >= TEXT, (name, ground)
 
 
-@pytest.mark.parametrize("theme", THEMES, ids=lambda theme: theme.name)
+@pytest.mark.parametrize("theme", DRAWN, ids=lambda theme: theme.name)
 def test_curves_stand_out_from_the_ground(theme: Theme) -> None:
     """The first ones, of which a plot of one run is made; beyond them markers tell series apart."""
     for colour in series_colors(theme)[:3]:
         assert contrast(colour, str(theme.background)) >= GRAPHICS, colour
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+async def test_the_run_under_the_cursor_is_legible_with_the_focus_and_without(
+    make_app: Callable[..., WorkbenchApp], workspace: Workspace, theme: Literal["dark", "light"]
+) -> None:
+    for name in ("one", "two"):
+        add_run(workspace, "pretrain", name)
+    app = make_app(Settings(app=AppSettings(theme=theme)))
+    async with app.run_test(size=(100, 30)) as pilot:
+        app.go("runs")
+        await wait_for(pilot, lambda: "two" in screen_text(app))
+        runs = app.screen.query_one(RunList)
+        grounds = set()
+        for focus in (runs, None):
+            app.screen.set_focus(focus)
+            await settled(pilot)
+            for segment in runs.render_line(0):
+                style = segment.style or Style()
+                assert style.color is not None and style.bgcolor is not None
+                colour, ground = (Color.from_rich_color(one).hex for one in (style.color, style.bgcolor))
+                grounds.add(ground)
+                if segment.text.strip():
+                    assert contrast(colour, ground) >= TEXT, (segment.text, colour, ground)
+        assert len(grounds) == 2, "where the focus is can be seen"
+
+
+async def test_the_terminal_s_own_colours_need_no_ground_of_a_colour_to_show_where_one_is(
+    make_app: Callable[..., WorkbenchApp], workspace: Workspace
+) -> None:
+    for name in ("one", "two"):
+        add_run(workspace, "pretrain", name)
+    app = make_app(Settings(app=AppSettings(theme="ansi")))
+    async with app.run_test(size=(100, 30)) as pilot:
+        app.go("runs")
+        await wait_for(pilot, lambda: "two" in screen_text(app))
+        runs = app.screen.query_one(RunList)
+        app.screen.set_focus(runs)
+        await wait_for(pilot, lambda: runs.has_focus)
+        reverse = [[bool(segment.style and segment.style.reverse) for segment in runs.render_line(y)] for y in (0, 1)]
+        assert all(reverse[0]) and not any(reverse[1])
+        assert app.current_theme.variables["border-blurred"] != "ansi_black", "invisible on a black ground"

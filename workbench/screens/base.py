@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from rich.console import RenderableType
 from textual import on
 from textual.actions import SkipAction
 from textual.app import ComposeResult
@@ -139,7 +140,36 @@ class Left(Screen[ScreenResultType]):
         return super().run_worker(while_there, *args, **options)
 
 
-class Filtering(Left[ScreenResultType]):
+class Sized(Left[ScreenResultType]):
+    """A screen with size classes, which asks for a larger window where it cannot be worked in."""
+
+    HORIZONTAL_BREAKPOINTS = WIDTHS
+    VERTICAL_BREAKPOINTS = HEIGHTS
+
+    def take_size(self) -> None:
+        """Have the classes of the size before the first widget is mounted: one that mounts late misses a resize."""
+        width, height = self.app.size
+        wanted = self._get_breakpoint_classes(width, WIDTHS) | self._get_breakpoint_classes(height, HEIGHTS)
+        self.remove_class(*{name for _, name in (*WIDTHS, *HEIGHTS)} - wanted)
+        self.add_class(*wanted)
+
+    def on_screen_resume(self) -> None:
+        """The window may have changed its size while another screen was on top."""
+        self.take_size()
+
+    @property
+    def too_small(self) -> bool:
+        return self.has_class("-tiny") or self.has_class("-flat")
+
+    def render(self) -> RenderableType:
+        """What shows when the style sheet hides all else because the window is too small."""
+        if not self.too_small:
+            return super().render()
+        size = self.app.size
+        return Content(f"Enlarge the window: {size.width}×{size.height}, not 60×16.")
+
+
+class Filtering(Sized[ScreenResultType]):
     """A screen on which `/` filters the list that has the focus, or the first, and escape shows all again."""
 
     @property
@@ -172,11 +202,9 @@ def _is_shown(widget: Widget) -> bool:
 
 
 class WorkbenchScreen(Filtering[ScreenResultType]):
-    """A screen of the app: size classes, the app by its type, and polling of what is on screen only."""
+    """A screen of the app: the app by its type, and polling of what is on screen only."""
 
     BINDINGS = [FILTER_KEY]
-    HORIZONTAL_BREAKPOINTS = WIDTHS
-    VERTICAL_BREAKPOINTS = HEIGHTS
 
     def __init__(self) -> None:
         super().__init__()
@@ -185,23 +213,6 @@ class WorkbenchScreen(Filtering[ScreenResultType]):
     @property
     def workbench(self) -> WorkbenchApp:
         return cast("WorkbenchApp", self.app)
-
-    def _take_size(self) -> None:
-        """Have the size classes before the first widget is mounted: one that mounts late misses those of a resize."""
-        width, height = self.app.size
-        classes = self._get_breakpoint_classes(width, WIDTHS) | self._get_breakpoint_classes(height, HEIGHTS)
-        self.add_class(*classes)
-
-    @property
-    def too_small(self) -> bool:
-        return self.has_class("-tiny") or self.has_class("-flat")
-
-    def render(self) -> Content:
-        """What shows when the style sheet hides all else because the window is too small."""
-        if not self.too_small:
-            return Content()
-        size = self.app.size
-        return Content(f"Enlarge the window: {size.width}×{size.height}, not 60×16.")
 
     def offers(self, action: str) -> bool:
         """Whether the bar of keys is to name `action` just now. The key acts either way, if only to say why not."""
@@ -238,7 +249,7 @@ class PlaceScreen(WorkbenchScreen[None]):
     PLACE: ClassVar[str] = ""
 
     def compose(self) -> ComposeResult:
-        self._take_size()
+        self.take_size()
         yield PlaceBar(self.PLACE)
         yield from self.compose_body()
         yield from self.compose_foot()
@@ -264,8 +275,6 @@ class PlaceScreen(WorkbenchScreen[None]):
 class Dialog(ModalScreen[ScreenResultType], Filtering[ScreenResultType]):
     """A question or a note over the screen. Escape closes it with None."""
 
-    HORIZONTAL_BREAKPOINTS = WIDTHS
-    VERTICAL_BREAKPOINTS = HEIGHTS
     AUTO_FOCUS = "Button, OptionList, Input, VerticalScroll"
     BINDINGS = [
         bind("app.jump", "ctrl+g", "app.jump", "Jump", "Letters on all that takes the focus.", show=False),

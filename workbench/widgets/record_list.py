@@ -17,6 +17,7 @@ from textual.strip import Strip
 from workbench.display import displayable_line
 from workbench.keys import bind
 from workbench.records.pages import Pages
+from workbench.widgets.component_styles import component_style
 from workbench.widgets.filter_field import Filterable
 
 Line = tuple[int, Sequence[Sequence[str]]]
@@ -160,7 +161,5 @@ class RecordList(ScrollView, Filterable, can_focus=True):
     def _style(self, name: str) -> Style:
         if name not in self._styles:
             known = name in self.STYLES
-            self._styles[name] = (
-                self.get_component_rich_style(f"record-list--{name}", partial=True) if known else Style()
-            )
+            self._styles[name] = component_style(self, f"record-list--{name}") if known else Style()
         return self._styles[name]

@@ -22,6 +22,7 @@ from workbench.display import displayable_line
 from workbench.keys import bind
 from workbench.themes import MARKERS, STATUS_SYMBOLS, series_color
 from workbench.watch import Entry
+from workbench.widgets.component_styles import component_style
 from workbench.widgets.filter_field import Filterable
 
 STANDING = 12
@@ -44,7 +45,8 @@ class RunList(ScrollView, Filterable, can_focus=True, inherit_bindings=False):
     RunList {
         height: 1fr;
 
-        & > .run-list--cursor { background: $primary 25%; text-style: bold; }
+        & > .run-list--cursor { background: $primary 15%; text-style: bold; }
+        &:ansi > .run-list--cursor { background: ansi_default; text-style: bold reverse; }
         & > .run-list--held { background: $foreground 8%; }
         & > .run-list--muted, & > .run-list--stopped, & > .run-list--queued { color: $foreground 60%; }
         & > .run-list--running { color: $accent; }
@@ -129,9 +131,8 @@ class RunList(ScrollView, Filterable, can_focus=True, inherit_bindings=False):
         base = self.rich_style
         if at == self.cursor:
             base += self._style("cursor" if self.has_focus else "held")
-        plain = at == self.cursor and self.app.no_color  # all that tells it from the others is its background
         row = fit(self._rows[at], width)
-        segments = [Segment(text, base if plain else base + self._style(name)) for text, name in row]
+        segments = [Segment(text, base + self._style(self._colour(name, at))) for text, name in row]
         return Strip(segments).adjust_cell_length(width, base)
 
     def on_focus(self) -> None:
@@ -172,6 +173,11 @@ class RunList(ScrollView, Filterable, can_focus=True, inherit_bindings=False):
             self._told = now
             self.post_message(self.Highlighted(self.entry))
 
+    def _colour(self, name: str, at: int) -> str:
+        """The colour `name`, or none under the cursor, whose ground says enough, where it could not be read on that."""
+        few = self.app.no_color or self.app.current_theme.ansi
+        return "" if at == self.cursor and (few or name == "muted") else name
+
     def _line_region(self, at: int) -> Region:
         return Region(0, at - self.scroll_offset.y, self.size.width, 1)
 
@@ -179,7 +185,7 @@ class RunList(ScrollView, Filterable, can_focus=True, inherit_bindings=False):
         if name.isdigit():
             colour = Color.parse(series_color(self.app.current_theme, int(name)))
             return Style(color=colour.rich_color)
-        return self.get_component_rich_style(f"run-list--{name}", partial=True) if name else Style()
+        return component_style(self, f"run-list--{name}") if name else Style()
 
 
 def _row(entry: Entry, place: int | None, marking: bool) -> Row:

@@ -52,7 +52,10 @@ def card(step: Step, width: int, chosen: bool) -> list[Content]:
     title = cell(Content(step.title), min(len(step.title), width - 6))
     title = title.stylize("bold reverse" if chosen else "bold")
     rule = "─" * (width - 5 - title.cell_length)
-    top = Content.assemble(("╭─ ", style), title.stylize_before(style), (f" {rule}╮", style))
+    waits = step.state in ("open", "later")
+    top = Content.assemble(
+        ("╭─ ", style), title.stylize_before("$text-muted" if waits else style), (f" {rule}╮", style)
+    )
     name = line(step.name or ("next" if step.state == "next" else ""), "bold")
     first = Content.assemble((f"{SYMBOLS[step.state]} ", style), name)
     parts = [step.detail] if step.state == "failed" else _packed(step.detail, width - 4)

@@ -15,6 +15,7 @@ from textual.strip import Strip
 
 from workbench.display import displayable
 from workbench.keys import SCROLL_KEYS
+from workbench.widgets.component_styles import component_style
 from workbench.widgets.flow import Flow, Line, Span
 
 TABS = 4
@@ -154,7 +155,7 @@ class Transcript(ScrollView, can_focus=True):
 
     def _style(self, name: str) -> Style:
         if name not in self._styles:
-            self._styles[name] = self.get_component_rich_style(f"transcript--{name}", partial=True)
+            self._styles[name] = component_style(self, f"transcript--{name}")
         return self._styles[name]
 
     def _rewrap(self) -> None:
