@@ -243,6 +243,7 @@ class Job:
         self.metrics, self._last_evaluation = found, self.progress.step
         return found
 
+    @torch.no_grad()
     def sample(self) -> None:
         """Show what the model makes of the fixed prompts."""
         self.model.eval()
