@@ -23,7 +23,7 @@ LATENCY = 0.150
 """Seconds from a key to its answer on the screen, for nineteen keys of twenty."""
 KEY_BYTES = 4_000
 """Bytes that nineteen keys of twenty within a screen may send: what the line carries in 200 ms."""
-SCREEN_BYTES = 24_000
+SCREEN_BYTES = 16_000
 """Bytes that a key may send that leads to another screen, or draws another plot."""
 SMALL = """
 [build]
