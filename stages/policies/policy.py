@@ -42,7 +42,7 @@ from stages.run import Run
 from stages.store.checkpoints import Best, best_checkpoint
 from stages.store.errors import WorkFailed
 from stages.store.specs.policy import Policy as Settings
-from stages.training.course import MicroBatches
+from stages.training.course import MicroBatches, length_of
 from stages.training.tuning import FixedPrompts, fixed_prompts, write_chat_model
 
 LOOKED_AT = 4
@@ -97,10 +97,7 @@ class Policy:
 
     def __post_init__(self) -> None:
         settings = self.settings
-        self.steps = settings.steps or max(
-            1, math.ceil(settings.epochs * len(self.prompts.asked) / settings.batch_size)
-        )
-        self.warmup = min(settings.warmup, self.steps // 10)
+        self.steps, self.warmup = length_of(settings, len(self.prompts.asked))
         asked = fixed_prompts(settings.sample_prompts, probes=settings.probes)
         self.fixed = FixedPrompts(self.base, self.template, asked, settings.sample_tokens)
         self.tokenizer = TextTokenizer.load(self.base)
