@@ -23,7 +23,7 @@ from pathlib import Path
 import msgspec
 from tokenizers import Tokenizer as Bare
 
-from stages.data.packing import token_shards
+from stages.data.blocks import token_shards
 from stages.data.records import read_texts
 from stages.data.tokenizer import save_tokenizer, train_tokenizer
 from stages.store.datasets import Dataset, DatasetInfo

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stages.data.packing import Blocks
+from stages.data.blocks import Blocks
 from stages.loop import cosine_lr
 from stages.models.decoder import new_decoder
 from stages.optim import AdamW

@@ -3,7 +3,7 @@
     L(θ) = − 1/|M| Σ_{t ∈ M} log p_θ(x_t | x̃)
 
 where M is the share of a text x that is asked about, and x̃ is x with [MASK], a random token or the token itself in
-those places (`stages.data.masking`). Blocks of a text stand between [CLS] and [SEP]. There is no next-sentence task,
+those places (`stages.data.bert_masks`). Blocks of a text stand between [CLS] and [SEP]. There is no next-sentence task,
 which later work found to be of no use (Liu et al., RoBERTa, arXiv 1907.11692). Masks are drawn anew in every epoch.
 Source: Devlin et al., BERT (arXiv 1810.04805). Shapes: B texts, T tokens of a text, M asked about, V vocabulary.
 """
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stages.asking.fill import fill_text
-from stages.data.masking import Blanks, masked
+from stages.data.bert_masks import Blanks, masked
 from stages.data.tokenizer import TextTokenizer
 from stages.models.encoder import Encoder, load_encoder, new_encoder, save_encoder
 from stages.models.loss import IGNORED

@@ -26,9 +26,9 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from stages import sft
+from stages.data.blocks import token_shards
 from stages.data.conversation_shards import Conversations, ConversationSet, ConversationsInfo, SplitInfo
-from stages.data.packing import token_shards
-from stages.data.packs import Batch
+from stages.data.packing import Batch
 from stages.data.templates import template_in
 from stages.data.tokenizer import FILE, TextTokenizer
 from stages.models.bases import checkpoint_config

@@ -35,7 +35,7 @@ from stages.loop import Progress, by_leader, honour, save_checkpoint, set_up_tor
 from stages.models.decoder import Decoder
 from stages.optim import AdamW
 from stages.policies.preferences import read_preferences
-from stages.policies.reference import completion_logprobs, reference_logprobs
+from stages.policies.reference_cache import completion_logprobs, reference_logprobs
 from stages.run import Run
 from stages.store.errors import UserError
 from stages.store.sizes import parameter_count

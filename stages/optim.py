@@ -44,25 +44,25 @@ class AdamW:
         named.sort(key=lambda pair: pair[1].ndim < 2)
         self.names = [name for name, _ in named]
         self.parameters = [parameter for _, parameter in named]
-        self.in_pieces = distributed.sharded(model)
+        self.sharded = distributed.sharded(model)
         self._model = model
-        self._pieces = [distributed.own(parameter.detach()) for parameter in self.parameters]
-        offsets, matrices, total = _layout(self._pieces)
-        device = self._pieces[0].device
+        self._shards = [distributed.own(parameter.detach()) for parameter in self.parameters]
+        offsets, matrices, total = _layout(self._shards)
+        device = self._shards[0].device
         self.master = torch.zeros(total, dtype=torch.float32, device=device)
         self.gradient = torch.zeros_like(self.master)
         self._offsets = offsets
-        self._master_views = _views(self.master, self._pieces, offsets)
-        self._gradient_views = _views(self.gradient, self._pieces, offsets)
-        torch._foreach_copy_(self._master_views, self._pieces)
-        same = compute_dtype == torch.float32 or self.in_pieces  # pieces are rounded as they are gathered
+        self._master_views = _views(self.master, self._shards, offsets)
+        self._gradient_views = _views(self.gradient, self._shards, offsets)
+        torch._foreach_copy_(self._master_views, self._shards)
+        same = compute_dtype == torch.float32 or self.sharded  # shards are rounded as they are gathered
         self.compute = self.master if same else torch.empty(total, dtype=compute_dtype, device=device)
-        self._compute_views = _views(self.compute, self._pieces, offsets)
-        if not self.in_pieces:
-            distributed.same(self.master)
+        self._compute_views = _views(self.compute, self._shards, offsets)
+        if not self.sharded:
+            distributed.broadcast(self.master)
             self._refresh()
             self._point_model_at(self._compute_views)
-            self._pieces = self._compute_views
+            self._shards = self._compute_views
         self._groups = [nn.Parameter(self.master[:matrices]), nn.Parameter(self.master[matrices:])]
         self._groups[0].grad, self._groups[1].grad = self.gradient[:matrices], self.gradient[matrices:]
         self._update = torch.optim.AdamW(
@@ -78,7 +78,7 @@ class AdamW:
     def gather(self, *, first: bool) -> None:
         """Move the gradients of a micro-batch into the fp32 buffer, replacing (`first`) or adding to what is there."""
         gradients = [
-            _gradient(parameter, piece) for parameter, piece in zip(self.parameters, self._pieces, strict=True)
+            _gradient(parameter, shard) for parameter, shard in zip(self.parameters, self._shards, strict=True)
         ]
         if first:
             torch._foreach_copy_(self._gradient_views, gradients)
@@ -90,12 +90,12 @@ class AdamW:
     def clip(self, limit: float) -> float:
         """Scale the gradient to a norm of at most `limit` (0: leave it); the norm before that.
 
-        It is the gradient of all processes that train together, added up here, and its norm over all their pieces.
+        It is the gradient of all processes that train together, added up here, and its norm over all their shards.
         """
-        if not self.in_pieces:
-            distributed.add_up(self.gradient)
+        if not self.sharded:
+            distributed.all_reduce_sum(self.gradient)
         norm = float(torch.linalg.vector_norm(self.gradient))
-        if self.in_pieces:
+        if self.sharded:
             norm = math.sqrt(distributed.total(norm * norm)[0])
         if 0 < limit < norm:
             self.gradient.mul_(limit / (norm + 1e-6))
@@ -112,9 +112,9 @@ class AdamW:
     def masters(self) -> Iterator[None]:
         """While this lasts, the model's parameters are the fp32 masters: for saving.
 
-        Those of a model in pieces are gathered, in the first of its processes; all must come.
+        Those of a sharded model are gathered, in the first of its processes; all must come.
         """
-        if self.in_pieces:
+        if self.sharded:
             with distributed.whole(self._model, dict(zip(self.names, self._master_views, strict=True))):
                 yield
             return
@@ -152,9 +152,9 @@ class AdamW:
         matrices = len(self._groups[0])
         for key in MOMENTS:
             flat = [self._update.state[group][key] for group in self._groups]
-            for name, piece, offset in zip(self.names, self._pieces, self._offsets, strict=True):
+            for name, shard, offset in zip(self.names, self._shards, self._offsets, strict=True):
                 held, start = (flat[0], offset) if offset < matrices else (flat[1], offset - matrices)
-                found[f"{key}/{name}"] = held[start : start + piece.numel()].view(piece.shape)
+                found[f"{key}/{name}"] = held[start : start + shard.numel()].view(shard.shape)
         return found
 
     def views_of(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -188,8 +188,8 @@ class AdamW:
             state.setdefault("step", torch.zeros((), device=group.device))
 
     def _refresh(self) -> None:
-        if self.in_pieces:
-            torch._foreach_copy_(self._pieces, self._master_views)
+        if self.sharded:
+            torch._foreach_copy_(self._shards, self._master_views)
         if self.compute is not self.master:
             self.compute.copy_(self.master)
 
@@ -216,5 +216,5 @@ def _views(flat: Tensor, parameters: Sequence[Tensor], offsets: list[int]) -> li
     ]
 
 
-def _gradient(parameter: nn.Parameter, piece: Tensor) -> Tensor:
-    return distributed.own(parameter.grad) if parameter.grad is not None else torch.zeros_like(piece)
+def _gradient(parameter: nn.Parameter, shard: Tensor) -> Tensor:
+    return distributed.own(parameter.grad) if parameter.grad is not None else torch.zeros_like(shard)

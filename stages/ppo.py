@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stages.data.packing import Blocks, token_shards
+from stages.data.blocks import Blocks, token_shards
 from stages.data.tokenizer import FILE as TOKENIZER
 from stages.data.tokenizer import TextTokenizer
 from stages.loop import cosine_lr, honour, load_moments, refuse_no_number, set_up_torch

@@ -4,8 +4,8 @@
 
 over blocks of T + 1 tokens, documents joined by the end-of-text token. One step adds the gradients of its
 micro-batches, clips their norm, and makes one AdamW update with a warm-up and cosine schedule
-(`stages.training.pretraining`). Source: Radford et al., Language Models are Unsupervised Multitask Learners (2019),
-with the optimiser settings of GPT-3 (arXiv 2005.14165, B).
+(`stages.training.pretraining`). Source: Radford et al., Language Models are Unsupervised Multitask Learners (2019);
+clipping, warm-up and cosine as for GPT-3 (arXiv 2005.14165, B), β₂ of 0.99 as nanoGPT has it for small models.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stages.data.packing import TokenSet
+from stages.data.blocks import TokenSet
 from stages.data.tokenizer import TextTokenizer
 from stages.generate import Sampling, generate
 from stages.loop import any_algorithms

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from stages.data.conversation_shards import ConversationSet, conversation_shards
 from stages.data.conversations import choose_template
-from stages.data.packs import Batch, Rows
+from stages.data.packing import Batch, Rows
 from stages.data.tokenizer import TextTokenizer
 from stages.loop import (
     Progress,

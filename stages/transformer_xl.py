@@ -136,7 +136,7 @@ class Memory:
 
     def state(self) -> dict[str, Tensor]:
         """The memory of the whole batch, for a checkpoint. All processes must come."""
-        return {"memory": distributed.side_by_side(self.held_LBMC, 1)}
+        return {"memory": distributed.all_gather(self.held_LBMC, 1)}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Take this process's rows out of what `state` gave."""

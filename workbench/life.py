@@ -14,8 +14,8 @@ from typing import Any, Literal
 from stages.store.checkpoints import list_checkpoints
 from stages.store.datasets import Dataset
 from stages.store.tokenizers import Tokenizer
-from workbench.cli.progress import amount, duration, speed
 from workbench.survey import Inventory, RunFacts
+from workbench.wording import amount, duration, speed
 
 STARTER = "starter:world"
 STARTER_CHAT = "starter:world-chat"

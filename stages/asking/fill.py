@@ -10,7 +10,7 @@ import torch
 
 from stages.asking.filled import BLANK, Candidate, Filled
 from stages.asking.spans import fill_spans
-from stages.data.masking import Blanks
+from stages.data.bert_masks import Blanks
 from stages.data.tokenizer import TextTokenizer
 from stages.desk import Job
 from stages.models.encoder import Encoder, load_encoder

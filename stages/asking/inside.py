@@ -24,7 +24,7 @@ from stages.asking.expected import Reading, Row, Score, expectations, following,
 from stages.asking.inside_labels import InsideLabels
 from stages.asking.inside_reward import InsideReward
 from stages.asking.inside_t5 import InsideT5
-from stages.data.masking import Blanks
+from stages.data.bert_masks import Blanks
 from stages.data.tokenizer import TextTokenizer
 from stages.data.tokens import tokens_of
 from stages.desk import Job

@@ -16,7 +16,7 @@ import numpy as np
 
 from stages.build import corpus_of
 from stages.data.contamination import Contamination, evaluation_records
-from stages.data.findings import Answers, Labels, Prompts, contamination_watch, duplicate_watches, plain_watches
+from stages.data.doctor_findings import Answers, Labels, Prompts, contamination_watch, duplicate_watches, plain_watches
 from stages.data.readers import LONGEST_TEXT
 from stages.data.records import read_records
 from stages.data.seen import Seen

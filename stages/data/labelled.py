@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.data.masking import ENDS, STARTS
+from stages.data.bert_masks import ENDS, STARTS
 from stages.data.order import order_at
 from stages.data.records import read_records
 from stages.data.tokenizer import TextTokenizer

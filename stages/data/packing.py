@@ -1,171 +1,127 @@
-"""From documents to blocks of tokens: token files made once on demand, and blocks in the order of training."""
+"""Rows of conversations: several packed into one, or each in one of its own, and the order in which training sees them.
+
+Rows are made once, by best-fit decreasing: conversations in falling length, equal ones in an order that follows from
+the seed, each into the row that it fills best. Each epoch sees every row once, in an order that follows from (seed,
+epoch), so the position in training is one integer, as for `stages.data.blocks.Blocks`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from bisect import bisect_left, insort
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.data.order import order_at
-from stages.data.records import read_texts
-from stages.data.shards import SPLITS, Advance, filling, little_endian, made_once, mapped, smallest
-from stages.data.tokenizer import TextTokenizer
-from stages.store.datasets import Dataset
-from stages.store.errors import UNREADABLE, WorkFailed
-from stages.store.files import sha256_file, write_atomic
-from stages.store.tokenizers import Tokenizer
-
-BATCH_CHARACTERS = 1_000_000
-"""Text encoded at once, on all cores; an encoding takes about a hundred times the memory of its text."""
+from stages.data.conversation_shards import Conversations
+from stages.data.order import order_at, permute
+from stages.models.loss import IGNORED
 
 
-class SplitTokens(msgspec.Struct, frozen=True):
-    """One token file: <split>.bin."""
+class Batch(NamedTuple):
+    """Conversations for one forward pass.
 
-    tokens: int
-    bytes: int
-    """UTF-8 bytes of the text they stand for."""
-    sha256: str
-
-
-class TokensInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """tokens.json beside the token files."""
-
-    dataset_digest: str
-    tokenizer_digest: str
-    dtype: str
-    """uint16 or uint32, little-endian."""
-    splits: dict[str, SplitTokens]
-    schema: int = 1
-
-
-class TokenSet(NamedTuple):
-    """A dataset in tokens. The arrays are mapped from disk, one-dimensional, uint16 or uint32."""
-
-    train: NDArray[np.unsignedinteger]
-    val: NDArray[np.unsignedinteger]
-    train_bytes: int
-    val_bytes: int
-
-
-def token_shards(dataset: Dataset, tokenizer: Tokenizer, progress: Advance | None = None) -> TokenSet:
-    """The dataset in tokens of `tokenizer`, every document ended by the end-of-text token; made on the first call.
-
-    `progress` is told the bytes of text done and in all.
-    """
-    advance = progress or (lambda done, total: None)
-    folder = dataset.path / "tokens" / tokenizer.info.digest
-    return made_once(
-        folder,
-        lambda: _open(folder, dataset),
-        lambda: _make(folder, dataset, tokenizer, advance),
-        lambda: advance(0, _text_bytes(dataset)),
-    )
-
-
-class Blocks:
-    """Blocks of context + 1 tokens, beginning every `context` tokens, in training order.
-
-    Each epoch sees every block once, in an order of its own that follows from (seed, epoch) alone; so the position,
-    the number of blocks seen so far, is all that a resumed run must know.
+    Packed: tokens and targets (1, N), `documents` (conversations + 1,) says where each begins and ends. Padded: tokens
+    and targets (B, T), documents None. A target is the next token of the same conversation where that is trained, and
+    IGNORED elsewhere.
     """
 
-    def __init__(self, tokens: NDArray[np.unsignedinteger], context: int, seed: int) -> None:
-        self._tokens, self._context, self._seed = tokens, context, seed
-        self._offsets = np.arange(context + 1)
-        self._count = max(0, (len(tokens) - 1) // context)
+    tokens: NDArray[np.int64]
+    targets: NDArray[np.int64]
+    documents: NDArray[np.int64] | None
+    real: int
+    """Tokens that are no padding."""
+
+
+class Rows:
+    """The conversations of one split in rows of at most `room` tokens."""
+
+    def __init__(self, data: Conversations, room: int, seed: int, *, packed: bool) -> None:
+        self._data, self._seed, self.packed = data, seed, packed
+        if packed:
+            self._members, self._starts = pack(data.lengths, room, seed)
+        else:
+            self._members = np.arange(len(data))
+            self._starts = np.arange(len(data) + 1)
+        self.filled = float(data.lengths.sum() / (room * len(self))) if len(self) else 0.0
+        """Share of the room that tokens take, when rows are packed."""
 
     def __len__(self) -> int:
-        return self._count
-
-    def batch(self, position: int, count: int) -> NDArray[np.int64]:
-        """Blocks `position` to `position + count` of the endless training order: (count, context + 1)."""
-        return self.gather(self.order(position, count))
-
-    def in_order(self, start: int, count: int) -> NDArray[np.int64]:
-        """Blocks as they stand in the text: (count, context + 1), fewer rows at the end."""
-        return self.gather(np.arange(start, min(start + count, self._count)))
+        return len(self._starts) - 1
 
     def order(self, position: int, count: int) -> NDArray[np.int64]:
-        """Which blocks stand at these positions of the training order: (count,)."""
-        return order_at(position, count, self._count, self._seed)
+        """Which rows stand at these places of the endless training order: (count,)."""
+        return order_at(position, count, len(self), self._seed)
 
-    def gather(self, blocks: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The blocks of these numbers: (blocks, context + 1)."""
-        return self._tokens[blocks[:, None] * self._context + self._offsets].astype(np.int64)
+    def members(self, row: int) -> NDArray[np.int64]:
+        """The conversations in a row."""
+        return self._members[self._starts[row] : self._starts[row + 1]]
 
+    def batch(self, rows: NDArray[np.int64], pad: int) -> Batch:
+        """These rows together: packed end to end, or padded with the token `pad` to the longest of them."""
+        chosen = [int(each) for row in rows for each in self.members(int(row))]
+        pieces = [(self._ids(each), self._targets(each)) for each in chosen]
+        lengths = [len(ids) for ids, _ in pieces]
+        if self.packed:
+            ids, targets = (np.concatenate(parts)[None] for parts in zip(*pieces, strict=True))
+            return Batch(ids, targets, np.cumsum([0, *lengths]), sum(lengths))
+        tokens = np.full((len(pieces), max(lengths)), pad, np.int64)
+        targets = np.full_like(tokens, IGNORED)
+        for row, (ids, wanted) in enumerate(pieces):
+            tokens[row, : len(ids)], targets[row, : len(ids)] = ids, wanted
+        return Batch(tokens, targets, None, sum(lengths))
 
-def _make(folder: Path, dataset: Dataset, entry: Tokenizer, advance: Advance) -> None:
-    """Encode every split into a temporary folder, then publish it as `folder`."""
-    tokenizer = TextTokenizer.load(entry.path)
-    dtype = smallest(tokenizer.vocab_size)
-    with filling(folder, _text_bytes(dataset) * np.dtype(dtype).itemsize) as temporary:  # a token is a byte or more
-        splits, done = {}, 0
-        for split in SPLITS:
-            splits[split] = _encode(temporary, dataset, split, tokenizer, dtype, advance, done)
-            done += splits[split].bytes
-        info = TokensInfo(
-            dataset_digest=dataset.info.digest, tokenizer_digest=entry.info.digest, dtype=dtype, splits=splits
-        )
-        write_atomic(temporary / "tokens.json", msgspec.json.format(msgspec.json.encode(info), indent=1))
+    def trained(self, rows: NDArray[np.int64]) -> int:
+        """Targets in these rows that are trained."""
+        return sum(int((self._targets(int(each)) != IGNORED).sum()) for row in rows for each in self.members(int(row)))
 
+    def costliest(self, count: int) -> NDArray[np.int64]:
+        """The `count` rows whose batch needs most memory: those with most tokens."""
+        lengths = self._data.lengths[self._members]
+        sizes = np.add.reduceat(lengths, self._starts[:-1]) if len(self) else lengths
+        return np.argsort(-sizes, kind="stable")[:count]
 
-def _encode(
-    folder: Path, dataset: Dataset, split: str, tokenizer: TextTokenizer, dtype: str, advance: Advance, before: int
-) -> SplitTokens:
-    """Write <split>.bin, streaming. `before` is the number of bytes that earlier splits had."""
-    tokens = size = 0
-    path = folder / f"{split}.bin"
-    kind = little_endian(dtype)
-    with path.open("wb") as file:
-        for pieces, ends in _batches(read_texts(dataset, split), tokenizer):
-            for ids, end in zip(tokenizer.encode_batch(pieces), ends, strict=True):
-                ids += [tokenizer.eos_id] if end else []
-                file.write(np.array(ids, dtype=kind).data)  # tofile would not say why a disk refuses
-                tokens += len(ids)
-            size += sum(len(piece.encode()) for piece in pieces)
-            advance(before + size, _text_bytes(dataset))
-    if path.stat().st_size != tokens * kind.itemsize:
-        raise WorkFailed(f"{path} is shorter than what was written to it.", "The disk may be full.")
-    return SplitTokens(tokens, size, sha256_file(path))
+    def _ids(self, conversation: int) -> NDArray[np.int64]:
+        start, end = self._data.starts[conversation : conversation + 2]
+        return self._data.ids[start:end].astype(np.int64)
 
-
-def _batches(texts: Iterator[str], tokenizer: TextTokenizer) -> Iterator[tuple[list[str], list[bool]]]:
-    """Pieces of documents, about BATCH_CHARACTERS at a time, and whether a document ends with each."""
-    pieces: list[str] = []
-    ends: list[bool] = []
-    characters = 0
-    for text in texts:
-        parts = tokenizer.cut(text)
-        for number, piece in enumerate(parts, 1):
-            pieces.append(piece)
-            ends.append(number == len(parts))
-            characters += len(piece)
-            if characters >= BATCH_CHARACTERS:
-                yield pieces, ends
-                pieces, ends, characters = [], [], 0
-    if pieces:
-        yield pieces, ends
+    def _targets(self, conversation: int) -> NDArray[np.int64]:
+        start, end = self._data.starts[conversation : conversation + 2]
+        targets = np.full(end - start, IGNORED, np.int64)
+        wanted = self._data.trained[start + 1 : end] != 0
+        targets[:-1][wanted] = self._data.ids[start + 1 : end][wanted]
+        return targets
 
 
-def _open(folder: Path, dataset: Dataset) -> TokenSet | None:
-    """Map the token files; None when they are missing, incomplete, or those of an earlier dataset of this name."""
-    try:
-        info = msgspec.json.decode((folder / "tokens.json").read_bytes(), type=TokensInfo)
-    except UNREADABLE:
-        return None
-    if info.dataset_digest != dataset.info.digest or info.dtype not in ("uint16", "uint32"):
-        return None
-    arrays = [mapped(folder / f"{split}.bin", info.splits[split].tokens, info.dtype) for split in SPLITS]
-    if any(array is None for array in arrays):
-        return None
-    train, val = (array for array in arrays if array is not None)
-    return TokenSet(train, val, info.splits["train"].bytes, info.splits["val"].bytes)
+def pack(lengths: NDArray[np.int64], room: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of at most `room` tokens: their members one row after the other, and where each row starts.
 
-
-def _text_bytes(dataset: Dataset) -> int:
-    return sum(dataset.info.bytes.values())
+    Best-fit decreasing, as in Johnson et al., Worst-Case Performance Bounds for Simple One-Dimensional Packing
+    Algorithms (1974): at most 11/9 of the fewest rows possible, and one more. Raises ValueError for a length over room.
+    """
+    if len(lengths) and int(lengths.max()) > room:
+        raise ValueError(f"a conversation of {int(lengths.max())} tokens does not fit a row of {room}")
+    shuffled = permute(np.arange(len(lengths), dtype=np.uint64), len(lengths), seed, 0) if len(lengths) else lengths
+    order = shuffled[np.argsort(-lengths[shuffled], kind="stable")]
+    rows: list[list[int]] = []
+    with_left: dict[int, list[int]] = {}  # by the room left in them, rows that are not full
+    lefts: list[int] = []  # the keys of it, rising
+    for conversation in order.tolist():
+        length = int(lengths[conversation])
+        place = bisect_left(lefts, length)
+        if place == len(lefts):
+            left, row = room, len(rows)
+            rows.append([])
+        else:
+            left = lefts[place]
+            row = with_left[left].pop()
+            if not with_left[left]:
+                del with_left[left], lefts[place]
+        rows[row].append(conversation)
+        if left > length:
+            if left - length not in with_left:
+                with_left[left - length] = []
+                insort(lefts, left - length)
+            with_left[left - length].append(row)
+    starts = np.cumsum([0, *(len(row) for row in rows)])
+    return np.array([each for row in rows for each in row], np.int64), starts

@@ -1,7 +1,7 @@
 """Ranked completions as a reward model learns from them: all completions of a prompt together, and their pairs.
 
 Each epoch sees every prompt once, in an order that follows from (seed, epoch), so the position in training is one
-integer, as for `stages.data.packs.Rows`.
+integer, as for `stages.data.packing.Rows`.
 
 P pairs, M completions, N tokens.
 """

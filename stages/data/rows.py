@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from stages.data.columns import read_arrow, read_parquet
-from stages.data.finding import Form
+from stages.data.find_files import Form
 from stages.data.json_values import read_json
 from stages.data.opening import BROKEN, Advance, Unpacks, opened
 from stages.data.readers import read_json_lines

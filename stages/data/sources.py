@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from stages.data.finding import Finder, Form, Item, Skipped, is_code, is_licence, is_readme
+from stages.data.find_files import Finder, Form, Item, Skipped, is_code, is_licence, is_readme
 from stages.data.opening import BROKEN, Unpacks, opened
 from stages.data.readers import glance, read_text, scan, shown
 from stages.data.rows import read_rows

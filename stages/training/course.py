@@ -122,14 +122,14 @@ class MicroBatches:
     def choose(self, model: nn.Module, optimizer: AdamW, loss_of: Callable[[int], Tensor], available: int) -> None:
         """Try the costliest rows, of which there are so many, and tell what a step takes in memory.
 
-        A model in pieces is not tried: its processes could not fail together.
+        A sharded model is not tried: its processes could not fail together.
         """
         if distributed.sharded(model):
             self._progress.micro_batch = self._wanted
             return
         wanted = min(self._wanted, len(self._share), available)
         found = probe(model, optimizer, loss_of, wanted)
-        rows = distributed.least(found.rows)
+        rows = distributed.all_reduce_min(found.rows)
         self._progress.micro_batch = rows if rows < wanted else self._wanted
         self._tell(found)
 

@@ -36,7 +36,7 @@ from stages.training.ranks import Rank
 WAIT = datetime.timedelta(days=1)
 """How long a process waits for the others, while one samples or writes a large checkpoint. That one has died is noticed
 by `stages.training.supervisor`, not by waiting."""
-PIECES = "in_pieces"
+SHARDED = "sharded_here"
 """Attribute of a model of which each process holds a piece."""
 MEETING = 300.0
 """Seconds in which all processes must have come."""
@@ -108,7 +108,7 @@ def seed(number: int) -> None:
     torch.manual_seed(number + rank())
 
 
-def add_up(tensor: Tensor) -> None:
+def all_reduce_sum(tensor: Tensor) -> None:
     """Replace a tensor by its sum over the processes, the same bits in all of them."""
     if several():
         dist.all_reduce(tensor)
@@ -123,7 +123,7 @@ def total(*values: float) -> list[float]:
     return sums.tolist()
 
 
-def side_by_side(tensor: Tensor, dimension: int) -> Tensor:
+def all_gather(tensor: Tensor, dimension: int) -> Tensor:
     """The processes' tensors, of one shape, one after the other along a dimension."""
     if not several():
         return tensor
@@ -132,7 +132,7 @@ def side_by_side(tensor: Tensor, dimension: int) -> Tensor:
     return torch.cat(parts, dimension)
 
 
-def least(value: int) -> int:
+def all_reduce_min(value: int) -> int:
     """The smallest of the processes' numbers."""
     if not several():
         return value
@@ -141,7 +141,7 @@ def least(value: int) -> int:
     return int(found)
 
 
-def told(value: Any) -> Any:
+def broadcast_object(value: Any) -> Any:
     """What the first process holds, in all of them."""
     if not several():
         return value
@@ -150,7 +150,7 @@ def told(value: Any) -> Any:
     return held[0]
 
 
-def same(tensor: Tensor) -> None:
+def broadcast(tensor: Tensor) -> None:
     """Give every process the first one's tensor."""
     if several():
         dist.broadcast(tensor, src=0)
@@ -163,7 +163,7 @@ def agree(requests: Requests) -> None:
     asked = torch.tensor(int(leads() and requests.any()))
     dist.broadcast(asked, src=0)
     if asked:
-        requests.take_over(told(requests.shown()))
+        requests.take_over(broadcast_object(requests.shown()))
 
 
 def choose_sharding(setting: str, need: int, activations: int, device: torch.device) -> str:
@@ -179,7 +179,7 @@ def choose_sharding(setting: str, need: int, activations: int, device: torch.dev
         free = psutil.virtual_memory().available
     needs = {"ddp": need * beside, "fsdp": (activations + (need - activations) // size()) * beside}
     fitting = "fsdp" if several() and needs["ddp"] > free else "ddp"
-    chosen: str = told(fitting if setting == "auto" else setting)
+    chosen: str = broadcast_object(fitting if setting == "auto" else setting)
     if not several():
         chosen = "ddp"
     if needs[chosen] > free:
@@ -190,12 +190,12 @@ def choose_sharding(setting: str, need: int, activations: int, device: torch.dev
     return chosen
 
 
-def told_of(sharding: str) -> dict[str, Any]:
+def event_fields(sharding: str) -> dict[str, Any]:
     """What a run's event says of its processes; nothing of one."""
     return {"processes": size(), "sharding": sharding} if several() else {}
 
 
-def cut(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+def shard(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     """Give each process its piece of a model that is the same in all of them, which then computes in `dtype`."""
     from stages.training.sharding import shard
 
@@ -204,7 +204,7 @@ def cut(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
 
 def sharded(model: nn.Module) -> bool:
     """Whether each process holds a piece of the model."""
-    return getattr(model, PIECES, False)
+    return getattr(model, SHARDED, False)
 
 
 def own(parameter: Tensor) -> Tensor:
@@ -244,18 +244,18 @@ def whole(model: nn.Module, pieces: Mapping[str, Tensor] | None = None) -> Itera
 def first_alone() -> Iterator[None]:
     """Let the first process do something before the others do it: they find the file that it has made."""
     if not leads():
-        meet()
+        barrier()
     yield
     if leads():
-        meet()
+        barrier()
 
 
-def meet() -> None:
+def barrier() -> None:
     """Wait for the others, on the CPU."""
     total(0.0)
 
 
 def leave() -> None:
     """Part from the others, when all have come to the end of the work."""
-    meet()
+    barrier()
     dist.destroy_process_group()

@@ -66,7 +66,7 @@ class Beginning(Generic[P]):
         parameters: to be told. sharding: fsdp leaves each process a piece of the model. eps: of AdamW.
         """
         if sharding == "fsdp":
-            distributed.cut(model, self.device, self.precision.dtype)
+            distributed.shard(model, self.device, self.precision.dtype)
         optimizer = AdamW(
             model,
             betas=(self.settings.beta1, self.settings.beta2),
@@ -82,7 +82,7 @@ class Beginning(Generic[P]):
             device=self.device.type,
             precision=self.precision.name,
             why=self.precision.why,
-            **distributed.told_of(sharding),
+            **distributed.event_fields(sharding),
         )
         return Opened(model, optimizer, self.progress, self.checkpoint)
 

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stages.data.packing import Blocks, TokenSet, token_shards
+from stages.data.blocks import Blocks, TokenSet, token_shards
 from stages.data.tokenizer import TextTokenizer, copy_tokenizer
 from stages.loop import Progress, by_leader, honour, read_state, save_checkpoint, set_up_torch, worth_saving
 from stages.optim import AdamW

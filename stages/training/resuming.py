@@ -41,9 +41,9 @@ def save(folder: Path, progress: bytes, optimizer: AdamW) -> None:
     """Make the folder and fill it. The other processes, if there are any, must come to `help_save`."""
     folder.mkdir()
     if distributed.several():
-        distributed.told(str(folder))
+        distributed.broadcast_object(str(folder))
         _save_piece(folder, optimizer)
-        distributed.meet()
+        distributed.barrier()
         files = [_file(rank) for rank in range(distributed.size())]
         rows = {name: _rows(parameter) for name, parameter in zip(optimizer.names, optimizer.parameters, strict=True)}
         write_atomic(folder / INDEX, msgspec.json.encode(Index(files=files, rows=rows)), durable=False)
@@ -55,9 +55,9 @@ def save(folder: Path, progress: bytes, optimizer: AdamW) -> None:
 
 def help_save(optimizer: AdamW) -> None:
     """Write this process's file where the first process says, while that is in `save`."""
-    folder = Path(distributed.told(None))
+    folder = Path(distributed.broadcast_object(None))
     _save_piece(folder, optimizer)
-    distributed.meet()
+    distributed.barrier()
 
 
 def load(folder: Path, optimizer: AdamW, step: int) -> None:
@@ -70,8 +70,8 @@ def load(folder: Path, optimizer: AdamW, step: int) -> None:
     if (folder / INDEX).exists():
         index = msgspec.json.decode((folder / INDEX).read_bytes(), type=Index)
         written = len(index.files)
-        _load_pieces(folder, index, optimizer)
-    elif optimizer.in_pieces:
+        _load_shards(folder, index, optimizer)
+    elif optimizer.sharded:
         _cut(load_file(folder / "optimizer.safetensors"), optimizer)
     else:
         optimizer.load_state(load_file(folder / "optimizer.safetensors", device=str(optimizer.master.device)))
@@ -98,7 +98,7 @@ def _save_piece(folder: Path, optimizer: AdamW) -> None:
     tensors = {}
     for key, held in optimizer.moments().items():
         rows = held if held.ndim else held.view(1)
-        start, stop = (0, len(rows)) if optimizer.in_pieces else distributed.my_rows(len(rows))
+        start, stop = (0, len(rows)) if optimizer.sharded else distributed.my_rows(len(rows))
         tensors[key] = rows[start:stop].contiguous()
     tensors[UPDATES] = torch.tensor(optimizer.updates)
     tensors |= {RANDOM + key: value for key, value in _random_state().items()}
@@ -111,12 +111,12 @@ def _save_piece(folder: Path, optimizer: AdamW) -> None:
         os.close(descriptor)
 
 
-def _load_pieces(folder: Path, index: Index, optimizer: AdamW) -> None:
+def _load_shards(folder: Path, index: Index, optimizer: AdamW) -> None:
     """Fill this process's moments from the files that hold their rows."""
     files = [safe_open(folder / name, "pt") for name in index.files]
     for key, held in optimizer.moments().items():
         count = index.rows[key.partition("/")[2]]
-        first, last = distributed.my_rows(count) if optimizer.in_pieces else (0, count)
+        first, last = distributed.my_rows(count) if optimizer.sharded else (0, count)
         rows = held if held.ndim else held.view(1)
         for rank, file in enumerate(files):
             start, stop = distributed.rows_of(count, rank, len(files))

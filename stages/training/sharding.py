@@ -15,7 +15,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard
 
-from stages.training.distributed import PIECES, own, size
+from stages.training.distributed import SHARDED, own, size
 
 
 def shard(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
@@ -33,7 +33,7 @@ def shard(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
         if isinstance(part, FSDPModule):
             part.set_gradient_divide_factor(1.0)  # the losses are shares already: gradients are added, not averaged
             part.set_force_sum_reduction_for_comms(True)  # gloo cannot divide while it adds
-    setattr(model, PIECES, True)
+    setattr(model, SHARDED, True)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from stages.data.comparisons import chosen_pairs
 from stages.data.rankings import pairs_of
 from stages.data.records import read_records
 from stages.dpo import Job, judge_pairs, prepare, words_chosen
-from stages.policies.reference import FOLDER, completion_logprobs
+from stages.policies.reference_cache import FOLDER, completion_logprobs
 from stages.run import Run
 from stages.store.checkpoints import list_checkpoints, resolve_checkpoint, write_manifest
 from stages.store.datasets import find_dataset
@@ -99,7 +99,7 @@ def test_the_reference_is_the_base_unless_another_is_named(workspace: Workspace,
 def test_the_reference_is_read_once_and_completed_when_cut_short(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stages.policies.reference.AT_ONCE", 500)
+    monkeypatch.setattr("stages.policies.reference_cache.AT_ONCE", 500)
     job = job_in(workspace)
     (train,) = (job.run.dir.path / FOLDER).glob("*.train")
     whole = train.read_bytes()
@@ -107,7 +107,7 @@ def test_the_reference_is_read_once_and_completed_when_cut_short(
     train.write_bytes(whole[: len(whole) // 2 + 3])
     assert np.array_equal(prepare(Run(job.run.dir.path)).reference[0], job.reference[0])
     assert train.read_bytes() == whole
-    monkeypatch.setattr("stages.policies.reference.open_whole", None)  # nothing is missing: no model is loaded
+    monkeypatch.setattr("stages.policies.reference_cache.open_whole", None)  # nothing is missing: no model is loaded
     prepare(Run(job.run.dir.path))
 
 

@@ -19,8 +19,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from stages import desk
-from stages.data import masks
-from stages.data.packs import Batch, Rows
+from stages.data import loss_masks
+from stages.data.packing import Batch, Rows
 from stages.data.records import read_records
 from stages.generate import Sampling, generate
 from stages.models.hf import load_model
@@ -177,7 +177,7 @@ def test_adapters_learn_and_are_kept_merged_or_alone(workspace: Workspace) -> No
         torch.testing.assert_close(logits(folder), found[keep], rtol=0, atol=1e-4)
         assert (folder / "config.json").exists() == (keep == "merged")
         assert (folder / "chat_template.jinja").exists()
-        seen = masks.of(desk.Job(workspace), dataset="sums", checkpoint=str(folder), record=0)
+        seen = loss_masks.of(desk.Job(workspace), dataset="sums", checkpoint=str(folder), record=0)
         assert seen["trained"] and not seen["why"]
     torch.testing.assert_close(found["merged"], found["adapter"])
     assert not torch.allclose(found["merged"], logits(workspace.models / "base"), atol=1e-3)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
-from stages.data.packs import Batch
+from stages.data.packing import Batch
 from stages.models.loss import IGNORED
 from stages.models.weights import WEIGHTS
 from stages.sft import Job

@@ -6,7 +6,7 @@ import click
 
 from stages.store.bin import Thrown, destroy, find_thrown, list_bin, restore
 from workbench.cli.common import House, confirm, json_option, pass_house, say, say_table
-from workbench.cli.progress import amount
+from workbench.wording import amount
 
 
 @click.group("bin", invoke_without_command=True)

@@ -13,10 +13,10 @@ from stages.store.errors import UserError
 from stages.store.names import nearest
 from stages.store.rundir import RunDir, find_run
 from workbench.cli.common import House, json_option, pass_house, say_table
-from workbench.cli.progress import duration
 from workbench.plots.curves import Track
 from workbench.plots.scope import AXES, Axis
 from workbench.plots.series import Bucket, tick_label, ticks
+from workbench.wording import duration
 
 PLACES = 10
 """Rows of a metric along the way, at most."""

@@ -10,8 +10,9 @@ import click
 from stages.store.rundir import RunDir
 from workbench import demo as life
 from workbench.cli.common import House, json_option, pass_house, say, say_json, say_table
-from workbench.cli.progress import duration, wait
+from workbench.cli.progress import wait
 from workbench.display import displayable_line, shortened
+from workbench.wording import duration
 
 COLUMNS = {
     "model": "model",

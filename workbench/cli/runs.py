@@ -41,6 +41,7 @@ from workbench.cli.tensorboard import tensorboard
 from workbench.cli.train import say_trained
 from workbench.display import displayable
 from workbench.plots.figures import last_figures
+from workbench.wording import duration, summary
 
 RESUMABLE = ("paused", "stopped", "failed", "lost")
 POLL = 0.1
@@ -95,7 +96,7 @@ def show(house: House, name: str, as_json: bool) -> None:
             "name": spec.name,
             "id": run.id,
             "stage": spec.stage,
-            "status": progress.summary(state, run.status(state)),
+            "status": summary(state, run.status(state)),
             "error": f"{state.error.message} {state.error.hint}" if state.error else "",
             "next": _next(run, run.status(state)),
             "made from": ", ".join(f"{a.role} {a.name} ({a.state})" for a in parents_of(house.workspace, spec.parents)),
@@ -304,7 +305,7 @@ def _row(run: RunDir) -> dict[str, Any]:
         "unit": state.unit,
         "loss": last_figures(run).get("train/loss") if spec.stage in TRAINING else None,
         "rate": state.rate if running else None,
-        "left": progress.duration(state.eta) if running and state.eta is not None else None,
+        "left": duration(state.eta) if running and state.eta is not None else None,
         "started": _clock(state.started or spec.created),
         "eta": state.eta if running else None,
         "id": run.id,
@@ -342,7 +343,7 @@ def _await_rest(run: RunDir, detach: bool) -> None:
     while run.alive():
         time.sleep(POLL)
     state = run.state()
-    say(f"{name}: {progress.summary(state, run.status(state))}")
+    say(f"{name}: {summary(state, run.status(state))}")
 
 
 def _opened(log: Path) -> BinaryIO:

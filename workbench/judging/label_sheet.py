@@ -9,8 +9,8 @@ from textual.content import Content
 from stages.store.labels import LabelSet
 from stages.store.labels.figures import Agreement, Conflict, Figures, Progress
 from stages.store.statistics import Share
-from workbench.cli.progress import duration
 from workbench.display import content, line
+from workbench.wording import duration
 
 BAR, SHORT = 20, 14
 """Cells of a bar, and where there is less room."""

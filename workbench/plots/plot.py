@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from workbench.cli.progress import duration
 from workbench.plots.scope import WHOLE, Axis, Range
 from workbench.plots.series import clock_ticks, log_ticks, round_end, round_limits, tick_label, ticks
+from workbench.wording import duration
 
 AXIS, GRID = -1, -2
 """Roles of text that is no curve."""

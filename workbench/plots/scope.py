@@ -7,8 +7,8 @@ import re
 from typing import Literal, NamedTuple, get_args
 
 from stages.store.errors import UserError
-from workbench.cli.progress import duration
 from workbench.plots.series import tick_label
+from workbench.wording import duration
 
 Axis = Literal["steps", "tokens", "time", "compute"]
 AXES: tuple[Axis, ...] = get_args(Axis)

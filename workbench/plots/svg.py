@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from xml.sax.saxutils import escape
 
-from workbench.cli.progress import duration
 from workbench.display import displayable_line
 from workbench.plots.picture import FAINT, PLAIN, Picture
 from workbench.plots.plot import Curve, Window, height_of, window
 from workbench.plots.series import clock_ticks, log_ticks, tick_label, ticks
 from workbench.themes import SERIES_LIGHT
+from workbench.wording import duration
 
 WIDTH, HEIGHT = 960, 540
 LEFT, RIGHT, TOP, BOTTOM = 72, 24, 56, 48

@@ -9,10 +9,10 @@ from textual.content import Content
 
 from stages.store.datasets import Dataset, DatasetInfo, Filter
 from stages.store.tokenizers import Tokenizer
-from workbench.cli.progress import amount, summary
 from workbench.display import content, line, shortened
 from workbench.survey import Inventory, RunFacts
 from workbench.themes import STATUS_STYLES, STATUS_SYMBOLS
+from workbench.wording import amount, summary
 
 EXAMPLE_WIDTH = 200
 """Characters of an example that are shown."""

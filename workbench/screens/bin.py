@@ -11,13 +11,13 @@ from textual.widgets import OptionList, Static
 from stages.store.bin import Thrown, destroy, list_bin, restore
 from stages.store.errors import UserError
 from stages.store.workspace import Workspace
-from workbench.cli.progress import amount
 from workbench.display import content, line, shortened
 from workbench.keys import bind
 from workbench.screens.base import Dialog
 from workbench.screens.question import Question
 from workbench.widgets.filter_field import FilterField
 from workbench.widgets.picklist import PickList
+from workbench.wording import amount
 
 NAME_WIDTH = 40
 """Cells of a name at most."""

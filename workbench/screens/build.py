@@ -19,11 +19,11 @@ from stages.store.rundir import RunDir
 from stages.store.sources import absolute_source
 from stages.store.specs.build import Build
 from stages.store.strict import Field
-from workbench.cli.progress import amount
 from workbench.display import content
 from workbench.records.look_report import look_report
 from workbench.screens.launch import LaunchScreen, heading
 from workbench.widgets.form import SpecForm, text_field
+from workbench.wording import amount
 
 TELLING = ("sources", "kind", "mapping", "format")
 """Settings on which it depends what the sources are seen to hold."""

@@ -10,7 +10,6 @@ from textual.widgets import OptionList, Static
 
 from stages.store.errors import UserError
 from stages.store.specs import TRAINING
-from workbench.cli.progress import standing
 from workbench.display import line
 from workbench.keys import bind
 from workbench.life import Life, State, Step, lives
@@ -21,6 +20,7 @@ from workbench.survey import Inventory, RunFacts, Survey
 from workbench.themes import STATUS_STYLES, STATUS_SYMBOLS
 from workbench.widgets.picklist import PickList, cell
 from workbench.widgets.steps import LifeRow
+from workbench.wording import standing
 
 HALTED: tuple[State, ...] = ("failed", "stopped", "paused")
 """States of a step whose run can be started again."""

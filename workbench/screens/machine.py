@@ -27,12 +27,12 @@ from textual.widgets import Static
 
 from stages.store.errors import UserError
 from stages.store.notes import LARGEST, read_notes, write_notes
-from workbench.cli.progress import amount, standing
 from workbench.display import content, line
 from workbench.keys import bind
 from workbench.machine import Gpu, Holder, Machine, Reading
 from workbench.screens.base import PlaceScreen
 from workbench.widgets.row_table import RowTable
+from workbench.wording import amount, standing
 
 BARS = "▁▂▃▄▅▆▇█"
 KEPT = 300

@@ -17,7 +17,6 @@ from textual.widgets import Input, Static
 from stages.store.errors import UserError
 from stages.store.notes import read_notes, write_notes
 from stages.store.rundir import RunState
-from workbench.cli.progress import summary
 from workbench.display import content, line
 from workbench.keys import bind
 from workbench.outcome import in_place_of_a_curve
@@ -32,6 +31,7 @@ from workbench.themes import MARKERS, STATUS_STYLES, STATUS_SYMBOLS
 from workbench.watch import Board, Entry
 from workbench.widgets.loss_plot import LossPlot
 from workbench.widgets.run_list import RunList
+from workbench.wording import summary
 
 REMEMBERED = 16
 """Runs whose curves stay in memory, so that going back to one shows it at once. More than can be marked."""

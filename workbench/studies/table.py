@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from stages.store.groups import Group
-from workbench.cli.progress import standing
 from workbench.studies.groups import Standing
 from workbench.studies.sweeps import as_typed
+from workbench.wording import standing
 
 RESERVED = frozenset(("name", "status", "kind"))
 

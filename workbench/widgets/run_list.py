@@ -17,13 +17,13 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from workbench.cli.progress import standing
 from workbench.display import displayable_line
 from workbench.keys import bind
 from workbench.themes import MARKERS, STATUS_SYMBOLS, series_color
 from workbench.watch import Entry
 from workbench.widgets.component_styles import component_style
 from workbench.widgets.filter_field import Filterable
+from workbench.wording import standing
 
 STANDING = 12
 """Cells of the last column, so that the columns before it stand straight."""

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 
 from stages.data.conversation_shards import Conversations, conversation_shards
 from stages.data.conversations import Masker
-from stages.data.packs import Rows, pack
+from stages.data.packing import Rows, pack
 from stages.data.tokenizer import save_tokenizer, train_tokenizer
 from stages.models.loss import IGNORED
 from stages.store.datasets import Dataset

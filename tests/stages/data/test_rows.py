@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stages.data.finding import Form
+from stages.data.find_files import Form
 from stages.data.rows import read_rows
 
 Row = dict[str, Any]

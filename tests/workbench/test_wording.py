@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stages.store.rundir import RunState, Status
-from workbench.cli.progress import amount, portion, speed, standing, summary
+from workbench.wording import amount, portion, speed, standing, summary
 
 
 @pytest.mark.parametrize(

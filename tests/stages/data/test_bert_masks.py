@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stages.data.masking import IGNORED, Blanks, masked
+from stages.data.bert_masks import IGNORED, Blanks, masked
 from stages.data.tokenizer import TextTokenizer, save_tokenizer, train_tokenizer
 from stages.store.errors import UserError
 

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.data import packing
+from stages.data import blocks
+from stages.data.blocks import Blocks, token_shards
 from stages.data.order import permute
-from stages.data.packing import Blocks, token_shards
 from stages.data.tokenizer import TextTokenizer, cut_for_encoding
 from stages.store.datasets import Dataset
 from stages.store.errors import WorkFailed
@@ -103,7 +103,7 @@ def test_long_documents_are_encoded_in_pieces_to_the_same_tokens(
 ) -> None:
     _, entry = parts
     whole = token_shards(dataset_of(tmp_path / "one", [RHYMES, RHYMES], [RHYMES]), entry)
-    monkeypatch.setattr(packing, "BATCH_CHARACTERS", 300)
+    monkeypatch.setattr(blocks, "BATCH_CHARACTERS", 300)
     monkeypatch.setattr(TextTokenizer, "cut", lambda self, text: cut_for_encoding(text, 100))
     pieces = token_shards(dataset_of(tmp_path / "two", [RHYMES, RHYMES], [RHYMES]), entry)
     assert pieces.train.tolist() == whole.train.tolist() and pieces.val.tolist() == whole.val.tolist()
@@ -180,7 +180,7 @@ MAKE = """
 import sys
 from pathlib import Path
 import msgspec
-from stages.data.packing import token_shards
+from stages.data.blocks import token_shards
 from stages.store.datasets import Dataset, DatasetInfo
 from stages.store.tokenizers import Tokenizer, TokenizerInfo
 data, tokenizer, info, entry, slow = sys.argv[1:]

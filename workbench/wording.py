@@ -1,0 +1,71 @@
+"""How figures and the state of a run are said, in the app and on the command line: counts, sizes, speeds, durations."""
+
+from __future__ import annotations
+
+from stages.store.rundir import RunState, Status
+from workbench.display import displayable_line
+
+SCALES = ("bytes", "kB", "MB", "GB")
+"""Powers of a thousand bytes."""
+
+
+def summary(state: RunState, status: Status) -> str:
+    """Where a run stands, in one line: `running  240/2,000 steps  12 %  41 steps/s  0:43 to go`."""
+    parts: list[str] = [status]
+    if state.total:
+        parts += [portion(state.step, state.total, state.unit)]
+        parts += [f"{min(1.0, state.step / state.total):.0%}"]
+    if status == "running" and state.rate:
+        parts.append(speed(state.rate, state.unit))
+    if status == "running" and state.eta is not None:
+        parts.append(f"{duration(state.eta)} to go")
+    if state.phase and status in ("queued", "running", "paused"):
+        parts.append(state.phase)
+    return "  ".join(parts)
+
+
+def standing(state: RunState, status: Status) -> str:
+    """Where a run stands, for a column: `12%  6:20`, `encoding 40%`, `paused 22%`."""
+    share = f"{min(1.0, state.step / state.total):.0%}" if state.total else ""
+    if status == "running":
+        left = f" {duration(state.eta):>5}" if state.eta is not None and share else ""
+        return " ".join(filter(None, (displayable_line(state.phase), f"{share}{left}"))) or "starting"
+    return f"{status} {share}" if share and status in ("paused", "lost", "stopped", "failed") else status
+
+
+def amount(number: float, unit: str) -> str:
+    """A count with its unit, for people: `2,000 steps`, `17.3 kB`."""
+    if unit != "bytes":
+        return f"{number:,.0f} {unit}"
+    scale = _scale(number)
+    return f"{_digits(number, scale)} {SCALES[scale]}"
+
+
+def portion(done: int, total: int, unit: str) -> str:
+    """So much of so many: `240/2,000 steps`, `3.2/17.3 MB`."""
+    if unit != "bytes":
+        return f"{done:,}/{total:,} {unit}"
+    scale = _scale(total)
+    return f"{_digits(done, scale)}/{_digits(total, scale)} {SCALES[scale]}"
+
+
+def speed(value: float, unit: str) -> str:
+    """Units a second, with about three digits: `41 steps/s`, `3.2 MB/s`."""
+    if unit == "bytes":
+        return f"{amount(value, unit)}/s"
+    return f"{f'{value:,.0f}' if value >= 100 else f'{value:.3g}'} {unit}/s"
+
+
+def _scale(number: float) -> int:
+    return next((scale for scale in (3, 2, 1) if number >= 1000**scale), 0)
+
+
+def _digits(number: float, scale: int) -> str:
+    return f"{number / 1000**scale:,.1f}" if scale else f"{number:,.0f}"
+
+
+def duration(seconds: float) -> str:
+    """`0:43`, `12:05` or `3:07:00`."""
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
