@@ -18,7 +18,7 @@ run: $(VENV)/.installed
 	@$(BIN)/workbench $(ARGS)
 
 test: $(VENV)/.installed-test
-	$(PYTEST) -n 2 --dist worksteal --durations=15 $(ARGS)
+	$(PYTEST) -n 3 --dist worksteal --durations=15 $(ARGS)
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .

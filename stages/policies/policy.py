@@ -240,7 +240,7 @@ class Policy:
         self.fixed.answer(self.run, self.progress.step, self.model)
 
     def evaluate(self) -> dict[str, float]:
-        """Reward, as it is scored, and log π − log π_ref of the likeliest answers to held-out prompts, if there are any.
+        """Reward, as it is scored, and log π − log π_ref of the likeliest answers to held-out prompts, if any.
 
         The latter, `val/kl`, is no estimate of the KL, which is a mean over drawn answers: it is mostly above, for the
         policy has raised just these. So a checkpoint within a budget by it is within by the KL.

@@ -255,6 +255,7 @@ async def test_a_checkpoint_that_is_not_there_is_told_at_its_field(
             await pilot.press("ctrl+r")
             await wait_for(pilot, partial(shows, app, told))
             await pilot.press("escape")
+            await wait_for(pilot, lambda: not isinstance(app.screen, EvaluateScreen))
     assert not launched
 
 
