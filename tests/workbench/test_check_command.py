@@ -37,6 +37,12 @@ def test_a_file_is_examined_through_the_desk(workspace: Workspace, tmp_path: Pat
     assert found["kind"] == "chat" and found["fixes"] == {"drop_empty_answers": True}
 
 
+def test_of_a_folder_without_records_nothing_is_called_unsuspicious(workspace: Workspace, tmp_path: Path) -> None:
+    shown = run(workspace, str(tmp_path))
+    assert shown.exit_code == 0, shown.output
+    assert "No record was found in it" in shown.output and "suspicious" not in shown.output
+
+
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What the desk was asked; it answers that there is nothing to say."""

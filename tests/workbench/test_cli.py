@@ -275,6 +275,28 @@ def test_help_names_every_setting_with_its_default(command: Command) -> None:
     assert "default 0.1" in out
 
 
+def test_help_tells_every_command_by_a_whole_sentence_in_the_order_of_a_life(command: Command) -> None:
+    _, out, _ = command("--help")
+    listed = re.findall(r"^  ([a-z-]+)  ", out.partition("Commands:")[2], re.MULTILINE)
+    assert [name for name in listed if name in ("data", "tokenizer", "train", "evaluate", "labels", "chat")] == [
+        "data",
+        "tokenizer",
+        "train",
+        "evaluate",
+        "labels",
+        "chat",
+    ]
+    told = out + command("train", "--help")[1]
+    assert not re.search(r"\w\.\.\.$", told, re.MULTILINE), "a sentence is cut"
+    assert "which of two completions people prefer." in " ".join(told.split())
+
+
+def test_help_writes_a_default_on_one_line(command: Command) -> None:
+    out = command("in-context", "--help")[1]
+    assert r"default \n\n,\nQuestion:]" in " ".join(out.split())
+    assert "default empty" in out and "default ]" not in " ".join(out.split())
+
+
 # --- what is refused
 
 

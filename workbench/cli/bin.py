@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 
 from stages.store.bin import Thrown, destroy, find_thrown, list_bin, restore
-from workbench.cli.common import House, confirm, json_option, pass_house, say, say_table
+from workbench.cli.common import CommandGroup, House, confirm, json_option, pass_house, say, say_table
 from workbench.wording import amount
 
 
-@click.group("bin", invoke_without_command=True)
+@click.group("bin", cls=CommandGroup, invoke_without_command=True)
 @json_option
 @click.pass_context
 def bin_(ctx: click.Context, as_json: bool) -> None:

@@ -28,7 +28,7 @@ from workbench.cli.common import (
     stage_settings,
 )
 from workbench.desk_client import ask_once
-from workbench.records.check_lines import fact_lines, finding_lines, length_lines, problem_lines
+from workbench.records.check_lines import fact_lines, finding_lines, length_lines, problem_lines, verdict
 
 
 @click.command("check", cls=SpecCommand, spec=Build)
@@ -94,8 +94,10 @@ def _report(found: Check, width: int) -> Iterator[str]:
         yield ""
         yield from length_lines(lengths, width)
     yield ""
-    yield from problem_lines(found)
-    yield f"findings: {len(found.findings)}" if found.findings else "Nothing suspicious was found."
+    if found.problem_count:
+        yield from problem_lines(found)
+        yield ""
+    yield f"findings: {len(found.findings)}" if found.findings else verdict(found)
     for finding in found.findings:
         yield from finding_lines(finding, width)
 

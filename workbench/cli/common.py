@@ -19,6 +19,8 @@ from workbench.display import displayable, displayable_line
 from workbench.settings import Settings, load_settings
 
 Row = Mapping[str, Any]
+WHOLE_SENTENCE = 300
+"""Characters of a command's first sentence in its group's help: more than any has."""
 
 
 class House:
@@ -61,6 +63,20 @@ class SpecCommand(click.Command):
             formatter.write_dl([(field.name, describe(field)) for field in strict.fields(self.spec)])
 
 
+class CommandGroup(click.Group):
+    """A group whose help tells each command by a whole sentence, in the order in which they were added."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands; click itself cuts each sentence to what is left of one line."""
+        shown = [(name, command) for name, command in self.commands.items() if not command.hidden]
+        if shown:
+            with formatter.section("Commands"):
+                formatter.write_dl([(name, command.get_short_help_str(WHOLE_SENTENCE)) for name, command in shown])
+
+
 def describe(field: strict.Field) -> str:
     """A setting in words: sentence, what it takes, unit, default."""
     default = "required" if field.required else f"default {plain(field.default)}"
@@ -75,8 +91,13 @@ def plain(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):
-        return ",".join(map(str, value)) or "none"
-    return str(value)
+        return ",".join(map(_spelt, value)) or "none"
+    return _spelt(value) or "empty"
+
+
+def _spelt(value: Any) -> str:
+    """A value on one line, whatever newlines it has."""
+    return str(value).replace("\n", "\\n")
 
 
 def set_option(function: Any) -> Any:

@@ -19,6 +19,7 @@ from stages.store.sources import STARTERS, STDIN, absolute_source, spool
 from stages.store.specs.build import Build
 from workbench.cli.check import check
 from workbench.cli.common import (
+    CommandGroup,
     House,
     SpecCommand,
     confirm,
@@ -51,13 +52,9 @@ class BuildCommand(SpecCommand):
         super().format_epilog(ctx, formatter)
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def data() -> None:
     """Datasets: check, build, list, show, delete."""
-
-
-data.add_command(check)
-data.add_command(from_labels)
 
 
 @data.command("build", cls=BuildCommand, spec=Build)
@@ -286,3 +283,7 @@ def _changed(info: DatasetInfo) -> list[str]:
     return [
         f"{key} = {value}" for key, value in info.settings.items() if key != "sources" and value != defaults.get(key)
     ]
+
+
+data.add_command(check)
+data.add_command(from_labels)

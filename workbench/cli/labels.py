@@ -20,7 +20,17 @@ from stages.store.labels.records import Mode
 from stages.store.names import check_name
 from stages.store.records import Part
 from stages.store.rundir import find_run
-from workbench.cli.common import House, confirm, json_option, pass_house, say, say_facts, say_json, say_table
+from workbench.cli.common import (
+    CommandGroup,
+    House,
+    confirm,
+    json_option,
+    pass_house,
+    say,
+    say_facts,
+    say_json,
+    say_table,
+)
 from workbench.cli.elo import elo
 from workbench.cli.model_labels import ask, by_model
 from workbench.judging.freezing import refuse_unknown
@@ -43,13 +53,9 @@ def choice_options(function: Any) -> Any:
     return function
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def labels() -> None:
     """What people judged: make sets, figures, export, import, backups. Judging itself is done in the app (K)."""
-
-
-for command in (elo, by_model, ask):
-    labels.add_command(command)
 
 
 @labels.command("sets")
@@ -275,3 +281,7 @@ def _write(file: Path, lines: Iterable[str]) -> int:
     finally:
         temporary.unlink(missing_ok=True)
     return count
+
+
+for command in (elo, by_model, ask):
+    labels.add_command(command)

@@ -15,7 +15,17 @@ from stages.store.models import Model, find_model, list_models
 from stages.store.names import nearest
 from stages.store.planned import list_planned
 from stages.store.presets import list_presets
-from workbench.cli.common import House, confirm, json_option, pass_house, say, say_facts, say_json, say_table
+from workbench.cli.common import (
+    CommandGroup,
+    House,
+    confirm,
+    json_option,
+    pass_house,
+    say,
+    say_facts,
+    say_json,
+    say_table,
+)
 from workbench.desk_client import ask_once
 from workbench.display import displayable_line
 from workbench.models.model_cards import Card, Plan, all_cards, facts_of, find_card, long, size, time_of, told_rates
@@ -60,7 +70,7 @@ def plan_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=CommandGroup, invoke_without_command=True)
 @plan_options
 @json_option
 @click.pass_context

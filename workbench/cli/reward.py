@@ -15,6 +15,7 @@ from stages.store.records import Message
 from stages.store.rewards import ReportCard, read_card
 from stages.store.specs.report import Report
 from workbench.cli.common import (
+    CommandGroup,
     House,
     SpecCommand,
     json_option,
@@ -43,7 +44,7 @@ class Answer(msgspec.Struct, frozen=True):
     prompt: str = ""
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def reward() -> None:
     """Reward models: the report card. `workbench train reward` trains one, `workbench score` scores with it."""
 

@@ -14,6 +14,7 @@ from workbench.cli.bin import bin_
 from workbench.cli.card import card
 from workbench.cli.chat import chat
 from workbench.cli.classify import classified, classify
+from workbench.cli.common import CommandGroup
 from workbench.cli.compare import compare
 from workbench.cli.completion import completion
 from workbench.cli.data import data
@@ -55,13 +56,16 @@ Exit codes: 0 done, 1 the work failed, 2 the request was wrong, 130 the wait was
 """
 
 
-@click.group(help=HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.group(
+    cls=CommandGroup, help=HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120}
+)
 @click.version_option(__version__, prog_name="workbench")
 def workbench() -> None:
     """The root of all commands."""
 
 
 for command in (
+    demo,
     data,
     tokenizer,
     train,
@@ -87,9 +91,8 @@ for command in (
     inside,
     serve,
     models,
-    demo,
-    doctor,
     import_,
+    doctor,
     completion,
 ):
     workbench.add_command(command)

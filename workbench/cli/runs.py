@@ -23,6 +23,7 @@ from workbench import runs as steering
 from workbench.again import repeat
 from workbench.cli import progress
 from workbench.cli.common import (
+    CommandGroup,
     House,
     confirm,
     detach_option,
@@ -48,7 +49,7 @@ POLL = 0.1
 """Seconds between looks at a file or a run."""
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=CommandGroup, invoke_without_command=True)
 @click.option("--all", "every", is_flag=True, help="Archived ones too.")
 @json_option
 @click.pass_context

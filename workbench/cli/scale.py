@@ -10,6 +10,7 @@ from stages.store.errors import UserError
 from stages.store.groups import find_group, group_names
 from stages.store.scaling import Fit
 from workbench.cli.common import (
+    CommandGroup,
     House,
     SpecCommand,
     detach_option,
@@ -30,7 +31,7 @@ from workbench.studies.study_lines import check_line, law_lines, short, told
 from workbench.wording import standing
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def scale() -> None:
     """A scaling study: train sizes × budgets, fit how the loss falls, forecast the next size and check it.
 

@@ -12,6 +12,7 @@ from stages.store.groups import Group, find_group, forget_group, group_names, li
 from stages.store.specs import FROM_CHECKPOINT, TRAINING, spec_of
 from stages.store.specs.parents import extra_parents
 from workbench.cli.common import (
+    CommandGroup,
     House,
     SpecCommand,
     confirm,
@@ -41,7 +42,7 @@ Grid: every value of one with every value of the others. Random: so many combina
 """
 
 
-@click.group(help=EXAMPLES)
+@click.group(cls=CommandGroup, help=EXAMPLES)
 def sweep() -> None:
     """The root of a command for each stage."""
 
@@ -121,7 +122,7 @@ def attend(house: House, group: Group) -> list[groups.Standing]:
     return rows
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=CommandGroup, invoke_without_command=True)
 @json_option
 @click.pass_context
 def sweeps(ctx: click.Context, as_json: bool) -> None:

@@ -16,6 +16,7 @@ from stages.store.lineage import delete_tokenizer
 from stages.store.names import check_name
 from stages.store.tokenizers import Tokenizer, find_tokenizer, list_tokenizers
 from workbench.cli.common import (
+    CommandGroup,
     House,
     SpecCommand,
     confirm,
@@ -34,7 +35,7 @@ from workbench.desk_client import ask_once
 from workbench.records.token_facts import fact_lines, token_lines, token_rows
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def tokenizer() -> None:
     """Tokenizers: train, import, list, show, delete."""
 

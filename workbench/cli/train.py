@@ -11,6 +11,7 @@ from stages.store.rundir import RunDir
 from stages.store.specs import FROM_CHECKPOINT, TRAINING, on_several_gpus, spec_of
 from stages.store.specs.parents import extra_parents
 from workbench.cli.common import (
+    CommandGroup,
     House,
     SpecCommand,
     detach_option,
@@ -26,7 +27,7 @@ from workbench.models.tuning import refuse_kind
 from workbench.runs import refuse_gpus, run_names, unique_name
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def train() -> None:
     """Train a model: one command a stage."""
 

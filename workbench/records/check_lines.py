@@ -17,9 +17,17 @@ def fact_lines(check: Check) -> Iterator[str]:
     """Kind, counts and notes."""
     records = ", ".join(f"{count:,} {split}" for split, count in check.records.items() if split != "all")
     total = sum(check.records.values())
-    yield f"{check.kind} · {total:,} records{f' ({records})' if records else ''} · {check.characters:,} characters"
+    counts = (("record", total, f" ({records})" if records else ""), ("character", check.characters, ""))
+    yield " · ".join([check.kind, *(f"{n:,} {name}{'s' * (n != 1)}{more}" for name, n, more in counts)])
     yield f"{check.files:,} file{'s' * (check.files != 1)} · {check.bytes:,} bytes"
     yield from map(displayable_line, check.notes)
+
+
+def verdict(check: Check) -> str:
+    """What is said where there is no finding."""
+    if not sum(check.records.values()):
+        return "No record was found in it, so nothing could be looked at."
+    return "Nothing suspicious was found."
 
 
 def problem_lines(check: Check) -> Iterator[str]:

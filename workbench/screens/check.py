@@ -19,7 +19,7 @@ from stages.store.errors import UserError
 from stages.store.tokenizers import find_tokenizer, list_tokenizers
 from workbench.display import content, line
 from workbench.keys import SCROLL_KEYS, bind
-from workbench.records.check_lines import fact_lines, length_lines, problem_lines, remedy
+from workbench.records.check_lines import fact_lines, length_lines, problem_lines, remedy, verdict
 from workbench.screens.base import Dialog, PlaceScreen
 from workbench.screens.question import Ask
 from workbench.widgets.picklist import PickList
@@ -124,7 +124,7 @@ class CheckScreen(PlaceScreen):
     @on(OptionList.OptionHighlighted)
     def _show_finding(self) -> None:
         chosen = self._chosen()
-        shown = Content("Nothing suspicious was found." if self.found else "")
+        shown = Content(verdict(self.found) if self.found else "")
         if chosen is not None:
             shown = content("\n".join([chosen.sentence, *remedy(chosen), "", "enter shows examples"]))
         self.query_one("#finding", Static).update(shown)

@@ -84,7 +84,7 @@ class HelpScreen(Dialog[None]):
         keys: dict[tuple[str, str], list[str]] = {}
         for active in group:
             binding = active.binding
-            sentence = active.tooltip or binding.tooltip or binding.description
+            sentence = active.tooltip or binding.tooltip or _sentence(binding.description)
             keys.setdefault((sentence, binding.id or ""), []).append(self.app.get_key_display(binding))
         lines: list[Content] = []
         for (sentence, id_), shown in keys.items():
@@ -97,6 +97,11 @@ class HelpScreen(Dialog[None]):
     def _room(self) -> int:
         """Cells for a sentence: the box of help.tcss less its border, padding and scroll bar, less the keys."""
         return min(92, self.app.size.width * 9 // 10) - 8 - KEYS - 3
+
+
+def _sentence(description: str) -> str:
+    """A description that Textual's own widgets give (`Page Up`), written as ours are (`Page up.`)."""
+    return f"{description.capitalize().rstrip('.')}." if description else ""
 
 
 def _widget_title(node: object) -> str:

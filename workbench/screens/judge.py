@@ -49,6 +49,7 @@ PAIRWISE = {"a": [1, 2], "b": [2, 1], "t": [1, 1]}
 
 
 class PromptPane(VerticalScroll, can_focus=True, inherit_bindings=False):
+    HELP_TITLE = "The prompt"
     BINDINGS = [*READING_KEYS]
 
 

@@ -25,6 +25,7 @@ MASKING = ("template", "turns", "context")
 
 
 class Tokens(VerticalScroll, can_focus=True):
+    HELP_TITLE = "The conversation"
     BINDINGS = [*SCROLL_KEYS]
 
 

@@ -20,6 +20,8 @@ from workbench.keys import bind
 class LineInput(Input):
     """A text field of one row. Characters that act on a terminal cannot be typed or pasted into it."""
 
+    HELP_TITLE = "The field"
+
     def __init__(self, value: str = "", placeholder: str = "") -> None:
         super().__init__(displayable_line(value), placeholder=displayable_line(placeholder), compact=True)
 
@@ -48,6 +50,8 @@ class LineInput(Input):
 
 class Choice(Widget, can_focus=True):
     """One of a few options, all shown when they fit: `● bpe  ○ byte`, else `‹ bpe › 1/7`."""
+
+    HELP_TITLE = "The choice"
 
     BINDINGS = [
         bind("choice.next", "right,l,space", "turn(1)", "Next", "The next option.", show=False),

@@ -92,6 +92,8 @@ class SpecForm(VerticalScroll, can_focus=False):
     `values` of unknown names are ignored; fields in `hidden` are left out and keep their first value.
     """
 
+    HELP_TITLE = "The form"
+
     BINDINGS = [
         bind("form.next", "down", "app.focus_next", "Next field", show=False, priority=True),
         bind("form.previous", "up", "app.focus_previous", "Previous field", show=False, priority=True),
