@@ -57,7 +57,7 @@ async def run(pilot: Pilot[Any]) -> None:
     app = pilot.app
     assert isinstance(app, WorkbenchApp)
     app.open_run(find_run(app.workspace, "demo-base"))
-    await shows(pilot, "demo-base", "val", "finished", "2k")  # the axis is drawn with the curve
+    await shows(pilot, "demo-base", "val", "finished", "4k")  # the axis is drawn with the curve
 
 
 async def chat(pilot: Pilot[Any]) -> None:
