@@ -58,9 +58,14 @@ class Checkpoint(NamedTuple):
         if not path.exists():
             return None
         try:
-            return msgspec.json.decode(path.read_bytes(), type=Lineage)
+            lineage = msgspec.json.decode(path.read_bytes(), type=Lineage)
         except UNREADABLE as error:
             raise UserError(f"{path} cannot be read: {error}.") from error
+        if len(self.path.parents) < 4:
+            return lineage
+        root = self.path.parents[3]  # of the workspace, where this is runs/<run>/checkpoints/<step>
+        parents = {role: parent.at_home(root) for role, parent in lineage.parents.items()}
+        return msgspec.structs.replace(lineage, parents=parents)
 
     def digest(self) -> str:
         """Names the checkpoint's content: the SHA-256 of its manifest."""

@@ -46,6 +46,22 @@ class Parent(msgspec.Struct, frozen=True):
     name: str
     digest: str = ""
 
+    def at_home(self, root: Path) -> Parent:
+        """The same in a workspace that was moved or copied to `root`: a folder in it is named where it lies now.
+
+        Folders of runs have names that no other run has, so the workspace's own comes first; a model of the workspace
+        takes the place of one that is gone.
+        """
+        path = Path(self.name)
+        if not path.is_absolute() or path.is_relative_to(root):
+            return self
+        kind = "runs" if "runs" in path.parts else "models"
+        if kind not in path.parts or (kind == "models" and path.exists()):
+            return self
+        last = len(path.parts) - 1 - path.parts[::-1].index(kind)
+        here = root.joinpath(*path.parts[last:])
+        return Parent(str(here), self.digest) if here.exists() else self
+
 
 class RunSpec(msgspec.Struct, kw_only=True, frozen=True):
     """What was asked for. Written once, by the launcher."""
@@ -152,8 +168,10 @@ class RunDir:
         return self.path / "lock"
 
     def spec(self) -> RunSpec:
-        """What was asked for; UserError when the file cannot be read."""
-        return self._read("spec.json", RunSpec)
+        """What was asked for; UserError when the file cannot be read. Parents are named where they lie now."""
+        spec = self._read("spec.json", RunSpec)
+        parents = {role: parent.at_home(self.path.parent.parent) for role, parent in spec.parents.items()}
+        return spec if parents == spec.parents else msgspec.structs.replace(spec, parents=parents)
 
     def state(self) -> RunState:
         """What the worker last wrote."""

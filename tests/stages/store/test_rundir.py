@@ -1,15 +1,28 @@
 """A run directory tells the truth about its run."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from stages.store.checkpoints import LINEAGE, Checkpoint, Lineage
 from stages.store.errors import UserError
-from stages.store.rundir import HEARTBEAT_OLD, STRAY_AGE, RunSpec, RunState, create_run, find_run, list_runs
+from stages.store.rundir import (
+    HEARTBEAT_OLD,
+    STRAY_AGE,
+    Parent,
+    RunDir,
+    RunSpec,
+    RunState,
+    create_run,
+    find_run,
+    list_runs,
+)
 from stages.store.workspace import Workspace
 
 
@@ -113,3 +126,30 @@ def test_a_damaged_spec_is_one_sentence(workspace: Workspace, content: bytes) ->
         run.spec()
     with pytest.raises(UserError):
         find_run(workspace, "one")
+
+
+def test_a_workspace_that_was_moved_or_copied_finds_its_own(workspace: Workspace, tmp_path: Path) -> None:
+    base = workspace.runs / "20260101T000000Z-pretrain-aaaa" / "checkpoints" / "step-1"
+    model, foreign = workspace.models / "smol", tmp_path / "elsewhere" / "models" / "smol"
+    for folder in (base, model, foreign):
+        folder.mkdir(parents=True)
+    places = {"checkpoint": base, "teacher": model, "reference": foreign}
+    parents = {role: Parent(str(place), "d") for role, place in places.items()}
+    made = create_run(workspace, msgspec.structs.replace(spec("one"), parents=parents))
+    written = Lineage(stage="sft", run="r", name="n", step=1, parents=parents)
+    (base / LINEAGE).write_bytes(msgspec.json.encode(written))
+
+    copied = Workspace(tmp_path / "copied")
+    shutil.copytree(workspace.root, copied.root)
+    own = copied.runs / base.relative_to(workspace.runs)
+    found = RunDir(copied.runs / made.id).spec().parents
+    assert {role: parent.name for role, parent in found.items()} == {
+        "checkpoint": str(own), "teacher": str(model), "reference": str(foreign),
+    }  # fmt: skip
+    assert {parent.digest for parent in found.values()} == {"d"}
+
+    shutil.rmtree(workspace.root)
+    found = RunDir(copied.runs / made.id).spec().parents
+    assert found["teacher"].name == str(copied.models / "smol")
+    lineage = Checkpoint(own, 1).lineage()
+    assert lineage is not None and lineage.parents == found
