@@ -211,7 +211,7 @@ def _sft(lineage: Lineage, inventory: Inventory) -> Step:
         if facts.status == "finished":
             return Step(*step, "done", facts.name, _outcome(facts), facts, "sft", _tuning(lineage, inventory))
         return _at_work(*step, facts)
-    if lineage.dataset is None or model is None or not (model.status == "finished" and list_checkpoints(model.run)):
+    if lineage.dataset is None or model is None or not _trained(model):
         return Step(*step, "later", detail="needs a model", stage="sft")
     if _conversations(lineage, inventory) is not None:
         return Step(*step, "next", detail="the form", stage="sft", values=_tuning(lineage, inventory))
@@ -279,7 +279,8 @@ def _policy(lineage: Lineage, inventory: Inventory) -> Step:
         return _done(*step, facts) if facts.status == "finished" else _at_work(*step, facts)
     preferences = _preferences(lineage, inventory)
     if tuned is None or preferences is None or not _trained(tuned):
-        return Step(*step, "later", detail="needs rankings", stage="dpo")
+        needed = "needs rankings" if preferences is None else "needs SFT"
+        return Step(*step, "later", detail=needed, stage="dpo")
     values = {"checkpoint": tuned.name, "dataset": preferences.name, "name": f"{tuned.name}-dpo"}
     state: State = "next" if lineage.reward and lineage.reward.status == "finished" else "later"
     return Step(*step, state, detail="DPO, GRPO, PPO", stage="dpo", values=values)
@@ -290,7 +291,8 @@ def _done(key: str, title: str, facts: RunFacts) -> Step:
 
 
 def _trained(facts: RunFacts) -> bool:
-    return facts.status == "finished" and bool(list_checkpoints(facts.run))
+    """Whether the run left a model to go on from: at its end, or where somebody stopped it."""
+    return facts.status in ("finished", "stopped") and bool(list_checkpoints(facts.run))
 
 
 def _preferences(lineage: Lineage, inventory: Inventory) -> Dataset | None:

@@ -144,7 +144,7 @@ async def test_enter_acts_after_the_letters_before_it_and_before_those_after(mak
             pilot.app.post_message(_key(key))
         await wait_for(pilot, lambda: "tokens/s" in transcript(pilot))
         assert transcript(pilot).startswith("abab\n")
-        assert pilot.app.screen.query_one(Prompt).text == "cd"
+        await wait_for(pilot, lambda: pilot.app.screen.query_one(Prompt).text == "cd")
 
 
 async def test_escape_ends_the_answer_and_then_leaves_the_input(make_app: MakeApp, run: RunDir) -> None:

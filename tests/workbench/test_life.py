@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+
+import msgspec
 
 from stages.store.labels import Candidate, open_labels
 from stages.store.labels import Prompt as LabelPrompt
@@ -201,13 +204,26 @@ def test_lineage_with_the_latest_activity_comes_first(workspace: Workspace) -> N
     assert life(workspace).names == ["old", "old-bpe"]
 
 
-def test_stopped_model_with_a_checkpoint_can_be_talked_to(workspace: Workspace) -> None:
+def test_stopped_model_with_a_checkpoint_can_be_tuned_and_talked_to(workspace: Workspace) -> None:
     add_dataset(workspace, "world")
     add_tokenizer(workspace, "world-bpe", dataset="world")
     run = add_run(workspace, "pretrain", "world-tiny", "stopped", parents=PARENTS, step=500, created=CREATED + 1)
     assert life(workspace).next.key == "pretrain"
+    assert life(workspace).step("sft").detail == "needs a model"
     add_checkpoint(run, 500)
-    assert life(workspace).next.key == "chat"
+    assert (life(workspace).step("pretrain").state, life(workspace).next.key) == ("stopped", "sft")
+    assert life(workspace).step("chat").state == "next"
+
+
+def test_what_comes_after_tuning_goes_on_from_where_it_was_stopped(workspace: Workspace) -> None:
+    tuned = tuned_world(workspace, ["/texts"])
+    add_dataset(workspace, "ranked", digest="cc" * 32, kind="preference")
+    tuned.write_state(msgspec.structs.replace(tuned.state(), status="stopped"))
+    assert (life(workspace).step("sft").state, life(workspace).step("chat").state) == ("stopped", "next")
+    assert life(workspace).step("reward").values["checkpoint"] == "tuned"
+    assert life(workspace).step("policy").values["checkpoint"] == "tuned"
+    shutil.rmtree(tuned.checkpoints)
+    assert [life(workspace).step(key).detail for key in ("reward", "policy")] == ["needs SFT", "needs SFT"]
 
 
 def test_paused_model_is_what_wants_attention(workspace: Workspace) -> None:

@@ -19,8 +19,8 @@ from workbench.survey import Survey
 if TYPE_CHECKING:
     from workbench.app import WorkbenchApp
 
-SHOWN = 70
-"""Characters of a proposal that are shown; all of it is sent."""
+SHOWN = 44
+"""Characters of a proposal that are shown, so that its end is in sight at 80 columns; all of it is sent."""
 
 
 class GoingOn:

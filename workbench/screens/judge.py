@@ -62,7 +62,14 @@ class JudgeScreen(PlaceScreen):
     BINDINGS = [
         bind("judge.1", "1", "digit(1)", "…9 Rank", "The next in the order is this one; or its rating, 1 to 7."),
         *(
-            bind(f"judge.{number}", str(number), f"digit({number})", f"Append {number}", show=False)
+            bind(
+                f"judge.{number}",
+                str(number),
+                f"digit({number})",
+                f"Rank {number}",
+                f"The same for number {number}.",
+                show=False,
+            )
             for number in range(2, 10)
         ),
         bind("judge.tie", "equals_sign", "tie", "Tie", "The next digit shares the rank of the last."),

@@ -44,7 +44,10 @@ class LineageList(OptionList, Filterable):
 
     filter_hint = "words of kind, name, digest"
 
-    BINDINGS = [*LIST_KEYS]
+    BINDINGS = [
+        *LIST_KEYS,
+        bind("lineage.open", "enter", "select", "Open", "Go to the run, the data or the labels of this line."),
+    ]
 
 
 class LineageScreen(PlaceScreen):

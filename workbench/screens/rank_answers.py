@@ -62,7 +62,14 @@ class RankAnswersScreen(PlaceScreen):
     BINDINGS = [
         bind("answers.1", "1", "digit(1)", "…9 Rank", "The next in the order is this answer."),
         *(
-            bind(f"answers.{number}", str(number), f"digit({number})", f"Append {number}", show=False)
+            bind(
+                f"answers.{number}",
+                str(number),
+                f"digit({number})",
+                f"Rank {number}",
+                f"The same for number {number}.",
+                show=False,
+            )
             for number in range(2, 10)
         ),
         bind("answers.tie", "equals_sign", "tie", "Tie", "The next digit shares the rank of the last."),
