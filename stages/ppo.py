@@ -1,5 +1,6 @@
 """PPO: completions earn a reward, less for straying from the reference; a value model says what was to be expected.
 
+    score = reward, normalised if asked, − penalty if no end was written
     r_t = − β (log π_old(x_t) − log π_ref(x_t)) + [t is the last] score        δ_t = r_t + γ V(s_{t+1}) − V(s_t)
     A_t = Σ_l (γλ)^l δ_{t+l},  whitened over a step's tokens                     R_t = A_t + V(s_t), before whitening
 
@@ -204,24 +205,27 @@ class Job:
         """One update of actor and critic, from these rows and, if there is one, the pre-training text."""
         policy, settings, progress = self.policy, self.settings, self.policy.progress
         count = float(batch.rollouts.mask[rows].sum())
-        figures = policy.micro.until_it_fits(policy.model, lambda: self._gather(batch, rows, count, number))
+        figures, mixed_in = policy.micro.until_it_fits(policy.model, lambda: self._gather(batch, rows, count, number))
         norm = policy.optimizer.clip(settings.clip)
         self.critic_optimizer.clip(settings.clip)
         sums = figures / count
         loss, value_loss, ratio, clipped, off = sums.unbind()
-        total = float(loss + settings.value_coefficient * value_loss)
+        total = float(loss + settings.value_coefficient * value_loss) + mixed_in
         refuse_no_number(progress.step + 1, total, norm)
         if number == 0:
             assert_on_policy(progress, float(off))
             tally.add(1.0, **{"policy/ratio_first": ratio})
         tally.add(count, **{"policy/ratio": ratio, "policy/clipped": clipped, "value/loss": value_loss})
         tally.add(1.0, **{"train/loss": torch.tensor(total), "grad_norm": torch.tensor(norm)})
+        if self.pretraining is not None:
+            tally.add(1.0, **{"train/pretraining": torch.tensor(mixed_in)})
         policy.optimizer.step(progress.lr * rate)
         self.critic_optimizer.step((settings.value_lr or progress.lr) * rate)
 
-    def _gather(self, batch: Batch, rows: NDArray[np.int64], count: float, number: int) -> Tensor:
-        """Gradients of an update, gathered in both optimisers; the sums over tokens that `ppo_losses` gives."""
-        mask, sums = batch.rollouts.mask, None
+    def _gather(self, batch: Batch, rows: NDArray[np.int64], count: float, number: int) -> tuple[Tensor, float]:
+        """Gradients of an update, gathered in both optimisers; the sums over tokens that `ppo_losses` gives, and the
+        loss on the pre-training text, times γ_ptx."""
+        mask, sums, mixed_in = batch.rollouts.mask, None, 0.0
         self.critic.own.zero_grad(set_to_none=True)  # those of an update that ran out of memory
         for place, (part, inputs, targets) in enumerate(self.policy.parts(batch.rollouts, rows)):
             found = self._backward(batch, part, inputs, targets, mask[part, : inputs.shape[1]], count)
@@ -230,8 +234,9 @@ class Job:
         for loss in self._pretraining_losses(number):
             loss.backward()
             self.policy.optimizer.gather(first=False)
+            mixed_in += loss.item()
         assert sums is not None
-        return sums
+        return sums, mixed_in
 
     def _backward(
         self, batch: Batch, part: NDArray[np.int64], inputs: Tensor, targets: Tensor, mask: Tensor, count: float

@@ -1,12 +1,8 @@
 """What the stages share that improve a policy on its own completions: GRPO and PPO.
 
 A step draws completions of some prompts (rollouts), has them scored, and makes updates whose loss weighs each token's
-log-probability by an advantage, clipped where the policy has moved away from the one that wrote it:
-
-    L_t = − min( ρ_t A_t, clip(ρ_t, 1 − ε_low, 1 + ε_high) A_t ),    ρ_t = π(x_t) / π_old(x_t)
-
-Source: Schulman et al., Proximal Policy Optimization Algorithms (arXiv 1707.06347), eq. 7; ε_high above ε_low:
-Yu et al., DAPO (arXiv 2503.14476), eq. 10. No dropout anywhere: the first update's ratio must be 1.
+log-probability by an advantage, clipped where the policy has moved away from the one that wrote it
+(`stages.policies.surrogate`). No dropout anywhere: the first update's ratio must be 1.
 
 Shapes: B completions, T tokens of prompt and completion less one, as in `stages.policies.rollouts`.
 """

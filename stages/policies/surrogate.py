@@ -1,4 +1,10 @@
-"""The clipped objective of policy gradients, and figures gathered over the updates of a step."""
+"""The clipped objective of policy gradients, and figures gathered over the updates of a step.
+
+    L_t = − min( ρ_t A_t, clip(ρ_t, 1 − ε_low, 1 + ε_high) A_t ),    ρ_t = π(x_t) / π_old(x_t)
+
+Source: Schulman et al., Proximal Policy Optimization Algorithms (arXiv 1707.06347), eq. 7; ε_high above ε_low:
+Yu et al., DAPO (arXiv 2503.14476), eq. 10.
+"""
 
 from __future__ import annotations
 

@@ -309,13 +309,14 @@ def test_pre_training_text_is_mixed_in_and_holds_the_policy(workspace: Workspace
     plain = job_in(workspace, "ppo", "plain", lr=1e-2)
     mixed = job_in(workspace, "ppo", "mixed", lr=1e-2, texts={"pretraining": "rhymes"}, ptx=5.0)
     blocks = torch.from_numpy(mixed.pretraining.batch(0, 8))
-    losses = []
+    losses, rows = [], []
     for job in (plain, mixed):
-        for _ in range(6):
-            job.step()
+        rows.append([job.step() for _ in range(6)])
         with torch.no_grad():
             losses.append(float(job.policy.model(blocks[:, :-1], blocks[:, 1:])))
     assert losses[1] < losses[0] - 0.1
+    assert "train/pretraining" not in rows[0][0]
+    assert rows[1][0]["train/loss"] > rows[1][0]["train/pretraining"] / 2 > rows[1][-1]["train/pretraining"] / 4 > 0.0
 
 
 def test_micro_batches_add_up_to_the_update(workspace: Workspace) -> None:
