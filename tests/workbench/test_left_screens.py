@@ -40,6 +40,14 @@ class Waiting(Dialog[None]):
             self.done.set()
 
 
+class Ending(Waiting):
+    """Goes on at the moment when the app has begun to take its screens down."""
+
+    async def on_unmount(self) -> None:
+        self.go_on.set()
+        await asyncio.wait_for(self.done.wait(), 30)
+
+
 async def test_what_a_left_screen_does_not_find_is_no_mistake() -> None:
     app: App[None] = App()
     async with app.run_test() as pilot:
@@ -62,3 +70,13 @@ async def test_what_a_screen_in_view_does_not_find_is_one() -> None:
             screen.go_on.set()
             await asyncio.wait_for(screen.done.wait(), 30)
             await pilot.pause()
+
+
+async def test_what_a_screen_does_not_find_while_the_app_ends_is_no_mistake() -> None:
+    app: App[None] = App()
+    async with app.run_test() as pilot:
+        screen = Ending("#there")
+        await app.push_screen(screen)
+        await pilot.pause()
+        assert screen.query("#there")
+    assert screen.done.is_set(), "the worker looked, and found the app at its end"

@@ -121,8 +121,8 @@ class Left(Screen[ScreenResultType]):
 
     @property
     def left(self) -> bool:
-        """Whether it is on no stack of screens any more."""
-        return not any(self in stack for stack in self.app._screen_stacks.values())
+        """Whether it is on no stack of screens any more, or the app takes all of them down."""
+        return not self.app.is_running or not any(self in stack for stack in self.app._screen_stacks.values())
 
     def run_worker(self, work: WorkType[Any], *args: Any, **options: Any) -> Worker[Any]:
         """As Textual's; a worker that goes on after its screen was left ends with it."""
