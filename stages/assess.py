@@ -32,11 +32,10 @@ def run(run: Run) -> dict[str, Any]:
         )
     splits = _splits(settings.split, dataset.info.records.get("val", 0))
     examples = read_examples(dataset, splits, labeller.writer, at_most=settings.max_records)
-    lineage = Checkpoint(folder, 0).lineage()
-    name = f"{lineage.name}@{lineage.step}" if lineage and lineage.step else folder.name
-    step = lineage.step if lineage else 0
+    checkpoint = Checkpoint(folder, 0)
+    name = checkpoint.title()
     said = write_classified(
-        run, labeller.model, dataset, splits, examples, name=name, step=step, worst=settings.examples
+        run, labeller.model, dataset, splits, examples, name=name, step=checkpoint.trained(), worst=settings.examples
     )
     return {
         "checkpoint": name,

@@ -138,8 +138,7 @@ def judge_of(reward: Path | None, settings: BestOf) -> str:
     """Who ranked, for the records: the reward model, or the function."""
     if reward is None:
         return f"rule:{'exact' if settings.reward == 'auto' else settings.reward}"
-    lineage = Checkpoint(reward, 0).lineage()
-    return f"model:{lineage.name}@{lineage.step}" if lineage else f"model:{reward.name}"
+    return f"model:{Checkpoint(reward, 0).title()}"
 
 
 def _best(asked: Asked, one: Scored) -> ChatRecord:

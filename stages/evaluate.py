@@ -26,9 +26,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from stages.asking.completion import TextModel, open_text_model
-from stages.data.conversations import Masker, choose_template
+from stages.asking.dialogue import asking_template
+from stages.data.conversations import Masker
 from stages.data.records import read_records
-from stages.data.templates import template_in
 from stages.data.world import score as world_score
 from stages.generate import Sampling, generate
 from stages.loop import set_up_torch
@@ -46,6 +46,7 @@ from stages.store.evaluations import FILE, Answer, Evaluation, Row
 from stages.store.files import write_atomic
 from stages.store.records import ChatRecord, LabelledRecord, Message, PromptRecord, Record, TextRecord
 from stages.store.specs.evaluate import Evaluate
+from stages.store.specs.parents import checkpoint_roles
 from stages.store.statistics import share
 from stages.training.tuning import probe_prompts
 
@@ -117,14 +118,7 @@ def evaluate(
     """One checkpoint on these records, all of one kind; with a reference, how far its answers are from it."""
     model = open_text_model(folder, device, precision=settings.precision)
     row = row_of(folder)
-    base = base_folder(folder)
-    own = template_in(folder) or template_in(base)
-    template = (
-        (own or choose_template(base, "raw"))
-        if settings.template == "auto"
-        else choose_template(base, settings.template)
-    )
-    with Masker(base, text=template) as masker:
+    with Masker(base_folder(folder), text=asking_template(folder, settings.template)) as masker:
         kind = type(records[0])
         if kind is TextRecord:
             row = _with_loss(row, model, records, settings, progress, _documents(model))
@@ -335,17 +329,7 @@ def _chunks(values: Sequence[T], size: int) -> Iterator[tuple[int, Sequence[T]]]
         yield start + len(some), some
 
 
-def checkpoint_roles(roles: Iterable[str]) -> list[str]:
-    """The roles of the checkpoints that a run looks at, in order: checkpoint, checkpoint-2 and so on."""
-    return sorted((role for role in roles if role.startswith("checkpoint")), key=_number)
-
-
 def row_of(folder: Path) -> Row:
     """What a checkpoint is called, with nothing measured yet."""
-    lineage = Checkpoint(folder, 0).lineage()
-    name = f"{lineage.name}@{lineage.step}" if lineage and lineage.step else folder.name
-    return Row(checkpoint=name, step=lineage.step if lineage else 0)
-
-
-def _number(role: str) -> int:
-    return int(role.rpartition("-")[2]) if "-" in role else 0
+    checkpoint = Checkpoint(folder, 0)
+    return Row(checkpoint=checkpoint.title(), step=checkpoint.trained())

@@ -22,7 +22,7 @@ import msgspec
 from stages.asking.completion import TextModel, open_text_model
 from stages.data.records import read_records
 from stages.data.tasks import Item, Writer, examples_for, fitting_task, item_of, labels_of, read_task
-from stages.evaluate import checkpoint_roles, chosen, row_of
+from stages.evaluate import chosen, row_of
 from stages.generate import Sampling, generate
 from stages.loop import set_up_torch
 from stages.measuring.likelihood import Scored, log_likelihoods
@@ -35,6 +35,7 @@ from stages.store.files import write_atomic
 from stages.store.records import PromptRecord
 from stages.store.specs.evaluate import Evaluate
 from stages.store.specs.in_context import InContext
+from stages.store.specs.parents import checkpoint_roles
 from stages.store.statistics import share
 
 TOGETHER = 64

@@ -29,8 +29,7 @@ def run(run: Run) -> dict[str, Any]:
     """Score what an earlier worker of this run has not scored."""
     settings = run.settings(Label)
     device, folder = set_up_torch(run, deterministic=False), run.checkpoint()
-    lineage = Checkpoint(folder, 0).lineage()
-    name = f"{lineage.name}@{lineage.step}" if lineage and lineage.step else folder.name
+    name = Checkpoint(folder, 0).title()
     if not run.workspace.labels.is_file():
         raise UserError("There are no labels yet.", "`workbench labels new NAME --from DATASET` makes a set to judge.")
     with open_labels(run.workspace.labels) as labels, Scorer(folder, device, precision=settings.precision) as scorer:

@@ -43,8 +43,8 @@ def run(run: Run) -> dict[str, Any]:
         context = scorer.model.config.context
         data = preference_shards(dataset, folder, template=scorer.template, context=context, progress=tokenizing)
         split = settings.split if settings.split != "auto" else "val" if len(data.val) else "train"
-        lineage = Checkpoint(folder, 0).lineage()
-        name = f"{lineage.name}@{lineage.step}" if lineage and lineage.step else folder.name
+        checkpoint = Checkpoint(folder, 0)
+        name = checkpoint.title()
         card = write_card(
             run,
             scorer.model,
@@ -53,7 +53,7 @@ def run(run: Run) -> dict[str, Any]:
             data.val if split == "val" else data.train,
             scorer.tokenizer,
             name,
-            lineage.step if lineage else 0,
+            checkpoint.trained(),
             scale=scorer.scale,
             examples=settings.examples,
             at_most=settings.max_prompts,

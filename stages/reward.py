@@ -23,11 +23,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from stages.asking.dialogue import own_template
 from stages.data.conversations import choose_template
 from stages.data.preference_shards import PreferenceSet
 from stages.data.rankings import Batch, Pairs, Rankings
 from stages.data.templates import FILE as TEMPLATE
-from stages.data.templates import template_in
 from stages.data.tokenizer import TextTokenizer, copy_tokenizer
 from stages.loop import (
     Progress,
@@ -121,7 +121,7 @@ def prepare(run: Run) -> Job:
 def template_of(base: Path, name: str) -> str:
     """The chat template, which must be the one that the base was tuned with. UserError otherwise."""
     template = choose_template(base, name)
-    own = template_in(base) or template_in(base_folder(base))
+    own = own_template(base)
     if own is not None and template != own:
         raise UserError(
             f"The model in {base} was tuned with another chat template than {name!r}.",

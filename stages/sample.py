@@ -18,9 +18,9 @@ from typing import Any
 import msgspec
 
 from stages.asking.completion import open_text_model
-from stages.data.conversations import Masker, choose_template
+from stages.asking.dialogue import asking_template
+from stages.data.conversations import Masker
 from stages.data.records import read_records
-from stages.data.templates import template_in
 from stages.generate import Sampling, generate
 from stages.loop import set_up_torch
 from stages.models.bases import base_folder
@@ -37,6 +37,7 @@ from stages.store.labels import Prompt
 from stages.store.labels.store import part_for
 from stages.store.records import ChatRecord, Message, PreferenceRecord, PromptRecord, Record
 from stages.store.specs.chat import Chat
+from stages.store.specs.parents import checkpoint_roles
 from stages.store.specs.sample import Sample
 
 
@@ -48,7 +49,7 @@ def run(run: Run) -> dict[str, Any]:
     drop_torn_line(path)
     done = {(line.prompt, line.k) for line in read_completions(run.dir)}
     device = set_up_torch(run, deterministic=False).type
-    roles = sorted(role for role in run.spec.parents if role.startswith("checkpoint"))
+    roles = checkpoint_roles(run.spec.parents)
     total = len(prompts) * settings.k
     for number, role in enumerate(roles):
         wanted = [
@@ -118,16 +119,8 @@ def completions(
         return
     model = open_text_model(folder, device, precision=settings.precision)
     checkpoint = Checkpoint(folder, 0)
-    lineage, digest = checkpoint.lineage(), checkpoint.digest()
-    name = f"{lineage.name}@{lineage.step}" if lineage and lineage.step else folder.name
-    base = base_folder(folder)
-    own = template_in(folder) or template_in(base)
-    template = (
-        (own or choose_template(base, "raw"))
-        if settings.template == "auto"
-        else choose_template(base, settings.template)
-    )
-    with Masker(base, text=template) as masker:
+    name, digest = checkpoint.title(), checkpoint.digest()
+    with Masker(base_folder(folder), text=asking_template(folder, settings.template)) as masker:
         try:
             end = masker.end_of_turn()
         except UserError:

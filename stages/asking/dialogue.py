@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from stages.data.conversations import Masker
-from stages.data.templates import template_in
+from stages.data.templates import read_template, template_in
 from stages.models.bases import base_folder
 from stages.store.chat import Turn
 from stages.store.errors import UserError
@@ -22,6 +22,17 @@ class Prompt(NamedTuple):
     tokens: list[int]
     turns_cut: int
     end_of_turn: int | None
+
+
+def own_template(folder: Path) -> str | None:
+    """The chat template that a checkpoint brings along, itself or in an adapter's base; None for a base model."""
+    return template_in(folder) or template_in(base_folder(folder))
+
+
+def asking_template(folder: Path, name: str) -> str:
+    """The template that a checkpoint is asked by. auto: its own, else the plain text of `raw`."""
+    own = own_template(folder) if name == "auto" else None
+    return own or read_template("raw" if name == "auto" else name)
 
 
 class Dialogue:
@@ -37,7 +48,7 @@ class Dialogue:
     @classmethod
     def of(cls, folder: Path) -> Dialogue | None:
         """That of a model folder or an adapter's; None for a base model, which has no template."""
-        template = template_in(folder) or template_in(base_folder(folder))
+        template = own_template(folder)
         return None if template is None else cls(folder, template)
 
     def prompt(self, turns: Sequence[Turn], room: int) -> Prompt:

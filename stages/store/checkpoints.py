@@ -67,6 +67,16 @@ class Checkpoint(NamedTuple):
         parents = {role: parent.at_home(root) for role, parent in lineage.parents.items()}
         return msgspec.structs.replace(lineage, parents=parents)
 
+    def title(self) -> str:
+        """As people write it: `run@step`, or the folder's name where no run's step made it."""
+        lineage = self.lineage()
+        return f"{lineage.name}@{lineage.step}" if lineage and lineage.step else self.path.name
+
+    def trained(self) -> int:
+        """Steps of the run that made it; 0 for a folder that others wrote."""
+        lineage = self.lineage()
+        return lineage.step if lineage else 0
+
     def digest(self) -> str:
         """Names the checkpoint's content: the SHA-256 of its manifest."""
         return sha256_file(self.path / MANIFEST)

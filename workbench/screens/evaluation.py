@@ -14,6 +14,7 @@ from textual.widgets import ContentSwitcher, DataTable, OptionList, Static
 from stages.store.evaluations import FILE, Answer, Evaluation, Row, read_evaluation
 from stages.store.lineage import ancestry
 from stages.store.rundir import RunDir, RunSpec
+from stages.store.specs.parents import checkpoint_roles
 from workbench.display import content, line, shortened
 from workbench.keys import SCROLL_KEYS, bind
 from workbench.plots.evaluation_picture import Ancestries, has_line, is_joined, picture_of
@@ -131,7 +132,7 @@ class EvaluationScreen(RunScreen):
     def action_evaluate(self) -> None:
         """Open the form with what this evaluation was asked."""
         if entry := self.run_in_view():
-            folders = [parent.name for role, parent in entry.spec.parents.items() if role.startswith("checkpoint")]
+            folders = [entry.spec.parents[role].name for role in checkpoint_roles(entry.spec.parents)]
             rows = self.found.rows if self.found else []
             names = [row.checkpoint for row in rows] if len(rows) == len(folders) else folders
             dataset = entry.spec.parents.get("dataset")
@@ -244,5 +245,5 @@ def summary(answer: Answer) -> Content:
 
 def ancestries_of(spec: RunSpec) -> Ancestries:
     """How the checkpoints that a run of stage evaluate looks at came to be, by the name of their run."""
-    folders = [Path(parent.name) for role, parent in spec.parents.items() if role.startswith("checkpoint")]
+    folders = [Path(spec.parents[role].name) for role in checkpoint_roles(spec.parents)]
     return {stretches[-1].name: stretches for folder in folders for stretches in [ancestry(folder)]}

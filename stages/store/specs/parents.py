@@ -5,6 +5,7 @@ A role is the key of a parent in spec.json, the option of the command (`--teache
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 KINDS: dict[str, tuple[str, ...]] = {
@@ -77,6 +78,15 @@ DATASETS = frozenset(
 def extra_parents(stage: str) -> tuple[ExtraParent, ...]:
     """The parents that a stage has beside its dataset and the checkpoint it goes on from."""
     return EXTRA_PARENTS.get(stage, ())
+
+
+def checkpoint_roles(roles: Iterable[str]) -> list[str]:
+    """Of these, the roles of the checkpoints that a run looks at, in order: checkpoint, checkpoint-2 and so on."""
+
+    def number(role: str) -> int:
+        return int(role.rpartition("-")[2]) if "-" in role else 0
+
+    return sorted((role for role in roles if role.startswith("checkpoint")), key=number)
 
 
 def is_checkpoint(role: str) -> bool:

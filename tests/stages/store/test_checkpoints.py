@@ -9,6 +9,7 @@ import pytest
 from stages.store import files
 from stages.store.checkpoints import (
     LINEAGE,
+    Checkpoint,
     Lineage,
     best_checkpoint,
     latest_verified,
@@ -108,6 +109,14 @@ def test_nothing_is_deleted_while_the_newest_are_damaged(run: RunDir) -> None:
         file.write_bytes(bytes(4_000))
     assert prune(run) == []
     assert [c.step for c in list_checkpoints(run)] == [1, 2, 3]
+
+
+def test_a_checkpoint_is_called_as_people_find_it(run: RunDir, tmp_path: Path) -> None:
+    save(run, 1)
+    (saved,) = list_checkpoints(run)
+    assert (saved.title(), saved.trained()) == ("one@1", 1)
+    (foreign := tmp_path / "bought").mkdir()
+    assert (Checkpoint(foreign, 0).title(), Checkpoint(foreign, 0).trained()) == ("bought", 0)
 
 
 def test_checkpoints_are_found_as_people_name_them(run: RunDir) -> None:
