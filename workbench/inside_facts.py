@@ -15,6 +15,8 @@ COLOURINGS = {
     "score": "score: above its mean, or below; pale 0.1, strong over 2 σ",
     "label": "the likeliest label: pale 90 %, strong under 10 %",
     "probability": TITLES["probability"],
+    "upto": "p of the label read at each token: pale 90 %, strong under 10 %",
+    "without": "by masking it: for the label, or against; pale 0.1, strong over 2 nats",
 }
 """By what tokens are coloured, and what says so."""
 LOOKED_AT = 5
@@ -33,7 +35,8 @@ def begins_at(found: Mapping[str, Any]) -> int:
 def colourings(found: Mapping[str, Any]) -> list[str]:
     """By what the tokens can be coloured."""
     by = {"reward": ["score"], "tokens": ["label"]}.get(found["head"], [])
-    return [*by, "probability"] if any(token["logprob"] is not None for token in found["tokens"]) else by
+    known = (("probability", "logprob"), ("upto", "upto"), ("without", "without"))
+    return by + [name for name, field in known if any(token[field] is not None for token in found["tokens"])]
 
 
 def levels(found: Mapping[str, Any], colouring: str) -> list[int]:
@@ -48,6 +51,10 @@ def _level(token: Mapping[str, Any], colouring: str) -> int:
         return level("probability", math.log(max(1e-9, float(token["labels"][0]["probability"]))))
     if colouring == "probability" and token["logprob"] is not None:
         return level("probability", float(token["logprob"]))
+    if colouring == "upto" and token["upto"] is not None:
+        return level("probability", float(token["upto"]))
+    if colouring == "without" and token["without"] is not None:
+        return level("advantage", float(token["without"]))
     return 0
 
 
@@ -116,12 +123,35 @@ def _said(found: Mapping[str, Any], at: int) -> list[Content]:
         by_it = here["score"] - tokens[at - 1]["score"] if at else None
         step = f", {by_it:+.2f} by it" if by_it is not None else ""
         return [Content.styled(f"score {scored(here)}{step}", "bold")]
+    comes_about = _comes_about(found, at)
     if here["labels"]:
-        return _table(here["labels"], spaces=" ")
+        return [*comes_about, *_table(here["labels"], spaces=" ")]
     if found["head"] in ("", "tokens") or not found["read_at"]:
         return []
     place = found["read_at"][0]
-    return [line(f"The label is read at {place} {shortened(str(tokens[place]['text']), 16)}.", "$text-muted")]
+    read = line(f"The label is read at {place} {shortened(str(tokens[place]['text']), 16)}.", "$text-muted")
+    return [*comes_about, read]
+
+
+def verdict(found: Mapping[str, Any]) -> str:
+    """The label that a model gives the whole text; "" where it gives none. Foreign text."""
+    said = found["tokens"][found["read_at"][0]]["labels"] if found["read_at"] else []
+    return str(said[0]["text"]) if said else ""
+
+
+def _comes_about(found: Mapping[str, Any], at: int) -> list[Content]:
+    """A row of what a token does for the label of the whole text, where that is known."""
+    tokens, here = found["tokens"], found["tokens"][at]
+    named = repr(shortened(verdict(found), 20))
+    if here["upto"] is not None:
+        nats = float(here["upto"])
+        begins = at == 0 or at - 1 in found["read_at"] or tokens[at - 1]["upto"] is None
+        step = "" if begins else f", {nats - tokens[at - 1]['upto']:+.2f} by it"
+        return [line(f"{named} {math.exp(min(0.0, nats)):.1%}, {nats:.2f} nats{step}", "bold")]
+    if here["without"] is not None:
+        nats = float(here["without"])
+        return [line(f"masked, log p of {named} {'falls' if nats >= 0 else 'rises'} by {abs(nats):.2f} nats", "bold")]
+    return []
 
 
 def _expected(here: Mapping[str, Any], *, bold: bool) -> list[Content]:

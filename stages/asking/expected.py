@@ -58,6 +58,10 @@ class Scored(NamedTuple):
     """The same as log-odds."""
     labels: Sequence[Label] = ()
     """Of a model that labels, where it does so at this token: the likeliest first."""
+    upto: float | None = None
+    """Of a decoder that labels texts: the log-probability in nats, read here, of the label that it gives the whole."""
+    without: float | None = None
+    """Of an encoder that does: nats by which masking the token lowers the log-probability of that label."""
 
 
 class Score(NamedTuple):

@@ -5,7 +5,8 @@
 The text is written as the model was taught to read its task (`stages.data.labelled`); `=>`, or a line break, stands
 between the texts of a pair, and between a question and its options. A pair that is read in both orders makes two
 sequences, a question one for each option: they are shown one after another, and none looks at another. Where the output
-layer of a decoder is still in the weights, it tells what it expected of each token.
+layer of a decoder is still in the weights, it tells what it expected of each token. How the label of a text comes
+about, token by token: `stages.asking.verdict`.
 Shapes: N tokens of all sequences, S sequences, H heads, C width.
 """
 
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from stages.asking.attending import MOST_ATTENDED, attention_of
 from stages.asking.expected import ARROW, Label, Reading, Score, Scored, beside_head, refuse_long, shown
+from stages.asking.verdict import mask_of, up_to, without
 from stages.data.labelled import Input, Writer, batch_of
 from stages.data.tokenizer import TextTokenizer
 from stages.data.tokens import tokens_of
@@ -44,6 +46,8 @@ class Written(NamedTuple):
     """What each token shows, of all sequences."""
     places: list[int]
     """Tokens at which words are labelled, those of words that are not seen left out."""
+    own: list[int]
+    """Tokens of the texts themselves, rather than of what frames them."""
     options: list[str]
     left_out: int
 
@@ -81,12 +85,26 @@ class InsideLabels:
         said = dict(zip(read_at, told if head.each_token else told * len(read_at), strict=True))
         ids = batch.tokens[0].tolist()
         rows, remark = beside_head(model.body, h_NC, self.tokenizer, ids, batch.documents[:-1].tolist(), count)
+        upto, apart = self._verdict(written, batch, h_NC)
         tokens = [
-            (rows[at].at(piece, token) if at in rows else Scored(piece, token))._replace(labels=said.get(at, ()))
+            (rows[at].at(piece, token) if at in rows else Scored(piece, token))._replace(
+                labels=said.get(at, ()), upto=upto.get(at), without=apart.get(at)
+            )
             for at, (piece, token) in enumerate(zip(written.shown, ids, strict=True))
         ]
         note = NOTES.get(head.task, "") if len(self._parts(text)) < 2 else ""
         return Score(tokens, [], written.left_out, note=note, head=head.task, read_at=read_at, remark=remark)
+
+    def _verdict(self, written: Written, batch: Tensors, h_NC: Tensor) -> tuple[dict[int, float], dict[int, float]]:
+        """By place, `upto` and `without` of `Scored`: how the label of a text, not of words, comes about."""
+        mask = mask_of(self.tokenizer)
+        if self.model.head.each_token:
+            return {}, {}
+        if self.model.decodes:
+            return dict(enumerate(up_to(self.model, h_NC, batch.documents))), {}
+        if mask is None:
+            return {}, {}
+        return {}, without(self.model, h_NC, batch.documents, written.inputs, written.own, mask)
 
     @torch.inference_mode()
     def attention(self, text: str, layer: int) -> tuple[Reading, Tensor]:
@@ -133,26 +151,28 @@ class InsideLabels:
             inputs = [written]
         else:
             (inputs,) = writer.inputs([[first, *others]])
-        pieces, left_out = list[str](), 0
+        pieces, own, left_out = list[str](), list[int](), 0
         for one, texts in zip(inputs, sequences, strict=True):
-            found, without = self._pieces(one, texts, writer)
-            pieces, left_out = pieces + found, left_out + without
-        return Written(inputs, pieces, [place for place in places if place >= 0], others, left_out)
+            found, inner, cut = self._pieces(one, texts, writer)
+            own += [len(pieces) + at for at in inner]
+            pieces, left_out = pieces + found, left_out + cut
+        return Written(inputs, pieces, [place for place in places if place >= 0], own, others, left_out)
 
-    def _pieces(self, one: Input, texts: Sequence[str], writer: Writer) -> tuple[list[str], int]:
-        """What the tokens of a sequence show, and how many of its texts' tokens are left out."""
+    def _pieces(self, one: Input, texts: Sequence[str], writer: Writer) -> tuple[list[str], list[int], int]:
+        """What the tokens of a sequence show, which are of its texts, and how many of those are left out."""
         marks = writer.marks
         end = [] if self.model.head.each_token and not marks.encoder else marks.end
         first = (one.second - len(marks.delimiter) if len(texts) > 1 else len(one.ids) - len(end)) - len(marks.start)
         kept = [first, len(one.ids) - len(end) - one.second]
-        found, without = shown(self.tokenizer, marks.start), 0
+        found, inner, cut = shown(self.tokenizer, marks.start), list[int](), 0
         for number, text in enumerate(texts):
             if number:
                 found += shown(self.tokenizer, marks.delimiter)
             tokens = tokens_of(self.tokenizer, text)
+            inner += range(len(found), len(found) + kept[number])
             found += [piece for _, piece, *_ in tokens[: kept[number]]]
-            without += len(tokens) - kept[number]
-        return found + shown(self.tokenizer, end), without
+            cut += len(tokens) - kept[number]
+        return found + shown(self.tokenizer, end), inner, cut
 
     def _batch(self, written: Written) -> Tensors:
         return Tensors.of(batch_of(written.inputs, written.places), self.model.body.tokens.device)

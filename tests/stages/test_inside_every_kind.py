@@ -13,6 +13,7 @@ import torch
 from transformers import AutoModelForMultipleChoice, AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 import stages.models
+from stages.asking import verdict
 from stages.asking.expected import KEPT, LOST
 from stages.asking.inside import Inside, open_inside, score
 from stages.asking.inside_labels import InsideLabels
@@ -143,22 +144,99 @@ def test_an_output_layer_that_was_kept_tells_what_it_expected(folder: Path, name
         assert [token.logprob for token in found.tokens[start + 1 : stop]] == pytest.approx(wanted, abs=1e-4)
 
 
-@every(PUBLISHED)
-def test_attention_and_answers_beside_transformers(folder: Path, name: str) -> None:
+SEQUENCES = [name for name in PUBLISHED if KINDS[name].head in ("classify", "pair", "choice")]
+"""Those that label texts rather than words, and transformers opens."""
+
+
+@every(SEQUENCES)
+def test_the_label_comes_about_token_by_token_as_transformers_has_it(folder: Path, name: str) -> None:
+    inside, theirs = open_inside(folder), by_transformers(folder)
+    theirs.config.pad_token_id = None  # one text at a time: its last token is read, whatever it is
+    found, sequences = inside.score(TEXT), _sequences(inside, inside.attention(TEXT, 0)[0].ids)
+    ids = [token.id for token in found.tokens]
+
+    def logits(start: int, stop: int, second: int, hidden: int | None = None) -> torch.Tensor:
+        """Theirs of a sequence, (1, L): its token `hidden` masked."""
+        row = torch.tensor([ids[start:stop]])
+        if hidden is not None:
+            row[0, hidden - start] = inside.tokenizer.id_of("[MASK]")
+        more = {"token_type_ids": (torch.arange(stop - start) >= second).long()[None]} if "bert" in name else {}
+        if name == "bert choice":
+            row, more = row[None], {key: value[None] for key, value in more.items()}
+        with torch.no_grad():
+            told: torch.Tensor = theirs(row, **more).logits
+        return told
+
+    whole = [logits(*each) for each in sequences]
+
+    def log_p(number: int, changed: torch.Tensor) -> float:
+        parts = [changed if other == number else part for other, part in enumerate(whole)]
+        choice = KINDS[name].head == "choice"
+        all_L, now_L = ((torch.cat(each, 1) if choice else sum(each))[0] for each in (whole, parts))  # type: ignore[index]
+        return float(now_L.log_softmax(-1)[all_L.argmax()])
+
+    for number, (start, stop, second) in enumerate(sequences):
+        given = log_p(number, whole[number])
+        for at in range(start, stop):
+            token = found.tokens[at]
+            if "bert" not in name:
+                wanted = log_p(number, logits(start, at + 1, second))
+                assert token.upto == pytest.approx(wanted, abs=1e-4) and token.without is None
+            elif token.text in ("[CLS]", "[SEP]"):
+                assert token.without is None
+            else:
+                wanted = given - log_p(number, logits(start, stop, second, hidden=at))
+                assert token.without == pytest.approx(wanted, abs=1e-4) and token.upto is None
+    read = [found.tokens[at] for at in found.read_at]
+    if "bert" not in name:
+        assert all(token.upto == pytest.approx(read[0].upto, abs=1e-5) for token in read), "the whole text's"
+    else:
+        told = [abs(token.without) for token in found.tokens if token.without is not None]
+        assert len(told) > 4 and max(told) > 1e-3, "a model whose label hangs on its tokens"
+
+
+def test_of_a_long_text_as_many_tokens_are_masked_as_there_is_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    KINDS["bert classify"].write(tmp_path)
+    inside = open_inside(tmp_path)
+    every = inside.score("the cat sat on the mat").tokens
+    monkeypatch.setattr(verdict, "AT_ONCE", 1)
+    monkeypatch.setattr(verdict, "MOST_READ", 3 * len(every))
+    some = inside.score("the cat sat on the mat").tokens
+    assert [token.without for token in some[:4]] == pytest.approx([token.without for token in every[:4]], abs=1e-5)
+    assert every[4].without is not None and all(token.without is None for token in some[4:])
+
+
+def test_words_are_labelled_each_by_itself(tmp_path: Path) -> None:
+    for name in ("bert tokens", "llama tokens"):
+        (place := tmp_path / name).mkdir()
+        KINDS[name].write(place)
+        found = open_inside(place).score(TEXT)
+        assert all(token.upto is None and token.without is None for token in found.tokens)
+        assert all(found.tokens[at].labels for at in found.read_at)
+
+
+def by_transformers(folder: Path) -> Any:
+    """The model by transformers, its attention one that it can tell of."""
     named = read_json(folder / "config.json")["architectures"][0]
     opens: Any = {
         "ForMultipleChoice": AutoModelForMultipleChoice,
         "ForTokenClassification": AutoModelForTokenClassification,
     }.get("For" + named.rpartition("For")[2], AutoModelForSequenceClassification)
-    theirs = opens.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
-    inside = open_inside(folder)
+    return opens.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+
+
+@every(PUBLISHED)
+def test_attention_and_answers_beside_transformers(folder: Path, name: str) -> None:
+    theirs, inside = by_transformers(folder), open_inside(folder)
     for layer in range(inside.layers):
         reading, weights = inside.attention(TEXT, layer)
         seen = torch.zeros_like(weights)
         for start, stop, second in _sequences(inside, reading.ids):
             ids = torch.tensor([reading.ids[start:stop]])
             more = {"token_type_ids": (torch.arange(stop - start) >= second).long()[None]} if "bert" in name else {}
-            if named.endswith("ForMultipleChoice"):
+            if name == "bert choice":
                 ids, more = ids[None], {key: value[None] for key, value in more.items()}
             with torch.no_grad():
                 seen[:, start:stop, start:stop] = theirs(ids, output_attentions=True, **more).attentions[layer][0]

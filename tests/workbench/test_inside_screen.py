@@ -32,7 +32,7 @@ def scored(text: str) -> dict[str, Any]:
     top = [{"text": word, "probability": share} for word, share in ((" cold", 0.7), (HOSTILE, 0.2), ("\n", 0.01))]
     tokens = [
         {"text": word, "id": number, "logprob": math.log(0.95 / (1 + 3 * number)), "rank": 1 + number, "entropy": 1.5}
-        | {"top": top, "score": None, "raw": None, "labels": []}
+        | {"top": top, "score": None, "raw": None, "labels": [], "upto": None, "without": None}
         for number, word in enumerate(words)
     ]
     told = {"hides": False, "note": "", "head": "", "read_at": [], "remark": ""}
@@ -57,6 +57,24 @@ def labelled(text: str, *, each: bool = False) -> dict[str, Any]:
     return found | {"head": "tokens" if each else "classify", "next": [], "read_at": read_at, "remark": "It has none."}
 
 
+def reading(text: str) -> dict[str, Any]:
+    """The same of a decoder that labels the text at its last token, ever surer of it, and predicts nothing."""
+    found = labelled(text)
+    first, last = found["tokens"][0], found["tokens"][-1]
+    first["labels"], last["labels"] = [], first["labels"]
+    for number, token in enumerate(found["tokens"]):
+        token["upto"] = math.log(0.75) - 2.0 * (len(found["tokens"]) - 1 - number)
+    return found | {"read_at": [len(found["tokens"]) - 1]}
+
+
+def masking(text: str) -> dict[str, Any]:
+    """The same of an encoder: its first word speaks for the label, each that follows more against it."""
+    found = labelled(f"[CLS] {text}")
+    for number, token in enumerate(found["tokens"][1:]):
+        token["without"] = 2.5 - 2.0 * number
+    return found
+
+
 def attended(text: str, layer: int, head: int) -> dict[str, Any]:
     """Each token looks at itself, the more so the higher the head."""
     tokens = ["<|endoftext|>", *text.split()]
@@ -66,6 +84,7 @@ def attended(text: str, layer: int, head: int) -> dict[str, Any]:
 
 
 HEADS = {"judge": judged, "labels": labelled, "words": partial(labelled, each=True)}
+HEADS |= {"reading": reading, "masking": masking}
 """What the first word of a text asks for."""
 
 
@@ -201,6 +220,52 @@ async def test_a_model_that_labels_shows_where_it_does_and_what_it_says(
         await wait_for(pilot, lambda: "3 words labelled" in screen_text(app))
         await wait_for(pilot, lambda: "label of ' of'" in screen_text(app))
         assert "the likeliest label: pale 90 %" in screen_text(app)
+
+
+async def test_how_a_label_comes_about_is_coloured_token_by_token(
+    populated: Workspace, make_app: MakeApp, snapshot: Snapshot, asked: list[dict[str, Any]]
+) -> None:
+    async with (app := make_app()).run_test(size=(80, 24)) as pilot:
+        screen = await open_inside(pilot, app)
+        field, strip = screen.query_one(TextField), screen.query_one(ScoredStrip)
+        field.text = "reading of this"
+        await wait_for(pilot, lambda: "says at ' this'" in screen_text(app))
+        assert "p of the label read at each token: pale 90 %, strong under 10 %" in screen_text(app)
+        await pilot.press("escape", "h")
+        await wait_for(pilot, lambda: "‹U+202E›' 10.2%, -2.29 nats, +2.00 by it" in screen_text(app))
+        await pilot.press("h")
+        await wait_for(pilot, lambda: "‹U+202E›' 1.4%, -4.29 nats" in screen_text(app))
+        await pilot.press("l")
+        await settled(pilot)
+        await snapshot(pilot, "inside-reading-80x24")
+        field.text = "masking of this"
+        await wait_for(pilot, lambda: "looked · 4 tokens" in screen_text(app))
+        assert "by masking it: for the label, or against; pale 0.1, strong over 2 nats" in screen_text(app)
+        await wait_for(pilot, lambda: [level for level, *_ in strip.tokens] == [0, 4, 2, -3])
+        await pilot.press("g", "l")
+        await wait_for(pilot, lambda: "falls by 2.50 nats" in screen_text(app))
+        await pilot.press("G")
+        await wait_for(pilot, lambda: "rises by 1.50 nats" in screen_text(app))
+        assert not screen.offers("colour")
+
+
+async def test_where_an_output_layer_is_left_the_label_is_the_second_colouring(
+    populated: Workspace, make_app: MakeApp, asked: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def both(text: str) -> dict[str, Any]:
+        found = reading(text)
+        for token, other in zip(found["tokens"], scored(text)["tokens"], strict=True):
+            token |= {"logprob": other["logprob"], "top": other["top"]}
+        return found
+
+    monkeypatch.setitem(HEADS, "reading", both)
+    async with (app := make_app()).run_test(size=(120, 40)) as pilot:
+        screen = await open_inside(pilot, app)
+        screen.query_one(TextField).text = "reading of this"
+        await wait_for(pilot, lambda: "says at ' this'" in screen_text(app))
+        assert "probability: pale 90 %" in screen_text(app)
+        await pilot.press("escape", "t")
+        await wait_for(pilot, lambda: "p of the label read at each token" in screen_text(app))
 
 
 @pytest.mark.parametrize("count", [1, 30, 200])

@@ -10,11 +10,17 @@ import click
 from workbench.cli.common import House, json_option, pass_house, say, say_json, say_table
 from workbench.desk_client import ask_once
 from workbench.display import displayable_line, shortened
+from workbench.inside_facts import verdict
 
 LOOKED_AT = 4
 """Tokens that are named of those a token looks at."""
 WORD = 24
 """Characters of a token that are printed."""
+COMES_ABOUT = {
+    "upto": ("read here", "read here: the log-probability of the label {} in nats, read at each token."),
+    "without": ("by it", "by it: nats by which masking the token lowers the log-probability of {}; below 0 it rises."),
+}
+"""By field of a token: the column of how a label comes about, and what says so of the label."""
 
 
 @click.command()
@@ -31,7 +37,8 @@ def inside(house: House, checkpoint: str, text: str, count: int, layer: int | No
     A decoder tells each token from those before it; of an encoder each is hidden in turn. A T5 reads what stands before
     => and writes what stands after it; without => each token is hidden in turn, or, once tuned, its own answer is told.
     A reward model scores the text up to each token, question => answer; a model that labels gives its probabilities at
-    the token where it reads them, with => between a pair's texts or before each option.
+    the token where it reads them, with => between a pair's texts or before each option, and tells how the label comes
+    about: a decoder its log-probability read at each token, an encoder what masking each token takes from it.
     With --layer: where each token looks. `I` on a run in the app shows both, in colour.
     """
     asked: dict[str, Any] = {"checkpoint": checkpoint, "text": text}
@@ -51,6 +58,8 @@ def _say_score(found: dict[str, Any]) -> None:
         columns |= {"score": "score", "raw": "raw"}
     elif found["head"]:
         columns |= {"label": "label"}
+    comes_about = [field for field in COMES_ABOUT if any(token[field] is not None for token in found["tokens"])]
+    columns |= {field: COMES_ABOUT[field][0] for field in comes_about}
     if told or not found["head"]:
         columns |= {"probability": "p", "nats": "nats", "rank": "rank", "expected": "expected"}
     say_table(rows, columns, as_json=False, empty="There is no token in the text.")
@@ -59,7 +68,8 @@ def _say_score(found: dict[str, Any]) -> None:
         say(f"{len(told):,} tokens, {sum(told):.3f} nats, perplexity {perplexity:,.4g}")
     if found["next"]:
         say(f"next: {_expected(found['next'])}")
-    for sentence in (found["note"], found["remark"]):
+    named = repr(_shown(verdict(found))) if found["head"] else ""
+    for sentence in (*(COMES_ABOUT[field][1].format(named) for field in comes_about), found["note"], found["remark"]):
         if sentence:
             say(sentence)
     if found["left_out"]:
@@ -71,6 +81,7 @@ def _row(token: dict[str, Any]) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(("score", "raw", "probability", "nats", "rank", "expected"), "")
     row["token"] = shortened(token["text"], WORD).replace(" ", "␣")
     row["label"] = _expected(token["labels"])
+    row |= {field: "" if token[field] is None else round(token[field], 3) + 0.0 for field in COMES_ABOUT}
     if token["score"] is not None:
         row |= {"score": round(token["score"], 3) + 0.0, "raw": round(token["raw"], 3) + 0.0}
     if token["logprob"] is not None:
