@@ -26,20 +26,18 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from stages import sft
-from stages.data.blocks import token_shards
+from stages.data.blocks import token_shards, tokenizer_in
 from stages.data.conversation_shards import Conversations, ConversationSet, ConversationsInfo, SplitInfo
 from stages.data.packing import Batch
 from stages.data.templates import template_in
-from stages.data.tokenizer import FILE, TextTokenizer
+from stages.data.tokenizer import TextTokenizer
 from stages.models.bases import checkpoint_config
 from stages.models.logprobs import AT_ONCE
 from stages.models.loss import IGNORED
 from stages.models.opening import open_decoder
 from stages.run import Run
 from stages.store.errors import UserError
-from stages.store.files import sha256_file
 from stages.store.specs.distill import Distill
-from stages.store.tokenizers import Tokenizer, TokenizerInfo
 from stages.training import distributed
 from stages.training.precision import choose_precision
 
@@ -162,10 +160,8 @@ def read_text(run: Run, base: Path, _template: str, _settings: Distill, room: in
     def encoding(done: int, total: int) -> None:
         run.progress(done, total, unit="bytes", phase="encoding")
 
-    dataset, tokenizer = run.dataset(), TextTokenizer.load(base)
-    digest = sha256_file(base / FILE)
-    info = TokenizerInfo(name=base.name, type="", vocab_size=tokenizer.vocab_size, digest=digest)
-    tokens = token_shards(dataset, Tokenizer(base, info), encoding)
+    dataset, tokenizer = run.dataset(), tokenizer_in(base)
+    digest, tokens = tokenizer.info.digest, token_shards(dataset, tokenizer, encoding)
     blocks = {"train": _blocks(tokens.train, room), "val": _blocks(tokens.val, room)}
     if not len(blocks["train"]):
         raise UserError(f"The text of {dataset.name!r} is shorter than a block of {room:,} tokens.", "Set context.")

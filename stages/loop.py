@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from stages.models.tensors import save_tensors
 from stages.optim import AdamW
 from stages.run import Run, Stopped
 from stages.store.checkpoints import (
@@ -30,7 +31,6 @@ from stages.store.errors import UNREADABLE, UserError, WorkFailed
 from stages.store.files import check_space, write_atomic
 from stages.store.sizes import peak_flops
 from stages.training import distributed, resuming
-from stages.training.tensors import save_tensors
 
 MAX_ROWS = 100_000
 """A run logs at most about this many rows of metrics, so that attaching to it stays quick."""

@@ -27,9 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stages.data.blocks import Blocks, token_shards
-from stages.data.tokenizer import FILE as TOKENIZER
-from stages.data.tokenizer import TextTokenizer
+from stages.data.blocks import Blocks, token_shards, tokenizer_in
 from stages.loop import cosine_lr, honour, load_moments, refuse_no_number, set_up_torch
 from stages.models.logprobs import token_logprobs
 from stages.optim import AdamW
@@ -41,9 +39,7 @@ from stages.policies.rollouts import Rollouts
 from stages.policies.surrogate import Tally, assert_on_policy, clipped_surrogate
 from stages.run import Run
 from stages.store.errors import UserError
-from stages.store.files import sha256_file
 from stages.store.specs.ppo import PPO
-from stages.store.tokenizers import Tokenizer, TokenizerInfo
 from stages.training.memory import forget_gradients
 from stages.training.precision import choose_precision
 
@@ -109,10 +105,8 @@ def read_pretraining(run: Run, policy: Policy) -> Blocks | None:
     def encoding(done: int, total: int) -> None:
         run.progress(done, total, unit="bytes", phase="encoding")
 
-    dataset, base = run.dataset("pretraining"), policy.base
-    vocabulary = TextTokenizer.load(base).vocab_size
-    info = TokenizerInfo(name=base.name, type="", vocab_size=vocabulary, digest=sha256_file(base / TOKENIZER))
-    tokens = token_shards(dataset, Tokenizer(base, info), encoding)
+    dataset = run.dataset("pretraining")
+    tokens = token_shards(dataset, tokenizer_in(policy.base), encoding)
     blocks = Blocks(tokens.train, policy.model.config.context, policy.settings.seed)
     if not len(blocks):
         raise UserError(f"The text of {dataset.name!r} is shorter than a block of the model's context.")

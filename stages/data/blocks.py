@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from stages.data.order import order_at
 from stages.data.records import read_texts
 from stages.data.shards import SPLITS, Advance, filling, little_endian, made_once, mapped, smallest
+from stages.data.tokenizer import FILE as TOKENIZER
 from stages.data.tokenizer import TextTokenizer
 from stages.store.datasets import Dataset
 from stages.store.errors import UNREADABLE, WorkFailed
 from stages.store.files import sha256_file, write_atomic
-from stages.store.tokenizers import Tokenizer
+from stages.store.tokenizers import Tokenizer, TokenizerInfo
 
 BATCH_CHARACTERS = 1_000_000
 """Text encoded at once, on all cores; an encoding takes about a hundred times the memory of its text."""
@@ -50,6 +51,12 @@ class TokenSet(NamedTuple):
     val: NDArray[np.unsignedinteger]
     train_bytes: int
     val_bytes: int
+
+
+def tokenizer_in(folder: Path) -> Tokenizer:
+    """The tokenizer that a model's folder holds, described as the catalogue describes its own."""
+    size, digest = TextTokenizer.load(folder).vocab_size, sha256_file(folder / TOKENIZER)
+    return Tokenizer(folder, TokenizerInfo(name=folder.name, type="", vocab_size=size, digest=digest))
 
 
 def token_shards(dataset: Dataset, tokenizer: Tokenizer, progress: Advance | None = None) -> TokenSet:

@@ -32,11 +32,11 @@ from stages.models.hf import DTYPES, fill, load_model, save_published, save_weig
 from stages.models.hf_config import Ids, labels_config_json, read_any_config, read_json, write_json
 from stages.models.loss import IGNORED
 from stages.models.names import TOKEN_CLASSES
+from stages.models.tensors import save_tensors
 from stages.models.weights import contents, read_rows
 from stages.store.architecture import ENCODERS, ModelConfig
 from stages.store.classifiers import FILE, Head
 from stages.store.errors import UNREADABLE, UserError
-from stages.training.tensors import save_tensors
 
 HEAD = "head.safetensors"
 POOLER = {"weight": "bert.pooler.dense.weight", "bias": "bert.pooler.dense.bias"}

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from stages.models.decoder import Decoder
 from stages.models.hf_config import Ids, config_json, generation_json, read_config, refuse_reward_model, write_json
 from stages.models.names import Piece, is_weight, pieces, spellings
+from stages.models.tensors import save_tensors
 from stages.models.weights import INDEX, STORED, WEIGHTS, Stored, contents, read_rows
 from stages.store.architecture import ModelConfig
 from stages.store.errors import UserError
-from stages.training.tensors import save_tensors
 
 __all__ = ["load_model", "read_config", "save_weights"]
 

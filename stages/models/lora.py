@@ -18,10 +18,10 @@ from stages.models.decoder import Decoder, Linear
 from stages.models.lora_layer import Lora, Span
 from stages.models.names import LINEAR, pieces
 from stages.models.peft_folder import FILE, AdapterConfig, read_adapter_config, tensor_names, write_adapter_config
+from stages.models.tensors import save_tensors
 from stages.models.weights import STORED, open_file
 from stages.store.architecture import ModelConfig
 from stages.store.errors import UserError
-from stages.training.tensors import save_tensors
 
 
 class LoraConfig(NamedTuple):

@@ -21,12 +21,12 @@ from torch.nn import functional
 
 from stages.models.decoder import Decoder
 from stages.models.logprobs import logprobs_of_hidden
+from stages.models.tensors import save_tensors
 from stages.models.value import ValueModel, load_value_model, new_value_model, save_value_model
 from stages.store.errors import UserError
 from stages.store.rewards import FILE as SCALE
 from stages.store.rewards import Scale, read_scale
 from stages.training.adapting import config_of, open_whole
-from stages.training.tensors import save_tensors
 
 FOLDER = "value"
 """Where it stands in a checkpoint."""

@@ -19,10 +19,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from stages.models.tensors import save_tensors
 from stages.optim import AdamW
 from stages.store.files import write_atomic
 from stages.training import distributed
-from stages.training.tensors import save_tensors
 
 INDEX = "index.json"
 RANDOM = "random."

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.loop import Divergence, Progress, any_algorithms, cosine_lr, log_interval, set_up_torch
+from stages.models.tensors import save_tensors
 from stages.run import Run
 from stages.store.errors import WorkFailed
 from stages.store.rundir import RunSpec, create_run
 from stages.store.workspace import Workspace
-from stages.training.tensors import save_tensors
 
 
 @pytest.fixture
