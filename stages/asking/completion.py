@@ -10,8 +10,10 @@ from pathlib import Path
 import torch
 
 from stages.asking.dialogue import Prompt
+from stages.asking.text_stream import TextStream
+from stages.asking.threads import choose_threads
 from stages.data.tokenizer import TextTokenizer
-from stages.generate import Engine, Sampling, TextStream
+from stages.generate import Engine, Sampling
 from stages.models.bases import base_folder
 from stages.models.decoder import Decoder
 from stages.models.hf_config import end_ids
@@ -21,8 +23,6 @@ from stages.store.errors import UserError
 from stages.store.specs.chat import Chat
 from stages.training.precision import choose_precision
 
-SMALL = 20_000_000
-"""Parameters below which more than one CPU thread costs more in waiting than it gains."""
 CHARACTERS = 64
 """Characters of a prompt that are looked at for each token of context: far more than a token holds."""
 
@@ -61,7 +61,7 @@ def open_text_model(folder: Path, device: str, *, precision: str = "auto", threa
         raise UserError(f"The tokenizer in {folder} has {sizes}.", "They do not belong together.")
     ends = tuple(sorted({tokenizer.eos_id, *end_ids(base_folder(folder))}))
     model = TextModel(decoder, tokenizer, chosen.name, ends)
-    torch.set_num_threads(threads or (1 if model.parameters < SMALL else min(torch.get_num_threads(), 8)))
+    choose_threads(model.parameters, threads)
     return model
 
 

@@ -12,12 +12,14 @@ from typing import Literal, Protocol
 import torch
 from torch import nn
 
-from stages.asking.completion import SMALL, Completion, open_text_model, room_for_prompt
+from stages.asking.completion import Completion, open_text_model, room_for_prompt
 from stages.asking.dialogue import Dialogue, message_of
+from stages.asking.text_stream import TextStream
 from stages.asking.text_to_text import Stepwise, Writing
+from stages.asking.threads import choose_threads
 from stages.data.pairs import said
 from stages.data.tokenizer import TextTokenizer
-from stages.generate import Engine, Sampling, TextStream, choose
+from stages.generate import Engine, Sampling, choose
 from stages.models.hf_config import end_ids, read_any_config
 from stages.models.t5 import load_t5, prefixes_in
 from stages.models.transformer_xl import Continuing, load_transformer_xl
@@ -113,7 +115,7 @@ class Stepping:
             raise UserError(f"The tokenizer in {self.tokenizer.folder} has {sizes}.", "They do not belong together.")
         self.config = config
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
-        torch.set_num_threads(threads or (1 if self.parameters < SMALL else min(torch.get_num_threads(), 8)))
+        choose_threads(self.parameters, threads)
 
     def stop(self) -> None:
         """Nothing is kept between answers."""

@@ -12,7 +12,8 @@ from typing import Literal, NamedTuple
 import torch
 
 from stages.asking.completion import TextModel
-from stages.generate import Engine, Sampling, TextStream
+from stages.asking.text_stream import TextStream
+from stages.generate import Engine, Sampling
 from stages.generate import Token as Generated
 from stages.store.errors import UserError, WorkFailed
 
