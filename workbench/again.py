@@ -42,9 +42,10 @@ def form_values(workspace: Workspace, run: RunDir) -> dict[str, Any]:
     """What the start form of the run's stage is filled with, to do it again with a change."""
     spec = run.spec()
     values = {**spec.settings, "name": unique_name(_names(workspace, spec), _stem(spec.name))}
+    fields = {one.role: one.field for one in extra_parents(spec.stage)}
     for role, parent in spec.parents.items():
         if not _numbered(role):
-            values[role] = readable(workspace, parent.name) if is_checkpoint(role) else parent.name
+            values[fields.get(role, role)] = readable(workspace, parent.name) if is_checkpoint(role) else parent.name
     if several := _several(spec):
         values["checkpoints"] = ", ".join(readable(workspace, path) for path in several)
     return values

@@ -47,6 +47,9 @@ STARTERS: dict[str, tuple[Kind, str]] = {
 }
 """What ships with the app: its kind, and what it is."""
 
+HELD_OUT = frozenset(("starter:world-eval", "starter:demo-eval"))
+"""Those that are there to measure by, and that nothing is to be trained on."""
+
 STARTER, STDIN = "starter:", "-"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 SPOOL = "spool"

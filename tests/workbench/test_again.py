@@ -9,10 +9,10 @@ import pytest
 
 from stages.store.checkpoints import list_checkpoints
 from stages.store.errors import UserError
-from stages.store.rundir import RunDir, find_run
+from stages.store.rundir import Parent, RunDir, find_run
 from stages.store.workspace import Workspace
 from tests.stages.helpers import TINY, build_small_world, finish
-from tests.workbench.conftest import settled, wait_for
+from tests.workbench.conftest import add_checkpoint, add_run, settled, wait_for
 from tests.workbench.test_runs_screens import open_runs
 from workbench import runs
 from workbench.again import form_values, repeat
@@ -78,3 +78,15 @@ async def test_the_form_comes_filled_as_it_was(
         assert settings == first.spec().settings
         assert (extra["dataset"], extra["tokenizer"]) == ("rhymes", "bytes")
         assert extra["name"].startswith("first-")
+
+
+def test_the_reward_model_and_the_setting_of_that_name_have_a_field_each(
+    populated: Workspace,
+) -> None:
+    judge = add_run(populated, "reward", "judge")
+    add_checkpoint(judge, 10)
+    scored_by = Parent(str(list_checkpoints(judge)[0].path), "j" * 64)
+    parents = {"reward": scored_by, "dataset": Parent("questions", "q" * 64)}
+    run = add_run(populated, "ppo", "kind", settings={"reward": "model"}, parents=parents)
+    values = form_values(populated, run)
+    assert (values["reward"], values["reward_model"], values["dataset"]) == ("model", "judge@10", "questions")

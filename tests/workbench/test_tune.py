@@ -118,6 +118,36 @@ async def test_the_form_of_distillation_asks_for_a_teacher(
     assert (rest["checkpoint"], rest["extra"]) == ("world-tiny", {"teacher": "large"}) and "teacher" not in rest
 
 
+@pytest.mark.parametrize(("stage", "scored_by"), [("ppo", "judge"), ("grpo", None)])
+async def test_a_policy_is_improved_from_the_form(
+    make_app: MakeApp, chatty: Workspace, monkeypatch: pytest.MonkeyPatch, stage: str, scored_by: str | None
+) -> None:
+    """`reward` is a setting and the role of a parent: the form has a field for each. It begins with the SFT model."""
+    add_dataset(chatty, "held-out", kind="prompts", created=CREATED + 90, sources=["starter:demo-eval"])
+    add_dataset(chatty, "questions", kind="prompts", created=CREATED)
+    for made_by, name, age in (("sft", "tuned", 40), ("dpo", "polished", 60), ("reward", "judge", 50)):
+        add_checkpoint(add_run(chatty, made_by, name, created=CREATED + age), 100)
+    launched: list[tuple[Any, ...]] = []
+
+    def launch(_: Workspace, stage: str, name: str, settings: dict[str, Any], **rest: Any) -> Any:
+        launched.append((stage, name, settings, rest))
+        return next(iter(runs.list_runs(chatty)))
+
+    monkeypatch.setattr(runs, "launch", launch)
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        app.start_run(stage)
+        await settled(pilot)
+        rows = app.screen.query_one(SpecForm).rows
+        assert (rows["reward"].text, rows["reward_model"].text) == ("auto", scored_by or "(none)")
+        assert rows["dataset"].field.choices == ("questions", "held-out")
+        await pilot.press("ctrl+r")
+        await wait_for(pilot, lambda: launched)
+    _, name, settings, rest = launched[0]
+    assert (name, settings["reward"], rest["dataset"]) == (f"tuned-{stage}", "auto", "questions")
+    assert (rest["checkpoint"], rest["extra"]) == ("tuned", {"reward": scored_by} if scored_by else {})
+
+
 async def test_without_conversations_the_form_says_what_is_missing(make_app: MakeApp, populated: Workspace) -> None:
     app = make_app()
     async with app.run_test(size=(120, 40)) as pilot:

@@ -17,6 +17,7 @@ from stages.store.checkpoints import list_checkpoints, resolve_checkpoint
 from stages.store.datasets import Dataset, find_dataset, list_datasets
 from stages.store.errors import UserError
 from stages.store.rundir import list_runs
+from stages.store.sources import HELD_OUT
 from stages.store.specs import spec_of
 from stages.store.specs.parents import KINDS, LANGUAGE_MODELS
 from stages.store.workspace import Workspace
@@ -25,6 +26,8 @@ STANDING = 20
 """Bytes a trained parameter: fp32 masters, a gradient and its sum, two moments. bf16 halves two and adds a copy."""
 FROZEN = 4
 """Bytes a parameter beside adapters; bf16 halves them."""
+FROM_SFT = ("reward", "dpo", "grpo", "ppo")
+"""Stages that go on from an instruction-tuned model."""
 IN_BLOCK = re.compile(r"\.\d+\.")
 """What names of tensors in a numbered block have in common: `h.0.attn`, `model.layers.11.mlp`."""
 BYTES_PER_TOKEN = 3.5
@@ -154,7 +157,18 @@ def tunable(workspace: Workspace, made_by: Collection[str] = LANGUAGE_MODELS) ->
     return list(dict.fromkeys([*names, *imported]))
 
 
+def begins_from(workspace: Workspace, stage: str, names: list[str]) -> str:
+    """The checkpoint that a form proposes: the newest; where preferences are learnt, that of the newest SFT run."""
+    tuned = tunable(workspace, ("sft",)) if stage in FROM_SFT else []
+    return next((name for name in [*tuned, *names] if name in names), "")
+
+
 def datasets_for(workspace: Workspace, stage: str) -> list[str]:
-    """Names of the datasets that the stage can train on, the newest first."""
+    """Names of the datasets that the stage can train on, the newest first, what is held out to measure by last."""
     found = [dataset for dataset in list_datasets(workspace) if dataset.info.kind in KINDS.get(stage, ())]
-    return [dataset.name for dataset in sorted(found, key=lambda dataset: -dataset.info.created)]
+    ordered = sorted(found, key=lambda dataset: (_held_out(dataset), -dataset.info.created))
+    return [dataset.name for dataset in ordered]
+
+
+def _held_out(dataset: Dataset) -> bool:
+    return bool(HELD_OUT.intersection(dataset.info.settings.get("sources") or ()))

@@ -12,7 +12,7 @@ from stages.store.errors import UserError
 from stages.store.specs.parents import BASES, KINDS, LANGUAGE_MODELS, ExtraParent, extra_parents
 from stages.store.strict import Field
 from workbench.keys import bind
-from workbench.models.tuning import TuningEstimate, datasets_for, estimate_tuning, tunable
+from workbench.models.tuning import TuningEstimate, begins_from, datasets_for, estimate_tuning, tunable
 from workbench.plots.picture import figure
 from workbench.runs import run_names, unique_name
 from workbench.screens.start import StartScreen, labelled, size_of
@@ -48,7 +48,7 @@ class TuneScreen(StartScreen):
         workspace = self.workbench.workspace
         datasets, checkpoints = datasets_for(workspace, self.STAGE), tunable(workspace, self._bases)
         dataset = str(self.given.get("dataset") or (datasets[0] if datasets else ""))
-        checkpoint = str(self.given.get("checkpoint") or (checkpoints[0] if checkpoints else ""))
+        checkpoint = str(self.given.get("checkpoint") or begins_from(workspace, self.STAGE, checkpoints))
         self.given |= {"dataset": dataset, "checkpoint": checkpoint}
         stem = f"{checkpoint[:40]}-{self.STAGE}" if checkpoint else self.STAGE
         self.given["name"] = unique_name(run_names(workspace), str(self.given.get("name") or stem))
@@ -71,13 +71,16 @@ class TuneScreen(StartScreen):
             names = [found.name for found in list_datasets(workspace) if found.info.kind == "text"]
         else:
             names = sorted(tunable(workspace, one.made_by), key=self.given["checkpoint"].__eq__)
-        given = str(self.given.get(one.role) or "")
-        return choice_field(one.role, _with(names if one.required else [NONE, *names], given), one.about)
+        choices = names if one.required else [NONE, *names]
+        if one.role == "reward" and self.STAGE == "ppo" and names:
+            self.given.setdefault(one.field, names[0])  # what PPO is about; GRPO has its rewards from rules
+        given = str(self.given.get(one.field) or "")
+        return choice_field(one.field, _with(choices, given), one.about)
 
     def check(self, settings: dict[str, Any], extra: dict[str, Any]) -> tuple[str, UserError] | None:
         mistake = super().check(settings, extra)
         if mistake is None:
-            named = {one.role: extra.pop(one.role) for one in self._beside}
+            named = {one.role: extra.pop(one.field) for one in self._beside}
             extra["extra"] = {role: name for role, name in named.items() if name != NONE}
         return mistake
 
@@ -107,8 +110,8 @@ class TuneScreen(StartScreen):
         if not extra["checkpoint"]:
             return "checkpoint", UserError("No model yet.", "Pre-train or import one.")
         for one in self._beside:
-            if one.required and not extra[one.role]:
-                return one.role, UserError(f"There is no {one.role} yet.", "Pre-train or import one.")
+            if one.required and not extra[one.field]:
+                return one.field, UserError(f"There is no {one.role} yet.", "Pre-train or import one.")
         return None
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:

@@ -39,6 +39,13 @@ class ExtraParent(NamedTuple):
     of: Literal["checkpoint", "dataset"] = "checkpoint"
     made_by: frozenset[str] = LANGUAGE_MODELS
     """Stages whose checkpoints a form offers for it."""
+    called: str = ""
+    """What forms call it, where the stage has a setting by the name of the role."""
+
+    @property
+    def field(self) -> str:
+        """The name of its field in a form."""
+        return self.called or self.role
 
 
 _REFERENCE = ExtraParent(
@@ -49,6 +56,7 @@ _REWARD = ExtraParent(
     "Reward model that scores completions; left out: as the settings say.",
     False,
     made_by=frozenset(("reward",)),
+    called="reward_model",
 )
 
 _PRETRAINING = ExtraParent(

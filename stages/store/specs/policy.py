@@ -52,7 +52,7 @@ class Policy(Answering, kw_only=True, frozen=True, forbid_unknown_fields=True):
     reward: Annotated[
         Reward,
         about(
-            "What scores completions. model: the reward model given by --reward. exact: 1 for the prompt's known "
+            "What scores completions. model: the reward model that is given. exact: 1 for the prompt's known "
             "answer, else 0. world: the starter world's rule, 0 to 2. pattern: 1 where reward_pattern is found. "
             "length: tokens. python: a function of your own. auto: the model if one is given, else exact.",
             group="reward",
