@@ -133,16 +133,10 @@ def _said(found: Mapping[str, Any], at: int) -> list[Content]:
     return [*comes_about, read]
 
 
-def verdict(found: Mapping[str, Any]) -> str:
-    """The label that a model gives the whole text; "" where it gives none. Foreign text."""
-    said = found["tokens"][found["read_at"][0]]["labels"] if found["read_at"] else []
-    return str(said[0]["text"]) if said else ""
-
-
 def _comes_about(found: Mapping[str, Any], at: int) -> list[Content]:
     """A row of what a token does for the label of the whole text, where that is known."""
     tokens, here = found["tokens"], found["tokens"][at]
-    named = repr(shortened(verdict(found), 20))
+    named = repr(shortened(str(found["label"]), 20))
     if here["upto"] is not None:
         nats = float(here["upto"])
         begins = at == 0 or at - 1 in found["read_at"] or tokens[at - 1]["upto"] is None

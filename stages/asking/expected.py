@@ -80,6 +80,8 @@ class Score(NamedTuple):
     """What stands on the model in place of, or beside, an output layer: reward, or the task of its labels."""
     read_at: Sequence[int] = ()
     """The tokens, counted from 0, at which the head is read."""
+    label: str = ""
+    """What a model that labels texts says of the whole one; what `upto` and `without` of its tokens are about."""
     remark: str = ""
     """Beside a head: what the weights can tell of tokens, in a sentence."""
 

@@ -93,7 +93,10 @@ class InsideLabels:
             for at, (piece, token) in enumerate(zip(written.shown, ids, strict=True))
         ]
         note = NOTES.get(head.task, "") if len(self._parts(text)) < 2 else ""
-        return Score(tokens, [], written.left_out, note=note, head=head.task, read_at=read_at, remark=remark)
+        given = told[0][0].text if told and told[0] and not head.each_token else ""
+        return Score(
+            tokens, [], written.left_out, note=note, head=head.task, read_at=read_at, label=given, remark=remark
+        )
 
     def _verdict(self, written: Written, batch: Tensors, h_NC: Tensor) -> tuple[dict[int, float], dict[int, float]]:
         """By place, `upto` and `without` of `Scored`: how the label of a text, not of words, comes about."""

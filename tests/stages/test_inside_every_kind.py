@@ -188,6 +188,7 @@ def test_the_label_comes_about_token_by_token_as_transformers_has_it(folder: Pat
                 wanted = given - log_p(number, logits(start, stop, second, hidden=at))
                 assert token.without == pytest.approx(wanted, abs=1e-4) and token.upto is None
     read = [found.tokens[at] for at in found.read_at]
+    assert found.label == read[0].labels[0].text
     if "bert" not in name:
         assert all(token.upto == pytest.approx(read[0].upto, abs=1e-5) for token in read), "the whole text's"
     else:
@@ -214,7 +215,7 @@ def test_words_are_labelled_each_by_itself(tmp_path: Path) -> None:
         KINDS[name].write(place)
         found = open_inside(place).score(TEXT)
         assert all(token.upto is None and token.without is None for token in found.tokens)
-        assert all(found.tokens[at].labels for at in found.read_at)
+        assert all(found.tokens[at].labels for at in found.read_at) and not found.label
 
 
 def by_transformers(folder: Path) -> Any:

@@ -35,7 +35,7 @@ def scored(text: str) -> dict[str, Any]:
         | {"top": top, "score": None, "raw": None, "labels": [], "upto": None, "without": None}
         for number, word in enumerate(words)
     ]
-    told = {"hides": False, "note": "", "head": "", "read_at": [], "remark": ""}
+    told = {"hides": False, "note": "", "head": "", "read_at": [], "label": "", "remark": ""}
     return {"layers": 2, "heads": 4, "tokens": tokens, "next": top, "left_out": 3} | told
 
 
@@ -54,7 +54,8 @@ def labelled(text: str, *, each: bool = False) -> dict[str, Any]:
     for number, token in enumerate(found["tokens"]):
         token |= {"logprob": None, "top": [], "labels": labels if each or not number else []}
     read_at = list(range(len(found["tokens"]))) if each else [0]
-    return found | {"head": "tokens" if each else "classify", "next": [], "read_at": read_at, "remark": "It has none."}
+    said = {"head": "tokens", "label": ""} if each else {"head": "classify", "label": HOSTILE}
+    return found | said | {"next": [], "read_at": read_at, "remark": "It has none."}
 
 
 def reading(text: str) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import click
 from workbench.cli.common import House, json_option, pass_house, say, say_json, say_table
 from workbench.desk_client import ask_once
 from workbench.display import displayable_line, shortened
-from workbench.inside_facts import verdict
 
 LOOKED_AT = 4
 """Tokens that are named of those a token looks at."""
@@ -68,7 +67,7 @@ def _say_score(found: dict[str, Any]) -> None:
         say(f"{len(told):,} tokens, {sum(told):.3f} nats, perplexity {perplexity:,.4g}")
     if found["next"]:
         say(f"next: {_expected(found['next'])}")
-    named = repr(_shown(verdict(found))) if found["head"] else ""
+    named = repr(_shown(found["label"]))
     for sentence in (*(COMES_ABOUT[field][1].format(named) for field in comes_about), found["note"], found["remark"]):
         if sentence:
             say(sentence)
