@@ -6,6 +6,7 @@ is kept. Nothing in the folder is run: no pickle is opened and no code that come
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 import time
@@ -20,26 +21,30 @@ from stages.data.tokenizer import TextTokenizer
 from stages.data.tokenizer_import import import_tokenizer
 from stages.models.decoder import Decoder
 from stages.models.encoder import Encoder
+from stages.models.heads import empty_classifier, read_head, stands_apart
 from stages.models.hf import match
-from stages.models.hf_config import FORMATS, read_any_config, read_json
+from stages.models.hf_config import FORMATS, head_of, read_any_config, read_config, read_json
 from stages.models.peft_folder import CONFIG as ADAPTER_CONFIG
 from stages.models.t5 import T5, t5_config
 from stages.models.transformer_xl import TransformerXL
+from stages.models.value import empty_value_model
 from stages.models.weights import INDEX, WEIGHTS
 from stages.run import Run
 from stages.store.architecture import ModelConfig
 from stages.store.building import building
 from stages.store.checkpoints import LINEAGE, Lineage, write_manifest
+from stages.store.classifiers import FILE as CLASSIFIER
 from stages.store.errors import UserError
 from stages.store.files import check_space, write_atomic
 from stages.store.hub import model_source
 from stages.store.models import INFO, ModelInfo
+from stages.store.rewards import FILE as REWARD
 from stages.store.sizes import parameter_count
 from stages.store.specs.importing import Importing
 
 DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 TEMPLATE = "chat_template.jinja"
-BESIDE = ("config.json", "generation_config.json", TEMPLATE)
+BESIDE = ("config.json", "generation_config.json", TEMPLATE, CLASSIFIER, REWARD)
 """What is copied beside the weights, where it is there."""
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 GPT2_TOKENIZER = ("vocab.json", "merges.txt")
@@ -67,6 +72,9 @@ class Found(NamedTuple):
     dtype: str
     weights: list[Path]
     beside: list[Path]
+    parameters: int
+    head: str = ""
+    """"reward" for a model that scores texts, "labels" for one that labels them."""
 
     @property
     def size(self) -> int:
@@ -94,8 +102,13 @@ def inspect(folder: Path) -> Found:
     config = read_any_config(folder)
     if config.kind == "encoder-decoder":
         config = t5_config(folder)
-    _check_architecture(read_json(folder / "config.json"), folder)
-    stored = [place for _, place in match(folder, config, MODELS[config.kind]).values()]
+    head = head_of(folder)
+    if head:
+        build = _headed(folder, config, head)
+    else:
+        _check_architecture(read_json(folder / "config.json"), folder)
+        build = MODELS[config.kind]
+    stored = [place for _, place in match(folder, config, build).values()]
     kinds = {place.dtype for place in stored}
     if not kinds <= DTYPES.keys():
         raise UserError(f"{folder} holds weights in {min(kinds - DTYPES.keys())}.", "Known are fp32, fp16 and bf16.")
@@ -108,7 +121,8 @@ def inspect(folder: Path) -> Found:
             f"{folder} holds no tokenizer.json.",
             "Save its tokenizer with a recent transformers (AutoTokenizer…save_pretrained) into the folder.",
         )
-    return Found(folder, config, _prevailing(stored), weights, beside)
+    parameters = sum(math.prod(place.shape) for place in stored) if head else parameter_count(config).total
+    return Found(folder, config, _prevailing(stored), weights, beside, parameters, head)
 
 
 def import_model(found: Found, folder: Path, name: str, progress: Progress, *, run_id: str = "") -> ModelInfo:
@@ -127,7 +141,7 @@ def import_model(found: Found, folder: Path, name: str, progress: Progress, *, r
     info = ModelInfo(
         name=name,
         family=found.config.family,
-        parameters=parameter_count(found.config).total,
+        parameters=found.parameters,
         dtype=found.dtype,
         layers=found.config.layers,
         heads=found.config.heads,
@@ -136,6 +150,7 @@ def import_model(found: Found, folder: Path, name: str, progress: Progress, *, r
         vocab_size=found.config.vocab_size,
         bytes=sum(path.stat().st_size for path in found.weights),
         chat_template=(folder / TEMPLATE).is_file(),
+        head=found.head,
         source=str(found.folder),
         run=run_id,
         created=time.time(),
@@ -160,8 +175,19 @@ def chat_template(folder: Path) -> str | None:
     return inside if isinstance(inside, str) else None
 
 
+def _headed(folder: Path, config: ModelConfig, head: str) -> Callable[[ModelConfig], nn.Module]:
+    """What builds a model that scores or labels. UserError for one whose head stands in a file of its own."""
+    if head == "reward":
+        read_config(folder)  # a decoder
+        return empty_value_model
+    labels = read_head(folder)
+    if stands_apart(config, labels):
+        raise UserError(f"{folder} holds a head that stands beside its model.", "Use it by its path.")
+    return empty_classifier(folder, labels)
+
+
 def _check_architecture(raw: dict[str, Any], folder: Path) -> None:
-    """A classifier or another head has the model's type too, and weights that a language model has no place for."""
+    """Another head has the model's type too, and weights that a language model has no place for."""
     wanted = FORMATS[raw["model_type"]].architecture
     named = raw.get("architectures") or [wanted]
     known = (wanted, MORE.get(wanted, wanted))

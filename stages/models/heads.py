@@ -16,6 +16,7 @@ Shapes: N tokens, C width, S sequences, E records, L labels, P places, K options
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -39,6 +40,8 @@ from stages.store.classifiers import FILE, Head
 from stages.store.errors import UNREADABLE, UserError
 
 HEAD = "head.safetensors"
+UNNAMED = {"0": "LABEL_0", "1": "LABEL_1"}
+"""What transformers takes the labels for where config.json names none."""
 POOLER = {"weight": "bert.pooler.dense.weight", "bias": "bert.pooler.dense.bias"}
 
 
@@ -149,7 +152,7 @@ def save_classifier(
     """
     ids: Ids = {"pad": pad_id, "eos": eos_id}
     (folder / FILE).write_bytes(msgspec.json.encode(model.head))
-    if _stands_apart(model.config, model.head):
+    if stands_apart(model.config, model.head):
         assert isinstance(model.body, Decoder) and model.token_head is not None
         save_weights(model.body, folder, eos_id=eos_id, pad_id=pad_id)
         save_tensors({name: part.detach() for name, part in model.token_head.named_parameters()}, folder / HEAD)
@@ -170,7 +173,7 @@ def read_head(folder: Path) -> Head:
         except UNREADABLE as error:
             raise UserError(f"{folder / FILE} cannot be read: {error}.") from error
     raw = read_json(folder / "config.json")
-    named, found = str((raw.get("architectures") or [""])[0]), raw.get("id2label") or {}
+    named, found = str((raw.get("architectures") or [""])[0]), raw.get("id2label") or UNNAMED
     if named.endswith("ForMultipleChoice"):
         return Head(task="choice", labels=[])
     tokens = named.endswith("ForTokenClassification")
@@ -188,17 +191,22 @@ def load_classifier(
 ) -> Classifier:
     """The model of a folder that `save_classifier` or transformers wrote, in evaluation mode; as `hf.load_model`."""
     head, config = read_head(folder), config or read_any_config(folder)
-    if _stands_apart(config, head):
+    if stands_apart(config, head):
         model = Classifier(load_model(folder, dtype, device, config), head, language=True).eval()
         _fill_apart(model, folder)
         return model
-    language = config.family not in ENCODERS and not config.tied and "lm_head.weight" in contents(folder)
+    return fill(empty_classifier(folder, head), folder, config, dtype, device)
+
+
+def empty_classifier(folder: Path, head: Head) -> Callable[[ModelConfig], Classifier]:
+    """What builds the model whose weights a folder holds together, the head's among them, without setting them."""
 
     def build(config: ModelConfig) -> Classifier:
-        body = Encoder(config) if config.family in ENCODERS else Decoder(config)
-        return Classifier(body, head, language=language)
+        encodes = config.family in ENCODERS
+        language = not encodes and not config.tied and "lm_head.weight" in contents(folder)
+        return Classifier(Encoder(config) if encodes else Decoder(config), head, language=language)
 
-    return fill(build, folder, config, dtype, device)
+    return build
 
 
 def _by_question(scores_S: Tensor, groups: Tensor) -> Tensor:
@@ -210,7 +218,7 @@ def _by_question(scores_S: Tensor, groups: Tensor) -> Tensor:
     return empty.index_put((rows_S, columns_S), scores_S)
 
 
-def _stands_apart(config: ModelConfig, head: Head) -> bool:
+def stands_apart(config: ModelConfig, head: Head) -> bool:
     """Whether transformers has no class for this head, so that it stands in a file of its own."""
     return head.each_token and config.family not in TOKEN_CLASSES
 

@@ -99,13 +99,12 @@ def fill(
 
 
 def match(
-    folder: Path, config: ModelConfig, build: Callable[[ModelConfig], nn.Module] = Decoder
+    folder: Path, config: ModelConfig, build: Callable[[ModelConfig], nn.Module]
 ) -> dict[str, tuple[str, Stored]]:
     """Each published name that the model needs, with its name in the files (which may lack the prefix) and place.
 
     Reads no weights. Raises UserError when a tensor is missing, unknown, of another shape or of no known float type.
     """
-    refuse_reward_model(folder)
     with torch.device("meta"):
         return _match(folder, config, build(config))
 

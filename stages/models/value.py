@@ -90,7 +90,7 @@ def load_value_model(
     labels = read_json(folder / "config.json").get("id2label")
     if not isinstance(labels, dict) or len(labels) != 1:
         raise UserError(f"The model in {folder} puts several labels to a text; a reward model has one.")
-    return fill(_empty, folder, config or read_config(folder), dtype, device)
+    return fill(empty_value_model, folder, config or read_config(folder), dtype, device)
 
 
 def save_value_model(model: ValueModel, folder: Path, *, pad_id: int, eos_id: int | list[int] | None = None) -> None:
@@ -103,5 +103,6 @@ def save_value_model(model: ValueModel, folder: Path, *, pad_id: int, eos_id: in
     save_published(model, model.config, folder)
 
 
-def _empty(config: ModelConfig) -> ValueModel:
+def empty_value_model(config: ModelConfig) -> ValueModel:
+    """One whose weights nobody has set."""
     return ValueModel(Decoder(config))

@@ -32,6 +32,8 @@ class ModelInfo(msgspec.Struct, kw_only=True, frozen=True):
     bytes: int
     """Of the weights."""
     chat_template: bool = False
+    head: str = ""
+    """"reward" for a model that scores texts, "labels" for one that labels them, "" for one that writes them."""
     source: str = ""
     run: str = ""
     created: float = 0.0

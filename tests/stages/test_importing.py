@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,10 +15,26 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
-from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, BertForMaskedLM, BertForPreTraining
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+    BertForMultipleChoice,
+    BertForPreTraining,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    GPT2ForSequenceClassification,
+    LlamaForSequenceClassification,
+    PreTrainedModel,
+    Qwen2ForTokenClassification,
+)
 
 from stages.asking.completion import Completion, open_text_model
 from stages.asking.fill import Filler
+from stages.asking.inside import open_inside
+from stages.asking.inside_labels import InsideLabels
+from stages.asking.inside_reward import InsideReward
 from stages.data.tokenizer import save_tokenizer, train_tokenizer
 from stages.generate import Engine
 from stages.importing import Progress, import_model, inspect
@@ -131,6 +148,67 @@ def test_bert_is_taken_in_with_its_word_pieces(
     edit(source, architectures=["BertModel"])
     with pytest.raises(UserError, match="holds a BertModel, and only BertForMaskedLM can be imported"):
         inspect(source)
+
+
+HEADED: dict[str, tuple[type[PreTrainedModel], dict[str, Any]]] = {
+    "GPT-2 that labels": (GPT2ForSequenceClassification, {"num_labels": 3}),
+    "Llama that labels as transformers names it": (LlamaForSequenceClassification, {}),
+    "Qwen2 that labels words": (Qwen2ForTokenClassification, {"num_labels": 3, "num_key_value_heads": 2}),
+    "Llama that scores": (LlamaForSequenceClassification, {"num_labels": 1}),
+    "BERT that labels": (BertForSequenceClassification, {"id2label": {0: "no", 1: "yes"}}),
+    "BERT that labels words": (BertForTokenClassification, {"num_labels": 3}),
+    "BERT that chooses": (BertForMultipleChoice, {}),
+}
+"""What transformers makes, with what its configuration says beside the shape."""
+
+
+@pytest.mark.parametrize("name", HEADED)
+def test_a_model_that_labels_or_scores_is_taken_in(name: str, tmp_path: Path, workspace: Workspace) -> None:
+    (source := tmp_path / "source").mkdir()
+    kind, said = HEADED[name]
+    word = ["the cat is red . the dog is green ."] * 4
+    type_ = ("wordpiece", 200) if "BERT" in name else ("byte", 260)
+    save_tokenizer(train_tokenizer(word, *type_, split_digits=False), source)
+    shape = {"vocab_size": 260, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    shape |= {"intermediate_size": 40, "max_position_embeddings": 24}
+    if "GPT-2" in name:
+        shape = {"vocab_size": 260, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 24}
+    theirs = kind(kind.config_class(**shape, **said, pad_token_id=0)).eval()
+    theirs.save_pretrained(source)
+    copy = take_in(workspace, source)
+    verify(copy)
+    info = find_model(workspace, "m").info
+    assert info.parameters == sum(parameter.numel() for parameter in theirs.parameters())
+    assert info.head == ("reward" if "scores" in name else "labels")
+    inside = open_inside(copy)
+    found = inside.score("the cat => is red => the dog" if "chooses" in name else "the cat is red .")
+    theirs.config.pad_token_id = None  # one text at a time: its last token is read
+    with torch.no_grad():
+        if isinstance(inside, InsideReward):
+            start = inside.tokenizer.start_ids or [inside.tokenizer.eos_id]
+            wanted = theirs(torch.tensor([[*start, *(token.id for token in found.tokens)]])).logits
+            assert found.tokens[-1].raw == pytest.approx(float(wanted), abs=1e-4)
+            return
+        assert isinstance(inside, InsideLabels)
+        ids = torch.tensor([[token.id for token in found.tokens]])
+        if "chooses" in name:
+            other = [at for at, token in enumerate(found.tokens) if token.text == "[CLS]"][1]
+            pairs = [ids[0, :other], ids[0, other:]]
+            scores = []
+            for row in pairs:
+                second = int((row == row[-1]).nonzero()[0]) + 1  # behind the first [SEP]
+                types = (torch.arange(len(row)) >= second).long()
+                scores.append(theirs(row[None, None], token_type_ids=types[None, None]).logits[0, 0])
+            shares = torch.stack(scores).softmax(-1)
+        else:
+            logits = theirs(ids).logits
+            shares = logits[0, found.read_at[0]].softmax(-1) if "words" in name else logits[0].softmax(-1)
+    told = found.tokens[found.read_at[0]].labels
+    assert [one.probability for one in told] == pytest.approx(sorted(shares.tolist(), reverse=True), abs=1e-4)
+    names = {one.text for one in told}
+    assert names == ({"is red", "the dog"} if "chooses" in name else set(theirs.config.id2label.values()))
+    with pytest.raises(UserError):
+        load_model(copy)
 
 
 def test_an_imported_model_is_a_checkpoint(source: Path, workspace: Workspace) -> None:
@@ -268,7 +346,8 @@ REFUSED = {
     "llama9": lambda f: edit(f, model_type="llama9"),
     "auto_map": lambda f: edit(f, auto_map={"AutoModelForCausalLM": "modeling.Evil"}),
     "quantised": lambda f: edit(f, quantization_config={"quant_method": "awq"}),
-    "LlamaForSequenceClassification": lambda f: edit(f, architectures=["LlamaForSequenceClassification"]),
+    "LlamaForQuestionAnswering": lambda f: edit(f, architectures=["LlamaForQuestionAnswering"]),
+    "lack score.weight": lambda f: edit(f, architectures=["LlamaForSequenceClassification"]),
     "[]": lambda f: edit(f, architectures=[[]]),
     "pickle": lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
     "holds no model.safetensors": lambda f: (f / "model.safetensors").unlink(),

@@ -11,6 +11,7 @@ import pytest
 
 from stages.store.rundir import Parent, RunSpec, create_run, find_run
 from stages.store.workspace import Workspace
+from tests.stages.inside_kinds import KINDS
 from tests.tiny_model import write_tiny_checkpoint
 from workbench import __main__ as entry
 
@@ -53,6 +54,15 @@ def test_a_model_is_imported_listed_shown_and_deleted(command: Command, folder: 
     assert command("models", "show", "m")[0] == 2
 
 
+def test_a_model_that_labels_is_imported_and_asked_by_its_name(command: Command, tmp_path: Path) -> None:
+    (folder := tmp_path / "labelling").mkdir()
+    KINDS["gpt2 classify"].write(folder)
+    code, out, err = command("import", str(folder), "--name", "m")
+    assert code == 0 and "`workbench classify m TEXT` tells what it says of a text" in out, err
+    code, out, err = command("classify", "m", "the cat", "--json")
+    assert code == 0 and {row["label"] for row in json.loads(out)["labels"]} == {"a", "b", "c"}, err
+
+
 def test_what_cannot_be_imported_is_one_line(command: Command, folder: Path, workspace: Workspace) -> None:
     config = folder / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"auto_map": {"AutoModel": "evil.Model"}}))
@@ -66,6 +76,8 @@ def test_what_cannot_be_imported_is_one_line(command: Command, folder: Path, wor
         (["import", "nobody/nothing", "--name", "m"], "Nothing is fetched from the network"),
         (["import", str(config), "--name", "m"], "is a file"),
         (["import", str(folder), "--name", "../m"], "cannot be the name"),
+        (["import", str(folder / "none")], "There is no folder"),
+        (["import", str(folder)], "Add --name NAME."),
     ):
         code, _, err = command(*arguments)
         assert code == 2 and says in err and err.count("\n") <= 2, err
