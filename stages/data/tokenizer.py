@@ -235,7 +235,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         **named,
-        "extra_special_tokens": [TURN_START, TURN_END, *sentinels],
+        "additional_special_tokens": [TURN_START, TURN_END, *sentinels],
         "clean_up_tokenization_spaces": False,
         "model_max_length": 1_000_000_000,
     }

@@ -1,7 +1,8 @@
 """config.json of Llama, Mistral, Qwen2 and Qwen3, to and from a ModelConfig.
 
-The keys are those that transformers 5.23 writes; those of version 4 (`rope_theta`, `rope_scaling`) are read as well.
-What a file leaves out is what that library's classes assume.
+The keys are those that transformers 5.23 writes. Those of version 4 (`rope_theta`, `rope_scaling`), which knows no
+`rope_parameters` and would turn by other angles without a word, are read and written as well. What a file leaves out is
+what that library's classes assume.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def keys(config: ModelConfig) -> dict[str, Any]:
         "num_hidden_layers": config.layers,
         "num_key_value_heads": config.key_heads,
         "rms_norm_eps": config.norm_eps,
-        "rope_parameters": _rope_keys(config.rope),
+        **_rope_keys(config.rope),
         "use_cache": True,
     }
     if family != "qwen2" or config.head_dim is not None:
@@ -125,8 +126,12 @@ def _rope(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rope_keys(rope: Rope) -> dict[str, Any]:
+    """Rotary positions as version 5 writes them and, beside that, as version 4 does."""
     values = msgspec.to_builtins(rope)
-    return {theirs: values[ours] for theirs, ours in ROPE_NAMES.items() if values[ours] is not None}
+    new = {theirs: values[ours] for theirs, ours in ROPE_NAMES.items() if values[ours] is not None}
+    scaling = {key: value for key, value in new.items() if key != "rope_theta"}
+    old = {"rope_theta": rope.theta} | ({} if rope.kind == "default" else {"rope_scaling": scaling})
+    return {"rope_parameters": new} | old
 
 
 def _window(raw: dict[str, Any], family: str) -> dict[str, Any]:

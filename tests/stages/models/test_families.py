@@ -80,7 +80,12 @@ def test_the_files_are_those_of_save_pretrained(name: str, dtype: torch.dtype, t
     mine, published = (json.loads((tmp_path / which / "config.json").read_text()) for which in ("ours", "theirs"))
     for values in (mine, published):
         values.pop("max_window_layers", None)  # layer_types says it, and transformers keeps any number beside it
+    old = {key: mine.pop(key, None) for key in ("rope_theta", "rope_scaling")}
     assert mine == published
+    rope = published.get("rope_parameters", {})
+    assert old["rope_theta"] == rope.get("rope_theta")
+    scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
+    assert old["rope_scaling"] == (None if scaling in ({}, {"rope_type": "default"}) else scaling)
     a, b = (load_file(tmp_path / which / "model.safetensors") for which in ("ours", "theirs"))
     assert a.keys() == b.keys()
     assert all(torch.equal(a[key], b[key]) and a[key].dtype == b[key].dtype for key in a)
