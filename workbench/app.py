@@ -431,6 +431,13 @@ class WorkbenchApp(App[None], inherit_bindings=False):
         self._shown.forget()
         self.refresh()
 
+    def _handle_exception(self, error: Exception) -> None:
+        """What is no longer there when a screen or the app is left is no mistake; all else is."""
+        from workbench.screens.base import is_late
+
+        if not is_late(error, self):
+            super()._handle_exception(error)
+
     def _fatal_error(self) -> None:
         """A mistake of ours: one line for people, the traceback in a file that the line names."""
         error = sys.exception()

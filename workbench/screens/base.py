@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from rich.console import RenderableType
 from textual import on
+from textual._context import NoActiveAppError, active_message_pump
 from textual.actions import SkipAction
-from textual.app import ComposeResult
+from textual.app import App, ComposeResult, ScreenStackError
 from textual.binding import Binding
 from textual.content import Content
 from textual.css.query import NoMatches
+from textual.dom import NoScreen
 from textual.events import Key
 from textual.screen import ModalScreen, Screen, ScreenResultType
 from textual.style import Style
 from textual.timer import Timer
-from textual.widget import Widget
-from textual.worker import Worker, WorkType
+from textual.widget import MountError, Widget
+from textual.worker import Worker, WorkerFailed, WorkType
 
 from workbench.display import line, looks_same
 from workbench.keys import bind
@@ -116,28 +119,63 @@ FILTER_KEY = bind(
 )
 
 
+GONE = (NoMatches, NoScreen, ScreenStackError, MountError, NoActiveAppError)
+"""What Textual raises where something is looked for, or put, on a screen that is no longer there."""
+
+
 class Left(Screen[ScreenResultType]):
     """A screen that people leave while it waits for something: what its workers then no longer find is no mistake."""
 
     @property
     def left(self) -> bool:
         """Whether it is on no stack of screens any more, or the app takes all of them down."""
-        return not self.app.is_running or not any(self in stack for stack in self.app._screen_stacks.values())
+        try:
+            app = self.app
+        except NoActiveAppError:
+            return True
+        return not app.is_running or not any(self in stack for stack in app._screen_stacks.values())
 
     def run_worker(self, work: WorkType[Any], *args: Any, **options: Any) -> Worker[Any]:
         """As Textual's; a worker that goes on after its screen was left ends with it."""
-        if options.get("thread") or not callable(work):
+        if not callable(work):
             return super().run_worker(work, *args, **options)
-
-        async def while_there() -> Any:
-            try:
-                return await cast("Awaitable[Any]", work())
-            except NoMatches:
-                if not self.left:
-                    raise
-                return None
-
+        while_there = self._in_thread(work) if options.get("thread") else self._in_loop(work)
         return super().run_worker(while_there, *args, **options)
+
+    def _in_loop(self, work: Callable[[], Any]) -> Callable[[], Awaitable[Any]]:
+        async def while_there() -> Any:
+            with self._until_left():
+                return await work()
+
+        return while_there
+
+    def _in_thread(self, work: Callable[[], Any]) -> Callable[[], Any]:
+        def while_there() -> Any:
+            with self._until_left():
+                return work()
+
+        return while_there
+
+    @contextmanager
+    def _until_left(self) -> Iterator[None]:
+        try:
+            yield
+        except GONE:
+            if not self.left:
+                raise
+
+
+def is_late(error: BaseException, app: App[Any]) -> bool:
+    """Whether `error` only says that something is gone from a screen that was left, or from an app that ends.
+
+    Handlers and drawing meet that too: while a screen is taken down, its widgets go one by one, in no order.
+    """
+    error = error.error if isinstance(error, WorkerFailed) else error
+    if not isinstance(error, GONE):
+        return False
+    pump = active_message_pump.get(app)
+    nodes = pump.ancestors_with_self if isinstance(pump, Widget) else []
+    return not app.is_running or any(isinstance(node, Left) and node.left for node in nodes)
 
 
 class Sized(Left[ScreenResultType]):

@@ -165,7 +165,7 @@ class MachineScreen(PlaceScreen):
         if len(box.children) != len(gpus):
             await box.remove_children()
             await box.mount_all([Gauge(id=f"gpu-{number}") for number in range(len(gpus))])
-        for gpu, gauge in zip(gpus, box.query(Gauge), strict=True):
+        for gpu, gauge in zip(gpus, box.query(Gauge), strict=False):  # none where the screen was left meanwhile
             busy = f"{gpu.utilisation:.0%} · " if gpu.utilisation is not None else ""
             parts = [
                 f"{gpu.temperature} °C" if gpu.temperature is not None else "",
