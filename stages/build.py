@@ -51,7 +51,7 @@ def run(run: Run) -> dict[str, Any]:
         for path in filter(is_spooled, map(Path, settings.sources)):
             path.unlink(missing_ok=True)
     print(*report(info), sep="\n", flush=True)
-    return {"dataset": info.name, "records": info.records}
+    return {"dataset": info.name, "kind": info.kind, "records": info.records}
 
 
 def build_dataset(

@@ -258,10 +258,8 @@ def _reward(lineage: Lineage, inventory: Inventory) -> Step:
     if preferences is not None:
         values = {"checkpoint": tuned.name, "dataset": preferences.name, "name": f"{tuned.name}-reward"}
         return Step(*step, "next", detail="the form", stage="reward", values=values)
-    if inventory.judged.labels:
-        count = inventory.judged.labels
-        labels, values = f"{count:,} label{'s' if count > 1 else ''} first", {"label_set": inventory.judged.newest}
-        return Step(*step, "next", detail=labels, stage=FREEZE, values=values)
+    if first := _labels_first(inventory):
+        return Step(*step, "next", **first)
     if not _is_starter(lineage):
         return Step(*step, "later", detail="needs labels", stage="reward")
     name = f"{lineage.dataset.name if lineage.dataset else 'world'}-preferences"
@@ -273,17 +271,30 @@ def _reward(lineage: Lineage, inventory: Inventory) -> Step:
 
 
 def _policy(lineage: Lineage, inventory: Inventory) -> Step:
-    """The tuned model improved by preferences: DPO needs nothing else, and is what the step proposes."""
+    """The tuned model improved by preferences: DPO needs nothing else, and is what the step proposes.
+
+    It is open without a reward model, which comes before it in the row: GRPO and PPO learn from one.
+    """
     step, facts, tuned = ("policy", "policy"), lineage.policy, lineage.tuned
     if facts is not None:
         return _done(*step, facts) if facts.status == "finished" else _at_work(*step, facts)
     preferences = _preferences(lineage, inventory)
-    if tuned is None or preferences is None or not _trained(tuned):
+    if tuned is None or not _trained(tuned):
         needed = "needs rankings" if preferences is None else "needs SFT"
         return Step(*step, "later", detail=needed, stage="dpo")
+    if preferences is None:
+        first = _labels_first(inventory)
+        return Step(*step, "open", **first) if first else Step(*step, "later", detail="needs rankings", stage="dpo")
     values = {"checkpoint": tuned.name, "dataset": preferences.name, "name": f"{tuned.name}-dpo"}
-    state: State = "next" if lineage.reward and lineage.reward.status == "finished" else "later"
+    state: State = "next" if lineage.reward and lineage.reward.status == "finished" else "open"
     return Step(*step, state, detail="DPO, GRPO, PPO", stage="dpo", values=values)
+
+
+def _labels_first(inventory: Inventory) -> dict[str, Any]:
+    """Detail, stage and values of a step that needs a dataset of the labels first; nothing where there are none."""
+    count, values = inventory.judged.labels, {"label_set": inventory.judged.newest}
+    detail = f"{count:,} label{'s' if count > 1 else ''} first"
+    return {"detail": detail, "stage": FREEZE, "values": values} if count else {}
 
 
 def _done(key: str, title: str, facts: RunFacts) -> Step:

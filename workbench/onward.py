@@ -24,7 +24,11 @@ def after_run(found: Sequence[Life], facts: RunFacts) -> Step | None:
         return Step("rank", "rank", "next", facts.name)
     if stage in TALKING and facts.state.last_checkpoint is not None:
         return Step("chat", "chat", "next", facts.name, "ready", facts)
-    return _next(life_of(found, facts), facts)
+    life = life_of(found, facts)
+    step = _next(life, facts)
+    if stage == "build" and life is not None and step is not None and step.key == "chat":
+        return _learnt_from(life, facts) or step
+    return step
 
 
 def after_chat(found: Sequence[Life], run_id: str) -> Step | None:
@@ -45,6 +49,20 @@ def life_of(found: Sequence[Life], facts: RunFacts) -> Life | None:
         if facts.name in life.names:
             return life
     return found[0] if found else None
+
+
+def _learnt_from(life: Life, facts: RunFacts) -> Step | None:
+    """What learns from a dataset that was built when every step of the life is done: labels, say, of its answers."""
+    key, origin = {"preference": ("reward", "sft"), "chat": ("sft", "pretrain")}.get(_kind(facts), ("", ""))
+    if not key or not life.step(origin).name:
+        return None
+    values = {"checkpoint": life.step(origin).name, "dataset": facts.name}
+    return Step(key, life.step(key).title, "next", detail="the form", stage=key, values=values)
+
+
+def _kind(facts: RunFacts) -> str:
+    """The kind of the dataset that a build has made."""
+    return str(facts.state.result.get("kind") or facts.spec.settings.get("kind") or "")
 
 
 def _next(life: Life | None, facts: RunFacts) -> Step | None:
@@ -77,7 +95,7 @@ def label(step: Step) -> str:
             return f"Judge {step.name}"
         case "reward", "build":
             return "Build the rankings that a reward model learns from"
-        case "reward", stage if stage == FREEZE:
+        case "reward" | "policy", stage if stage == FREEZE:
             return "Make a dataset of your labels"
         case "reward", _:
             return f"Train a reward model on {dataset}"

@@ -160,7 +160,7 @@ def test_a_built_dataset_is_listed_with_its_report(tmp_path: Path) -> None:
     source = folder_of_texts(tmp_path / "texts")
     run = finish(runs.launch(workspace, "build", "notes", {"sources": [str(source)], "split": "documents:0.2"}))
     dataset = find_dataset(workspace, "notes")
-    assert run.state().result == {"dataset": "notes", "records": dataset.info.records}
+    assert run.state().result == {"dataset": "notes", "kind": "text", "records": dataset.info.records}
     assert dataset.info.run == run.id and run.state().unit == "bytes"
     assert "duplicates: 0 removed" in run.log.read_text()
 

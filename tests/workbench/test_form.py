@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from textual.app import App, ComposeResult
-from textual.events import Key
+from textual.events import Key, Paste
 
 from stages.store.errors import UserError
 from stages.store.specs.build import Build
@@ -136,8 +136,35 @@ async def test_control_characters_do_not_enter_a_text_field() -> None:
         assert isinstance(editor, LineInput)
         editor.focus()
         await pilot.pause()
+        await pilot.press("end")
         editor.insert_text_at_cursor("a\x1b[31mb\u202e")
         assert editor.value == "documents:0.1a[31mb"
+        editor.select_all()
+        editor.post_message(Paste("c\x1b[31md\u202e"))
+        await pilot.pause()
+        assert editor.value == "c[31md", "over a selection, too"
+
+
+async def test_the_beginning_of_a_long_text_is_seen() -> None:
+    """In a field that has the focus or not; typing replaces the whole, and end goes to its end."""
+    long, also = f"begins-{'x' * 200}", f"starts-{'y' * 200}"
+    app = FormApp(Build, {"name": long}, extra=[text_field("name", ""), text_field("other", "")])
+    async with app.run_test(size=(80, 24)) as pilot:
+        first, second = app.form.rows["name"].editor, app.form.rows["other"].editor
+        first.focus()
+        await pilot.pause()
+        assert "begins-xxx" in screen_text(app)
+        await pilot.press("end", "z")
+        assert "begins-" not in screen_text(app) and first.value == f"{long}z"
+        second.focus()
+        await pilot.press(*also[:7])
+        second.value = also
+        await pilot.pause()
+        assert "begins-xxx" in screen_text(app), "once it is left"
+        first.focus()
+        await pilot.press("n", "o", "w")
+        assert first.value == "now"
+        assert "starts-yyy" in screen_text(app)
 
 
 @given(st.lists(st.text(st.characters(categories=["L", "N", "P", "S", "Zs"]), max_size=8)))

@@ -65,6 +65,8 @@ def test_the_starter_life_goes_on_from_tuning_to_rankings_reward_and_policy(work
     add_dataset(workspace, "world-preferences", digest="cc" * 32, kind="preference")
     step = life(workspace).step("reward")
     assert step.values == {"checkpoint": "tuned", "dataset": "world-preferences", "name": "tuned-reward"}
+    step = life(workspace).step("policy")
+    assert (step.state, step.stage, life(workspace).next.key) == ("open", "dpo", "reward"), "DPO needs no reward model"
     gone_on(workspace, tuned, "reward", "judge", **{"val/accuracy": 0.93})
     assert life(workspace).step("reward").detail == "2,000 steps, right 93%"
     step = life(workspace).step("policy")
@@ -105,6 +107,8 @@ def test_labels_become_the_rankings_that_a_reward_model_learns_from(workspace: W
     step = life(workspace).next
     assert (step.key, step.stage, step.detail) == ("reward", FREEZE, "1 label first")
     assert step.values == {"label_set": "mine"}
+    step = life(workspace).step("policy")
+    assert (step.state, step.stage, step.detail) == ("open", FREEZE, "1 label first")
 
 
 def judge(workspace: Workspace) -> None:

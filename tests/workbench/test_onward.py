@@ -67,6 +67,23 @@ def test_a_complete_life_has_nothing_after_its_last_talk(workspace: Workspace) -
     assert after_chat(lives(Survey(workspace).look()), better.id) is None
 
 
+@pytest.mark.parametrize(
+    ("kind", "wanted"), [("preference", "Train a reward model on mine"), ("chat", "Tune base on mine")]
+)
+def test_what_is_built_of_labels_is_learnt_from_though_the_life_is_complete(
+    workspace: Workspace, kind: str, wanted: str
+) -> None:
+    tuned = tuned_world(workspace, ["starter:world"])
+    judge(workspace)
+    for stage in ("reward", "dpo"):
+        gone_on(workspace, tuned, stage, f"by-{stage}")
+    add_dataset(workspace, "mine", digest="cc" * 32, kind=kind)
+    step = comes_after(workspace, add_run(workspace, "build", "mine", settings={"kind": kind}))
+    assert step is not None and label(step) == wanted
+    step = comes_after(workspace, add_run(workspace, "build", "texts", settings={"kind": "text"}))
+    assert step is not None and step.key == "chat"
+
+
 def test_what_was_sampled_is_judged(workspace: Workspace) -> None:
     step = comes_after(workspace, add_run(workspace, "sample", "answers"))
     assert step is not None and label(step) == "Judge answers"

@@ -121,6 +121,19 @@ async def test_a_dataset_is_sampled_and_mistakes_stay_in_the_form(models: Worksp
         assert run.spec().parents["dataset"].name == "questions" and run.spec().settings["prompts"] == []
 
 
+async def test_a_large_set_is_sampled_by_the_dozen_and_the_total_stands_beside(
+    models: Workspace, make_app: MakeApp
+) -> None:
+    add_dataset(models, "many", kind="prompts", records={"all": 13_828}, created=CREATED + 50)
+    async with make_app().run_test(size=(120, 50)) as pilot:
+        screen = await open_form(pilot)
+        form = screen.query_one(SpecForm)
+        form.rows["dataset"].text = "many"
+        await wait_for(pilot, lambda: "12 of 13,828 prompts · 48 completions by tuned" in screen_text(pilot.app))
+        form.rows["max_prompts"].text = ""
+        await wait_for(pilot, lambda: "13,828 prompts · 55,312 completions by tuned" in screen_text(pilot.app))
+
+
 async def test_from_runs_the_form_has_the_run_under_the_cursor(models: Workspace, make_app: MakeApp) -> None:
     async with make_app().run_test(size=(120, 50)) as pilot:
         await pilot.press("R")

@@ -12,7 +12,7 @@ from stages.store.errors import UserError
 from stages.store.specs import TRAINING
 from workbench.display import line
 from workbench.keys import bind
-from workbench.life import Life, State, Step, lives
+from workbench.life import FREEZE, Life, State, Step, lives
 from workbench.onward import label
 from workbench.screens.base import PlaceScreen
 from workbench.starter import STEPS
@@ -126,7 +126,7 @@ class HomeScreen(PlaceScreen):
                     ("  s", "bold $accent"),
                     " does the first four steps by itself, on the starter world: minutes on a CPU.",
                 )
-            case "next" if step.key == "policy":
+            case "next" | "open" if step.key == "policy" and step.stage != FREEZE:
                 return Content.assemble(_offer(label(step)), ("  ^p", "bold $accent"), " has GRPO and PPO.")
             case "next" | "open":
                 return Content.assemble(_offer(label(step)), *by_itself)

@@ -19,6 +19,7 @@ from stages.store.workspace import Workspace
 from workbench.display import content
 from workbench.evaluating import listed, name_for, names_of_runs
 from workbench.judging.taking_in import refuse_other_mode
+from workbench.life import DOZEN
 from workbench.models.tuning import tunable
 from workbench.runs import unique_name
 from workbench.screens.launch import LaunchScreen
@@ -58,6 +59,8 @@ class SampleScreen(LaunchScreen):
         dataset = str(self.given.get("dataset") or (datasets[0] if datasets else TYPED))
         checkpoints = str(self.given.get("checkpoints") or (models[0] if models else ""))
         self.given |= {"dataset": dataset, "checkpoints": checkpoints}
+        if self.workbench.settings.stage(self.STAGE).get("max_prompts") is None:
+            self.given.setdefault("max_prompts", DOZEN)  # what a person judges in one go
         if not self.given.get("name"):
             self._suggested = self._suggestion(checkpoints, dataset)
             self.given["name"] = self._suggested
@@ -133,16 +136,14 @@ class SampleScreen(LaunchScreen):
             return
         prompts = len(dict.fromkeys(self._lines())) if known is None else sum(known.values())
         k, most = settings.get("k"), settings.get("max_prompts")
+        total = prompts
         prompts = min(prompts, most) if isinstance(most, int) else prompts
+        of_all = f" of {total:,}" if prompts < total else ""
         several = f"{len(checkpoints)} checkpoints in turn" if len(checkpoints) > 1 else checkpoints[0]
         part = "" if settings.get("part") in (None, "any") else f", of which those of the {settings['part']} part count"
         if isinstance(k, int):
-            told.update(
-                content(
-                    f"{prompts:,} prompt{'' if prompts == 1 else 's'}{part} · {prompts * k:,} completions by {several}",
-                    "$text-muted",
-                )
-            )
+            asked = f"{prompts:,}{of_all} prompt{'' if total == 1 else 's'}{part}"
+            told.update(content(f"{asked} · {prompts * k:,} completions by {several}", "$text-muted"))
 
 
 def promptable(workspace: Workspace) -> list[str]:

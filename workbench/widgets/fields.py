@@ -6,24 +6,38 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from textual.content import Content
-from textual.events import Click, Key
+from textual.events import Blur, Click, Focus, Key
 from textual.message import Message
 from textual.reactive import reactive
 from textual.style import Style
 from textual.widget import Widget
 from textual.widgets import Input
+from textual.widgets.input import Selection
 
 from workbench.display import displayable_line, line, shortened
 from workbench.keys import bind
 
 
 class LineInput(Input):
-    """A text field of one row. Characters that act on a terminal cannot be typed or pasted into it."""
+    """A text field of one row. Characters that act on a terminal cannot be typed or pasted into it.
+
+    Of a text that is longer than the field its beginning is in view, until the cursor is moved to its end.
+    """
 
     HELP_TITLE = "The field"
 
     def __init__(self, value: str = "", placeholder: str = "") -> None:
-        super().__init__(displayable_line(value), placeholder=displayable_line(placeholder), compact=True)
+        super().__init__(
+            displayable_line(value), placeholder=displayable_line(placeholder), compact=True, select_on_focus=False
+        )
+
+    def _on_focus(self, event: Focus) -> None:
+        """Select the text, the cursor at its beginning; a click puts it elsewhere."""
+        if not event.from_app_focus:
+            self.selection = Selection(len(self.value), 0)
+
+    def _on_blur(self, event: Blur) -> None:
+        self.scroll_to(x=0, animate=False, immediate=True)
 
     async def _on_key(self, event: Key) -> None:
         """Act on keys in the order in which they were typed, however fast.
@@ -44,8 +58,8 @@ class LineInput(Input):
             return
         await super()._on_key(event)
 
-    def insert_text_at_cursor(self, text: str) -> None:
-        super().insert_text_at_cursor("".join(char for char in text if displayable_line(char) == char))
+    def replace(self, text: str, start: int, end: int) -> None:
+        super().replace("".join(char for char in text if displayable_line(char) == char), start, end)
 
 
 class Choice(Widget, can_focus=True):
