@@ -24,21 +24,13 @@ from torch.nn import functional
 
 from stages.data.labelled import UNKNOWN, Batch, Examples, Ints, Writer, read_examples, survey
 from stages.data.tokenizer import TextTokenizer, copy_tokenizer
-from stages.loop import (
-    Progress,
-    by_leader,
-    honour,
-    save_checkpoint,
-    set_up_torch,
-    worth_saving,
-)
+from stages.loop import Progress, by_leader, set_up_torch
 from stages.measuring.assessment import Tensors, ask, figures, write_classified
 from stages.models.bases import base_folder
 from stages.models.decoder import Decoder, new_decoder
 from stages.models.encoder import Encoder, load_encoder, new_encoder
 from stages.models.heads import Classifier, load_classifier, new_classifier, save_classifier, take_pooler
 from stages.models.hf_config import read_any_config, refuse_reward_model
-from stages.optim import AdamW
 from stages.run import Run
 from stages.store.architecture import ModelConfig
 from stages.store.checkpoints import Checkpoint
@@ -48,8 +40,9 @@ from stages.store.specs.classify import Classify
 from stages.training import distributed
 from stages.training.adapting import open_whole
 from stages.training.course import Course
-from stages.training.opening import begin, peak_lr
+from stages.training.opening import Opened, begin, peak_lr
 from stages.training.tuning import room_for
+from stages.training.updates import Update
 
 LR_TIMES_WIDTH = 0.064
 """Peak rate times width: half of what instruction tuning uses."""
@@ -58,12 +51,7 @@ LR_TIMES_WIDTH = 0.064
 def run(run: Run) -> dict[str, Any]:
     """Train until the last step, and judge the validation part, or where there is none all; what was reached."""
     job = prepare(run)
-    while job.progress.step < job.course.steps:
-        honour(run, job.save, job.progress)
-        job.log(*job.step())
-        if job.course.due(job.settings.checkpoint_every):
-            job.save()
-    job.save(whole=True)
+    job.course.follow(job)
     by_leader(job.model, job.assess)
     run.report(job.progress.step, job.course.steps)
     return job.result()
@@ -88,10 +76,8 @@ def prepare(run: Run) -> Job:
     begun = begin(run, settings, device, Progress, lr=lr)
     model = open_model(base, begun.checkpoint, settings, data.head, config, device)
     opened = begun.optimise(model, parameters=sum(parameter.numel() for parameter in model.parameters()))
-    job = Job(run, settings, model, opened.optimizer, base, data, begun.progress, opened.metrics())
-    if job.progress.micro_batch is None:
-        job.choose_micro_batch()
-    opened.restore_random(settings.seed)
+    job = Job(run, settings, opened, base, data)
+    job.course.make_ready(job, len(data.train))
     return job
 
 
@@ -173,40 +159,32 @@ def new_body(config: ModelConfig, seed: int, device: torch.device) -> Decoder | 
 
 @dataclass
 class Job:
-    """A run at work. `metrics` is the latest validation, of the checkpoint when it resumes."""
+    """A run at work."""
 
     run: Run
     settings: Classify
-    model: Classifier
-    optimizer: AdamW
+    opened: Opened[Classifier, Progress]
     base: Path
     data: Data
-    progress: Progress
-    metrics: dict[str, float]
 
     def __post_init__(self) -> None:
+        self.model, self.progress = self.opened.model, self.opened.progress
         self.device = self.model.body.tokens.device
-        rows, config = len(self.data.train), self.model.config
-        self.course = Course(self.run, self.settings, self.progress, self.optimizer, config, rows)
+        self.course = Course(self.run, self.settings, self.opened, self.model.config, len(self.data.train))
         self.memory = self.course.memory
         self.language = self.settings.lm_weight if self.model.decodes else 0.0
-        self._last_evaluation, self._right, self._targets, self._nats = -1, 0, 0, 0.0
+        self._right, self._targets, self._loss, self._nats = 0, 0, 0.0, 0.0
 
-    def choose_micro_batch(self) -> None:
-        """Try the costliest records, and tell what a step takes in memory."""
+    def costliest(self, rows: int) -> Tensor:
+        """The loss on those records that take the most memory."""
+        numbers = self.data.train.costliest(rows)
+        return self.loss(self.data.train.batch(numbers), self.data.train.seen(numbers), self._follow(numbers))
 
-        def loss_of(records: int) -> Tensor:
-            numbers = self.data.train.costliest(records)
-            return self.loss(self.data.train.batch(numbers), self.data.train.seen(numbers), self._follow(numbers))
-
-        self.run.report(self.progress.step, self.course.steps, phase="trying the memory")
-        self.memory.choose(self.model, self.optimizer, loss_of, len(self.data.train))
-
-    def step(self) -> tuple[float, float, float]:
-        """One update: loss in nats before it, the gradient's norm, and the learning rate. Halves what does not fit."""
+    def step(self) -> Update:
+        """Make one update; a micro-batch that does not fit the memory is halved."""
         return self.memory.until_it_fits(self.model, self._step)
 
-    def _step(self) -> tuple[float, float, float]:
+    def _step(self) -> Update:
         settings, train = self.settings, self.data.train
         records = train.order(self.progress.step * settings.batch_size, settings.batch_size, settings.seed)
         targets, follow, tokens = train.seen(records), self._follow(records), int(train.sizes[records].sum())
@@ -216,7 +194,7 @@ class Job:
             parts = self.memory.parts(self.memory.own(records))
             made = self.course.updates.make(self.loss(train.batch(part), targets, follow) for part in parts)
         right, self._nats = distributed.total(self._right, self._nats)
-        self._right = int(right)
+        self._right, self._loss = int(right), made.loss
         self.progress.tokens_seen += tokens
         return made
 
@@ -235,31 +213,19 @@ class Job:
             loss = loss + self.language * said
         return loss
 
-    def log(self, loss: float, norm: float, lr: float) -> None:
-        """Report the step, evaluate when it is time, and append a row of metrics."""
+    def figures(self) -> dict[str, float]:
+        """Accuracy in the last step; its loss of labels alone where language counts too, and that of language."""
         own = {"train/accuracy": self._right / max(1, self._targets)}
         if self.language:  # the loss of the labels alone is what validation's can be compared with
-            own |= {"train/loss": loss - self.language * self._nats, "train/lm_loss": self._nats}
-        self.course.log((loss, norm, lr), own, self.evaluate)
+            own |= {"train/loss": self._loss - self.language * self._nats, "train/lm_loss": self._nats}
+        return own
 
     def evaluate(self, *, whole: bool) -> dict[str, float]:
         """Loss, accuracy, macro-F1 and of words entity F1, over eval_records records of validation or all."""
-        self._last_evaluation = self.progress.step
         count = len(self.data.val) if whole else min(len(self.data.val), self.settings.eval_records)
         if not count:
             return {}
-        found = figures(ask(self.model, self.data.val, np.arange(count)), self.model.head)
-        self.course.divergence.watch_validation(self.progress.step, found["val/loss"])
-        self.metrics = found
-        return found
-
-    def save(self, *, whole: bool = False) -> None:
-        """Write a checkpoint of this step, evaluated, unless there is one or the loss is on its way up."""
-        if not worth_saving(self.run, self.progress, self.course.divergence):
-            return
-        if self._last_evaluation != self.progress.step and (found := self.evaluate(whole=whole)):
-            self.run.log_metrics(self.progress.step, found)
-        save_checkpoint(self.run, self.progress, self.optimizer, self._write_model, self.metrics)
+        return figures(ask(self.model, self.data.val, np.arange(count)), self.model.head)
 
     def assess(self) -> None:
         """Judge the model as it is now, on validation or where there is none on what it learnt from."""
@@ -279,7 +245,6 @@ class Job:
     def result(self) -> dict[str, Any]:
         """The closing figures."""
         return self.course.closing(
-            self.metrics,
             task=self.model.head.task,
             labels=len(self.model.head.labels),
             records=len(self.data.train),
@@ -291,7 +256,8 @@ class Job:
         sequences = int((train.groups[records + 1] - train.groups[records]).sum())
         return int(train.sizes[records].sum()) - sequences
 
-    def _write_model(self, folder: Path) -> None:
+    def write(self, folder: Path) -> None:
+        """The model with its head and its tokenizer."""
         tokenizer = TextTokenizer.load(self.base)
         pad = None if tokenizer.pad_id == tokenizer.eos_id else tokenizer.pad_id
         save_classifier(self.model, folder, pad_id=pad, eos_id=tokenizer.eos_id)

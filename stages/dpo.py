@@ -31,9 +31,8 @@ from stages.data.comparisons import Comparison, comparison
 from stages.data.conversations import choose_template
 from stages.data.preference_shards import PreferenceSet
 from stages.data.rankings import Pairs, Rankings
-from stages.loop import Progress, by_leader, honour, save_checkpoint, set_up_torch, worth_saving
+from stages.loop import Progress, set_up_torch
 from stages.models.decoder import Decoder
-from stages.optim import AdamW
 from stages.policies.preferences import read_preferences
 from stages.policies.reference_cache import completion_logprobs, reference_logprobs
 from stages.run import Run
@@ -43,15 +42,10 @@ from stages.store.specs.dpo import DPO
 from stages.training import distributed
 from stages.training.adapting import config_of
 from stages.training.course import Course
-from stages.training.opening import peak_lr
+from stages.training.opening import Opened, peak_lr
 from stages.training.precision import choose_precision
-from stages.training.tuning import (
-    FixedPrompts,
-    fixed_prompts,
-    open_model,
-    room_for,
-    write_chat_model,
-)
+from stages.training.tuning import FixedPrompts, fixed_prompts, open_model, room_for, write_chat_model
+from stages.training.updates import Update
 
 LR_TIMES_WIDTH = 0.0128
 """Peak rate times width: 1e-4 at width 128, a tenth of what instruction tuning uses."""
@@ -60,14 +54,9 @@ LR_TIMES_WIDTH = 0.0128
 def run(run: Run) -> dict[str, Any]:
     """Train until the last step; what was reached."""
     job = prepare(run)
-    if job.progress.step == 0 and job.settings.sample_every:
-        by_leader(job.model, job.sample)
-    while job.progress.step < job.course.steps:
-        honour(run, job.save, job.progress)
-        job.log(*job.step())
-        if job.course.due(job.settings.checkpoint_every):
-            job.save()
-    job.save(whole=True)
+    if job.progress.step == 0:
+        job.course.sample()
+    job.course.follow(job)
     return job.result()
 
 
@@ -124,11 +113,8 @@ def prepare(run: Run) -> Job:
         known = reference_logprobs(run, reference, base, data, device, dtype)
     lr = peak_lr(settings, config.width, times_width=LR_TIMES_WIDTH)
     opened = open_model(run, settings, base, config, device, Progress, lr=lr)
-    model, optimizer, progress, _ = opened
-    job = Job(run, settings, model, optimizer, base, template, data, known, progress, opened.metrics())
-    if job.progress.micro_batch is None:
-        job.choose_micro_batch()
-    opened.restore_random(settings.seed)
+    job = Job(run, settings, opened, base, template, data, known)
+    job.course.make_ready(job, len(job.train))
     return job
 
 
@@ -138,44 +124,43 @@ class Job:
 
     run: Run
     settings: DPO
-    model: Decoder
-    optimizer: AdamW
+    opened: Opened[Decoder, Progress]
     base: Path
     template: str
     data: PreferenceSet
     reference: tuple[NDArray[np.float32], NDArray[np.float32]]
-    progress: Progress
-    metrics: dict[str, float]
 
     def __post_init__(self) -> None:
-        settings = self.settings
+        settings, self.model, self.progress = self.settings, self.opened.model, self.opened.progress
         self.device = self.model.tokens.device
         self.train = Rankings(self.data.train, settings.seed, "skip")
         if len(self.train) == 0:
             raise UserError("Every prompt of the dataset ties all its completions: nothing is preferred to anything.")
         self.validation = Rankings(self.data.val, 0, "skip")
-        self.course = Course(self.run, settings, self.progress, self.optimizer, self.model.config, len(self.train))
-        self.memory = self.course.memory
         asked = fixed_prompts(settings.sample_prompts, probes=settings.probes)
         self.prompts = FixedPrompts(self.base, self.template, asked, settings.sample_tokens)
+        self.course = Course(
+            self.run,
+            settings,
+            self.opened,
+            self.model.config,
+            len(self.train),
+            sample=self.sample,
+            sample_every=settings.sample_every,
+        )
+        self.memory = self.course.memory
         self._seen: list[Figures] = []
-        self._last_evaluation = -1
 
-    def choose_micro_batch(self) -> None:
-        """Try the costliest prompts, and tell what a step takes in memory."""
+    def costliest(self, rows: int) -> Tensor:
+        """The loss on those prompts that take the most memory."""
+        batch = self.batch(self.train.costliest(rows))
+        return self.loss(batch, rows, words_chosen(batch))
 
-        def loss_of(prompts: int) -> Tensor:
-            batch = self.batch(self.train.costliest(prompts))
-            return self.loss(batch, prompts, words_chosen(batch))
-
-        self.run.report(self.progress.step, self.course.steps, phase="trying the memory")
-        self.memory.choose(self.model, self.optimizer, loss_of, len(self.train))
-
-    def step(self) -> tuple[float, float, float]:
-        """One update: loss before it, the gradient's norm, and the learning rate. Halves what does not fit."""
+    def step(self) -> Update:
+        """Make one update; a micro-batch that does not fit the memory is halved."""
         return self.memory.until_it_fits(self.model, self._step)
 
-    def _step(self) -> tuple[float, float, float]:
+    def _step(self) -> Update:
         size = self.settings.batch_size
         prompts = self.memory.own(self.train.order(self.progress.step * size, size))
         batches = [self.batch(part) for part in self.memory.parts(prompts)]
@@ -209,54 +194,40 @@ class Job:
         known, lengths = (torch.from_numpy(part).to(self.device) for part in (reference[batch.numbers], batch.lengths))
         return judge_pairs(logprobs, known, lengths, batch.pairs, self.settings)
 
-    def log(self, loss: float, norm: float, lr: float) -> None:
-        """Report the step, evaluate and sample when it is time, and append a row of metrics."""
+    def figures(self) -> dict[str, float]:
+        """What the last step is to log beside the loss."""
         seen = mean_of(self._seen)
-        own = {f"dpo/{name}": getattr(seen, name) for name in ("chosen", "rejected", "margin", "accuracy")}
-        self.course.log((loss, norm, lr), own, self.evaluate)
-        if self.settings.sample_every and self.course.due(self.settings.sample_every):
-            by_leader(self.model, self.sample)
+        return {f"dpo/{name}": getattr(seen, name) for name in ("chosen", "rejected", "margin", "accuracy")}
 
     @torch.no_grad()
     def evaluate(self, *, whole: bool) -> dict[str, float]:
         """Loss, without the SFT term, and accuracy on held-out pairs of eval_prompts prompts or all; {} without any."""
         self.model.eval()
-        self._last_evaluation = self.progress.step
         prompts = self.validation.prompts if whole else self.validation.prompts[: self.settings.eval_prompts]
         if not len(prompts):
             return {}
         batches = (comparison(self.data.val, part, self.settings.pairs) for part in self.memory.parts(prompts))
         found = mean_of([figures_of(self.judge(batch, self.reference[1])) for batch in batches])
-        self.course.divergence.watch_validation(self.progress.step, found.loss)
-        self.metrics = {
+        return {
             "val/loss": found.loss,
             "val/accuracy": found.accuracy,
             "val/chosen": found.chosen,
             "val/rejected": found.rejected,
         }
-        return self.metrics
 
     def sample(self) -> None:
         """Have the fixed prompts answered."""
         self.prompts.answer(self.run, self.progress.step, self.model)
 
-    def save(self, *, whole: bool = False) -> None:
-        """Write a checkpoint of this step, evaluated, unless there is one or the loss is on its way up."""
-        if not worth_saving(self.run, self.progress, self.course.divergence):
-            return
-        if self._last_evaluation != self.progress.step and (found := self.evaluate(whole=whole)):
-            self.run.log_metrics(self.progress.step, found)
-        save_checkpoint(self.run, self.progress, self.optimizer, self._write_model, self.metrics)
-
     def result(self) -> dict[str, Any]:
         """The closing figures."""
         return self.course.closing(
-            self.metrics,
             parameters=parameter_count(self.model.config).total,
             prompts=len(self.train),
         )
 
-    def _write_model(self, folder: Path) -> None:
+    def write(self, folder: Path) -> None:
+        """As transformers opens it, with the tokenizer and the chat template."""
         keep = self.settings.lora_keep
         write_chat_model(self.model, folder, self.base, self.template, self.prompts.stops, keep=keep)
 

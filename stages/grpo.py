@@ -32,7 +32,7 @@ from stages.policies.rollouts import Rollouts
 from stages.policies.surrogate import Tally, assert_on_policy, clipped_surrogate
 from stages.run import Run
 from stages.store.specs.grpo import GRPO
-from stages.training.course import add_gradients
+from stages.training.updates import add_gradients
 
 TINY = 1e-4
 """Keeps a spread of nearly nothing from making advantages of noise."""

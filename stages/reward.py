@@ -29,20 +29,12 @@ from stages.data.preference_shards import PreferenceSet
 from stages.data.rankings import Batch, Pairs, Rankings
 from stages.data.templates import FILE as TEMPLATE
 from stages.data.tokenizer import TextTokenizer, copy_tokenizer
-from stages.loop import (
-    Progress,
-    by_leader,
-    honour,
-    save_checkpoint,
-    set_up_torch,
-    worth_saving,
-)
+from stages.loop import Progress, by_leader, set_up_torch
 from stages.measuring.judgement import Judged, accuracy, calibration, calibration_error, judge
 from stages.models.bases import base_folder
 from stages.models.hf_config import is_reward_model
 from stages.models.lora import has_lora, load_adapter, merge_lora, save_adapter
 from stages.models.value import ValueModel, load_value_model, new_value_model, save_value_model
-from stages.optim import AdamW
 from stages.policies.preferences import read_preferences
 from stages.report import write_card
 from stages.run import Run
@@ -55,8 +47,9 @@ from stages.store.specs.reward import Reward
 from stages.training import distributed
 from stages.training.adapting import ADAPTER, config_of, open_adapted, open_whole
 from stages.training.course import Course
-from stages.training.opening import begin, peak_lr
+from stages.training.opening import Opened, begin, peak_lr
 from stages.training.tuning import room_for
+from stages.training.updates import Update
 
 LR_TIMES_WIDTH = 0.064
 """Peak rate times width: half of what instruction tuning uses."""
@@ -65,12 +58,7 @@ LR_TIMES_WIDTH = 0.064
 def run(run: Run) -> dict[str, Any]:
     """Train until the last step, and judge the held-out pairs for the report card; what was reached."""
     job = prepare(run)
-    while job.progress.step < job.course.steps:
-        honour(run, job.save, job.progress)
-        job.log(*job.step())
-        if job.course.due(job.settings.checkpoint_every):
-            job.save()
-    job.save(whole=True)
+    job.course.follow(job)
     by_leader(job.model, job.report)
     run.report(job.progress.step, job.course.steps)
     return job.result()
@@ -110,11 +98,8 @@ def prepare(run: Run) -> Job:
     model = open_model(base, checkpoint, settings, config, device)
     opened = begun.optimise(model, parameters=parameter_count(config).total)
     scale = read_scale(checkpoint.path) if checkpoint else Scale()
-    metrics = opened.metrics()
-    job = Job(run, settings, model, opened.optimizer, base, template, data, begun.progress, metrics, scale)
-    if job.progress.micro_batch is None:
-        job.choose_micro_batch()
-    opened.restore_random(settings.seed)
+    job = Job(run, settings, opened, base, template, data, scale)
+    job.course.make_ready(job, len(job.train))
     return job
 
 
@@ -163,44 +148,36 @@ def read_scored(run: Run, base: Path, template: str, settings: Reward, room: int
 
 @dataclass
 class Job:
-    """Training of a reward model at work. `scale` and `metrics` are those of the latest validation."""
+    """Training of a reward model at work. `scale` is that of the latest validation."""
 
     run: Run
     settings: Reward
-    model: ValueModel
-    optimizer: AdamW
+    opened: Opened[ValueModel, Progress]
     base: Path
     template: str
     data: PreferenceSet
-    progress: Progress
-    metrics: dict[str, float]
     scale: Scale
 
     def __post_init__(self) -> None:
+        self.model, self.progress = self.opened.model, self.opened.progress
         self.device = self.model.score.device
         self.train = Rankings(self.data.train, self.settings.seed, self.settings.ties)
         if len(self.train) == 0:
             raise UserError("Every prompt of the dataset ties all its completions: nothing is preferred to anything.")
         self.validation = Rankings(self.data.val, 0, self.settings.ties)
-        self.course = Course(self.run, self.settings, self.progress, self.optimizer, self.model.config, len(self.train))
+        self.course = Course(self.run, self.settings, self.opened, self.model.config, len(self.train))
         self.memory = self.course.memory
-        self._last_evaluation, self._right, self._pairs = -1, 0.0, 0
+        self._right, self._pairs = 0.0, 0
 
-    def choose_micro_batch(self) -> None:
-        """Try the costliest prompts, and tell what a step takes in memory."""
-        self.run.report(self.progress.step, self.course.steps, phase="trying the memory")
-        self.memory.choose(
-            self.model,
-            self.optimizer,
-            lambda prompts: self.loss(self.train.batch(self.train.costliest(prompts))),
-            len(self.train),
-        )
+    def costliest(self, rows: int) -> Tensor:
+        """The loss on those prompts that take the most memory."""
+        return self.loss(self.train.batch(self.train.costliest(rows)))
 
-    def step(self) -> tuple[float, float, float]:
-        """One update: loss in nats before it, the gradient's norm, and the learning rate. Halves what does not fit."""
+    def step(self) -> Update:
+        """Make one update; a micro-batch that does not fit the memory is halved."""
         return self.memory.until_it_fits(self.model, self._step)
 
-    def _step(self) -> tuple[float, float, float]:
+    def _step(self) -> Update:
         settings, step = self.settings, self.progress.step
         prompts = self.memory.own(self.train.order(step * settings.batch_size, settings.batch_size))
         batches = [self.train.batch(part) for part in self.memory.parts(prompts)]
@@ -228,10 +205,9 @@ class Job:
         margins = None if apart is None else self.settings.margin_scale * torch.from_numpy(apart).to(scores_M.device)
         return preference_loss(scores_M, pairs, prompts, margins_P=margins, centring=self.settings.centring)
 
-    def log(self, loss: float, norm: float, lr: float) -> None:
-        """Report the step, evaluate when it is time, and append a row of metrics."""
-        own = {"train/accuracy": self._right / self._pairs} if self._pairs else {}
-        self.course.log((loss, norm, lr), own, self.evaluate)
+    def figures(self) -> dict[str, float]:
+        """The share of the last step's pairs that the scores order rightly."""
+        return {"train/accuracy": self._right / self._pairs} if self._pairs else {}
 
     def evaluate(self, *, whole: bool) -> dict[str, float]:
         """Loss, accuracy and calibration error on held-out pairs; the scale of scores, on training prompts without.
@@ -242,25 +218,14 @@ class Job:
         data, prompts = (self.data.val, self.validation) if held_out else (self.data.train, self.train)
         some = prompts.prompts if whole and held_out else prompts.prompts[: self.settings.eval_prompts]
         judged = judge(self.model, data, some.tolist())
-        self._last_evaluation = self.progress.step
         self.scale = scale_of(judged)
         if not held_out:
             return {}
         bins = calibration(judged.margins)
-        loss = self._validation_loss(prompts, judged)
-        self.course.divergence.watch_validation(self.progress.step, loss)
-        self.metrics = {"val/loss": loss}
+        found = {"val/loss": self._validation_loss(prompts, judged)}
         if (right := accuracy(judged).value) is not None:
-            self.metrics |= {"val/accuracy": right, "val/ece": calibration_error(bins)}
-        return self.metrics
-
-    def save(self, *, whole: bool = False) -> None:
-        """Write a checkpoint of this step, evaluated, unless there is one or the loss is on its way up."""
-        if not worth_saving(self.run, self.progress, self.course.divergence):
-            return
-        if self._last_evaluation != self.progress.step and (found := self.evaluate(whole=whole)):
-            self.run.log_metrics(self.progress.step, found)
-        save_checkpoint(self.run, self.progress, self.optimizer, self._write_model, self.metrics)
+            found |= {"val/accuracy": right, "val/ece": calibration_error(bins)}
+        return found
 
     def report(self) -> None:
         """Write the report card of the model as it is now, over the held-out part, beside the run."""
@@ -273,7 +238,6 @@ class Job:
     def result(self) -> dict[str, Any]:
         """The closing figures."""
         return self.course.closing(
-            self.metrics,
             parameters=parameter_count(self.model.config).total,
             prompts=len(self.train),
             score_mean=self.scale.mean,
@@ -291,7 +255,8 @@ class Job:
         self._right += float((margins > 0).sum() + 0.5 * (margins == 0).sum())
         self._pairs += len(margins)
 
-    def _write_model(self, folder: Path) -> None:
+    def write(self, folder: Path) -> None:
+        """As transformers opens it, with the tokenizer, the chat template and the scale of its scores."""
         tokenizer = TextTokenizer.load(self.base)
         whole = self.model
         if has_lora(self.model.decoder):  # the base's weights in memory may be rounded: merged are those of its files

@@ -23,24 +23,16 @@ from stages.asking.text_to_text import write
 from stages.data.pairs import KINDS, Batch, Pairs, prefix_of, read_pairs
 from stages.data.tokenizer import TextTokenizer, copy_tokenizer
 from stages.generate import Sampling
-from stages.loop import (
-    Progress,
-    any_algorithms,
-    by_leader,
-    honour,
-    save_checkpoint,
-    set_up_torch,
-    worth_saving,
-)
+from stages.loop import Progress, any_algorithms, set_up_torch
 from stages.models.t5 import T5, load_t5, moved_right, save_t5, t5_config
-from stages.optim import AdamW
 from stages.run import Run
 from stages.store.errors import UserError
 from stages.store.sizes import parameter_count
 from stages.store.specs.seq2seq import Seq2Seq
 from stages.training.course import Course
-from stages.training.opening import begin, peak_lr
+from stages.training.opening import Opened, begin, peak_lr
 from stages.training.tuning import room_for
+from stages.training.updates import Update
 
 LR_TIMES_WIDTH = 0.128
 """Peak rate times width: a third of what pre-training uses, as for instruction tuning."""
@@ -51,12 +43,7 @@ SAMPLES = 5
 def run(run: Run) -> dict[str, Any]:
     """Train until the last step; what was reached."""
     job = prepare(run)
-    while job.progress.step < job.course.steps:
-        honour(run, job.save, job.progress)
-        job.log(*job.step())
-        if job.course.due(job.settings.checkpoint_every):
-            job.save()
-    job.save(whole=True)
+    job.course.follow(job)
     return job.result()
 
 
@@ -73,10 +60,8 @@ def prepare(run: Run) -> Job:
     model = load_t5(source, torch.float32, device, config)
     model.checkpointing = settings.activation_checkpointing
     opened = begun.optimise(model, parameters=parameter_count(config).total)
-    job = Job(run, settings, model, opened.optimizer, base, train, val, begun.progress, opened.metrics())
-    if job.progress.micro_batch is None:
-        job.choose_micro_batch()
-    opened.restore_random(settings.seed)
+    job = Job(run, settings, opened, base, train, val)
+    job.course.make_ready(job, len(train))
     return job
 
 
@@ -115,40 +100,40 @@ def read_data(run: Run, base: Path, settings: Seq2Seq, room: int) -> tuple[Pairs
 
 @dataclass
 class Job:
-    """A run at work. `metrics` is the latest validation, of the checkpoint when it resumes."""
+    """A run at work."""
 
     run: Run
     settings: Seq2Seq
-    model: T5
-    optimizer: AdamW
+    opened: Opened[T5, Progress]
     base: Path
     train: Pairs
     val: Pairs
-    progress: Progress
-    metrics: dict[str, float]
 
     def __post_init__(self) -> None:
+        self.model, self.progress = self.opened.model, self.opened.progress
         self.device = self.model.tokens.device
         self.tokenizer = TextTokenizer.load(self.base)
         self.prefix = prefix_of(self.run.dataset(), self.settings.prefix)
-        self.course = Course(self.run, self.settings, self.progress, self.optimizer, self.model.config, len(self.train))
+        self.course = Course(
+            self.run,
+            self.settings,
+            self.opened,
+            self.model.config,
+            len(self.train),
+            sample=self.sample,
+            sample_every=self.settings.sample_every,
+        )
         self.memory = self.course.memory
-        self._last_evaluation = -1
 
-    def choose_micro_batch(self) -> None:
-        """Try the costliest pairs, and tell what a step takes in memory."""
+    def costliest(self, rows: int) -> Tensor:
+        """The loss on those pairs that take the most memory."""
+        return self.loss(self.train.batch(self.train.costliest(rows)))
 
-        def loss_of(count: int) -> Tensor:
-            return self.loss(self.train.batch(self.train.costliest(count)))
-
-        self.run.report(self.progress.step, self.course.steps, phase="trying the memory")
-        self.memory.choose(self.model, self.optimizer, loss_of, len(self.train))
-
-    def step(self) -> tuple[float, float, float]:
-        """One update: loss in nats before it, the gradient's norm, and the learning rate. Halves what does not fit."""
+    def step(self) -> Update:
+        """Make one update; a micro-batch that does not fit the memory is halved."""
         return self.memory.until_it_fits(self.model, self._step)
 
-    def _step(self) -> tuple[float, float, float]:
+    def _step(self) -> Update:
         settings = self.settings
         numbers = self.train.order(self.progress.step * settings.batch_size, settings.batch_size, settings.seed)
         wanted, tokens = self.train.targets(numbers), int(self.train.sizes[numbers].sum())
@@ -167,16 +152,13 @@ class Job:
         loss: Tensor = self.model(read_BS, moved_right(targets_BT, self.tokenizer.pad_id), targets_BT, lengths_B)
         return loss
 
-    def log(self, loss: float, norm: float, lr: float) -> None:
-        """Report the step, evaluate and sample when it is time, and append a row of metrics."""
-        self.course.log((loss, norm, lr), {}, self.evaluate)
-        if self.settings.sample_every and self.course.due(self.settings.sample_every):
-            by_leader(self.model, self.sample)
+    def figures(self) -> dict[str, float]:
+        """Nothing beside the loss."""
+        return {}
 
     @torch.no_grad()
     def evaluate(self, *, whole: bool) -> dict[str, float]:
         """Loss in nats a token, and the share of answers that are right to the letter; over eval_records or all."""
-        self._last_evaluation = self.progress.step
         count = len(self.val) if whole else min(len(self.val), self.settings.eval_records)
         if not count:
             return {}
@@ -185,10 +167,7 @@ class Job:
         nats = sum(
             self.loss(self.val.batch(part)).item() * self.val.targets(part) for part in self.memory.parts(numbers)
         )
-        loss = nats / self.val.targets(numbers)
-        self.course.divergence.watch_validation(self.progress.step, loss)
-        self.metrics = {"val/loss": loss, "val/exact_match": self._right(numbers) / count}
-        return self.metrics
+        return {"val/loss": nats / self.val.targets(numbers), "val/exact_match": self._right(numbers) / count}
 
     def sample(self) -> None:
         """Answer the fixed texts, each token the likeliest, so that answers can be compared over time."""
@@ -203,18 +182,9 @@ class Job:
             text = self.tokenizer.decode(answer)
             self.run.sample(self.progress.step, prompt=f"{prompt}\n", text=text, tokens=len(answer))
 
-    def save(self, *, whole: bool = False) -> None:
-        """Write a checkpoint of this step, evaluated, unless there is one or the loss is on its way up."""
-        if not worth_saving(self.run, self.progress, self.course.divergence):
-            return
-        if self._last_evaluation != self.progress.step and (found := self.evaluate(whole=whole)):
-            self.run.log_metrics(self.progress.step, found)
-        save_checkpoint(self.run, self.progress, self.optimizer, self._write_model, self.metrics)
-
     def result(self) -> dict[str, Any]:
         """The closing figures."""
         return self.course.closing(
-            self.metrics,
             parameters=parameter_count(self.model.config).total,
             pairs=len(self.train),
             prefix=self.prefix,
@@ -232,7 +202,8 @@ class Job:
             sampling = Sampling(temperature=0.0, max_new_tokens=longest)
             return write(self.model, ids, sampling, start=self.tokenizer.pad_id, ends=[self.tokenizer.eos_id])
 
-    def _write_model(self, folder: Path) -> None:
+    def write(self, folder: Path) -> None:
+        """As transformers opens it, with the tokenizer and the prefix of the task."""
         save_t5(
             self.model,
             folder,

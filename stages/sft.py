@@ -23,17 +23,9 @@ from stages.data.conversation_shards import ConversationSet, conversation_shards
 from stages.data.conversations import choose_template
 from stages.data.packing import Batch, Rows
 from stages.data.tokenizer import TextTokenizer
-from stages.loop import (
-    Progress,
-    by_leader,
-    honour,
-    save_checkpoint,
-    set_up_torch,
-    worth_saving,
-)
+from stages.loop import Progress, set_up_torch
 from stages.models.decoder import Decoder
 from stages.models.loss import IGNORED
-from stages.optim import AdamW
 from stages.run import Run
 from stages.store.errors import UserError
 from stages.store.sizes import parameter_count
@@ -41,14 +33,9 @@ from stages.store.specs.sft import SFT
 from stages.training import distributed
 from stages.training.adapting import config_of
 from stages.training.course import Course
-from stages.training.opening import peak_lr
-from stages.training.tuning import (
-    FixedPrompts,
-    fixed_prompts,
-    open_model,
-    room_for,
-    write_chat_model,
-)
+from stages.training.opening import Opened, peak_lr
+from stages.training.tuning import FixedPrompts, fixed_prompts, open_model, room_for, write_chat_model
+from stages.training.updates import Update
 
 LR_TIMES_WIDTH = 0.128
 """Peak rate times width: 1e-3 at width 128, a third of what pre-training uses. Other widths follow by the same rule."""
@@ -61,15 +48,9 @@ def run(run: Run) -> dict[str, Any]:
 
 def train(job: Job) -> dict[str, Any]:
     """Train until the last step; what was reached."""
-    if job.progress.step == 0 and job.settings.sample_every:
-        by_leader(job.model, job.sample)
-    while job.progress.step < job.course.steps:
-        honour(job.run, job.save, job.progress)
-        loss, norm, lr = job.step()
-        job.log(loss, norm, lr)
-        if job.course.due(job.settings.checkpoint_every):
-            job.save()
-    job.save(whole=True)
+    if job.progress.step == 0:
+        job.course.sample()
+    job.course.follow(job)
     return job.result()
 
 
@@ -107,12 +88,9 @@ def open_job(
     train, validation = (Rows(split, room, settings.seed, packed=settings.packing) for split in (data.train, data.val))
     lr = peak_lr(settings, config.width, times_width=LR_TIMES_WIDTH)
     opened = open_model(run, settings, base, config, device, Progress, lr=lr)
-    model, optimizer, progress, _ = opened
-    job = Job(run, settings, model, optimizer, base, template, data, train, validation, progress, opened.metrics())
+    job = Job(run, settings, opened, base, template, data, train, validation)
     job.aim = aim(job) if aim else None
-    if job.progress.micro_batch is None:
-        job.choose_micro_batch()
-    opened.restore_random(settings.seed)
+    job.course.make_ready(job, len(train))
     return job
 
 
@@ -142,43 +120,44 @@ def read_conversations(run: Run, base: Path, template: str, settings: SFT, room:
 
 @dataclass
 class Job:
-    """A run of instruction tuning at work. `metrics` is the latest validation, of the checkpoint when it resumes."""
+    """A run of instruction tuning at work."""
 
     run: Run
     settings: SFT
-    model: Decoder
-    optimizer: AdamW
+    opened: Opened[Decoder, Progress]
     base: Path
     template: str
     data: ConversationSet
     train: Rows
     validation: Rows
-    progress: Progress
-    metrics: dict[str, float]
 
     def __post_init__(self) -> None:
+        settings, self.model, self.progress = self.settings, self.opened.model, self.opened.progress
         self.device = self.model.tokens.device
         self.tokenizer = TextTokenizer.load(self.base)
-        self.course = Course(self.run, self.settings, self.progress, self.optimizer, self.model.config, len(self.train))
+        asked = fixed_prompts(settings.sample_prompts, probes=settings.probes)
+        self.prompts = FixedPrompts(self.base, self.template, asked, settings.sample_tokens)
+        self.course = Course(
+            self.run,
+            settings,
+            self.opened,
+            self.model.config,
+            len(self.train),
+            sample=self.sample,
+            sample_every=settings.sample_every,
+        )
         self.memory = self.course.memory
-        self.prompts = FixedPrompts(self.base, self.template, self._asked(), self.settings.sample_tokens)
         self.aim: Aim | None = None
-        self._last_evaluation = -1
 
-    def choose_micro_batch(self) -> None:
-        """Try the costliest rows, and tell what a step takes in memory."""
+    def costliest(self, rows: int) -> Tensor:
+        """The loss on those rows that take the most memory."""
+        return self.objective(self.train.batch(self.train.costliest(rows), self.tokenizer.pad_id))
 
-        def loss_of(rows: int) -> Tensor:
-            return self.objective(self.train.batch(self.train.costliest(rows), self.tokenizer.pad_id))
-
-        self.run.report(self.progress.step, self.course.steps, phase="trying the memory")
-        self.memory.choose(self.model, self.optimizer, loss_of, len(self.train))
-
-    def step(self) -> tuple[float, float, float]:
-        """One update: loss in nats before it, the gradient's norm, and the learning rate. Halves what does not fit."""
+    def step(self) -> Update:
+        """Make one update; a micro-batch that does not fit the memory is halved."""
         return self.memory.until_it_fits(self.model, self._step)
 
-    def _step(self) -> tuple[float, float, float]:
+    def _step(self) -> Update:
         settings, step = self.settings, self.progress.step
         rows = self.memory.own(self.train.order(step * settings.batch_size, settings.batch_size))
         batches = [self.train.batch(part, self.tokenizer.pad_id) for part in self.memory.parts(rows)]
@@ -211,12 +190,6 @@ class Job:
         """What the last step is to log beside the loss."""
         return self.aim.figures() if self.aim else {}
 
-    def log(self, loss: float, norm: float, lr: float) -> None:
-        """Report the step, evaluate and sample when it is time, and append a row of metrics."""
-        self.course.log((loss, norm, lr), self.figures(), self.evaluate)
-        if self.settings.sample_every and self.course.due(self.settings.sample_every):
-            by_leader(self.model, self.sample)
-
     @torch.no_grad()
     def evaluate(self, *, whole: bool) -> dict[str, float]:
         """Validation loss in nats a trained token, over about eval_tokens or all; nothing when there are none."""
@@ -230,40 +203,24 @@ class Job:
             batch = self.validation.batch(part, self.tokenizer.pad_id)
             total += self.loss(batch).item() * _trained(batch)
             count += _trained(batch)
-        self._last_evaluation = self.progress.step
-        if not count:
-            return {}
-        self.course.divergence.watch_validation(self.progress.step, total / count)
-        self.metrics = {"val/loss": total / count}
-        return self.metrics
+        return {"val/loss": total / count} if count else {}
 
     def sample(self) -> None:
         """Have the fixed prompts answered."""
         self.prompts.answer(self.run, self.progress.step, self.model)
 
-    def save(self, *, whole: bool = False) -> None:
-        """Write a checkpoint of this step, evaluated, unless there is one or the loss is on its way up."""
-        if not worth_saving(self.run, self.progress, self.course.divergence):
-            return
-        if self._last_evaluation != self.progress.step and (found := self.evaluate(whole=whole)):
-            self.run.log_metrics(self.progress.step, found)
-        save_checkpoint(self.run, self.progress, self.optimizer, self._write_model, self.metrics)
-
     def result(self) -> dict[str, Any]:
         """The closing figures."""
         counts = self.data.info.splits["train"]
         return self.course.closing(
-            self.metrics,
             parameters=parameter_count(self.model.config).total,
             conversations=counts.conversations,
             trained_share=counts.trained / counts.tokens,
             filled=self.train.filled if self.train.packed else None,
         )
 
-    def _asked(self) -> list[str]:
-        return fixed_prompts(self.settings.sample_prompts, probes=self.settings.probes)
-
-    def _write_model(self, folder: Path) -> None:
+    def write(self, folder: Path) -> None:
+        """As transformers opens it, with the tokenizer and the chat template."""
         keep = self.settings.lora_keep
         write_chat_model(self.model, folder, self.base, self.template, self.prompts.stops, keep=keep)
 

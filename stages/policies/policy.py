@@ -38,8 +38,9 @@ from stages.run import Run
 from stages.store.checkpoints import Best, best_checkpoint
 from stages.store.errors import WorkFailed
 from stages.store.specs.policy import Policy as Settings
-from stages.training.course import MicroBatches, length_of
+from stages.training.course import length_of
 from stages.training.tuning import FixedPrompts, fixed_prompts, write_chat_model
+from stages.training.updates import MicroBatches
 
 LOOKED_AT = 4
 """Micro-batches that are computed together where no gradient is: nothing is kept for a backward pass."""

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from stages.data.blocks import Blocks, TokenSet, token_shards
 from stages.data.tokenizer import TextTokenizer, copy_tokenizer
-from stages.loop import Progress, by_leader, honour, read_state, save_checkpoint, set_up_torch, worth_saving
-from stages.optim import AdamW
+from stages.loop import Progress, read_state, set_up_torch
 from stages.run import Run
 from stages.store.errors import UserError
 from stages.store.presets import ModelConfig
@@ -27,7 +26,8 @@ from stages.store.sizes import parameter_count, training_memory
 from stages.store.specs.pretrain import Pretrain
 from stages.training import distributed
 from stages.training.course import Course
-from stages.training.opening import begin
+from stages.training.opening import Opened, begin
+from stages.training.updates import Update
 
 S = TypeVar("S", bound=Pretrain)
 Asked = TypeVar("Asked", bound=Pretrain, contravariant=True)
@@ -123,12 +123,7 @@ class Objective(Protocol[Asked]):
 def train(run: Run, settings: S, objective: type[Objective[S]]) -> dict[str, Any]:
     """Train until the last step; what was reached."""
     job = prepare(run, settings, objective)
-    while job.progress.step < settings.steps:
-        honour(run, job.save, job.progress)
-        job.log(*job.step())
-        if job.course.due(settings.checkpoint_every):
-            job.save()
-    job.save(whole=True)
+    job.course.follow(job)
     return job.result()
 
 
@@ -149,10 +144,8 @@ def prepare(run: Run, settings: S, objective: type[Objective[S]]) -> Job:
     asked = objective(model, settings, tokenizer, text)
     if begun.checkpoint and asked.carried:
         asked.carried.restore(read_state(begun.checkpoint))
-    job = Job(run, settings, config, model, opened.optimizer, tokenizer, text, asked, begun.progress, opened.metrics())
-    if job.progress.micro_batch is None:
-        job.choose_micro_batch()
-    opened.restore_random(settings.seed)
+    job = Job(run, settings, config, opened, tokenizer, text, asked)
+    job.course.make_ready(job, settings.batch_size)
     return job
 
 
@@ -187,34 +180,38 @@ def choose_sharding(config: ModelConfig, settings: Pretrain, precision: str, dev
 
 @dataclass
 class Job:
-    """A pre-training run at work. `metrics` is the latest validation, of the checkpoint when it resumes from one."""
+    """A pre-training run at work."""
 
     run: Run
     settings: Pretrain
     config: ModelConfig
-    model: torch.nn.Module
-    optimizer: AdamW
+    opened: Opened[torch.nn.Module, Progress]
     tokenizer: TextTokenizer
     text: Text
     objective: Objective[Any]
-    progress: Progress
-    metrics: dict[str, float]
 
     def __post_init__(self) -> None:
-        self.course = Course(self.run, self.settings, self.progress, self.optimizer, self.config)
+        self.model, self.progress = self.opened.model, self.opened.progress
+        self.course = Course(
+            self.run,
+            self.settings,
+            self.opened,
+            self.config,
+            sample=self.sample,
+            sample_every=self.settings.sample_every,
+            state=self.state,
+        )
         self.memory = self.course.memory
-        self._last_evaluation = -1
 
-    def choose_micro_batch(self) -> None:
-        """Try the costliest rows, and tell what a step takes in memory."""
-        self.run.report(self.progress.step, self.settings.steps, phase="trying the memory")
-        self.memory.choose(self.model, self.optimizer, self.objective.costliest, self.settings.batch_size)
+    def costliest(self, rows: int) -> Tensor:
+        """The loss on rows that take the most memory."""
+        return self.objective.costliest(rows)
 
-    def step(self) -> tuple[float, float, float]:
-        """One update: loss in nats before it, the gradient's norm, and the learning rate. Halves what does not fit."""
+    def step(self) -> Update:
+        """Make one update; a micro-batch that does not fit the memory is halved."""
         return self.memory.until_it_fits(self.model, self._step)
 
-    def _step(self) -> tuple[float, float, float]:
+    def _step(self) -> Update:
         size, step = self.settings.batch_size, self.progress.step
         with self.course.pace.step(size * self.config.context):
             self.model.train()
@@ -225,11 +222,9 @@ class Job:
         self.progress.tokens_seen += size * self.config.context
         return made
 
-    def log(self, loss: float, norm: float, lr: float) -> None:
-        """Report the step, evaluate and sample when it is time, and append a row of metrics."""
-        self.course.log((loss, norm, lr), {}, self.evaluate)
-        if self.settings.sample_every and self.course.due(self.settings.sample_every):
-            by_leader(self.model, self.sample)
+    def figures(self) -> dict[str, float]:
+        """Nothing beside the loss."""
+        return {}
 
     @torch.no_grad()
     def evaluate(self, *, whole: bool) -> dict[str, float]:
@@ -238,10 +233,7 @@ class Job:
         blocks = len(self.text.validation)
         if not whole:
             blocks = min(blocks, max(1, self.settings.eval_tokens // self.config.context))
-        found = self.objective.validate(blocks, min(self.memory.rows, self.settings.batch_size))
-        self.course.divergence.watch_validation(self.progress.step, found["val/loss"])
-        self.metrics, self._last_evaluation = found, self.progress.step
-        return found
+        return self.objective.validate(blocks, min(self.memory.rows, self.settings.batch_size))
 
     @torch.no_grad()
     def sample(self) -> None:
@@ -250,19 +242,15 @@ class Job:
         for row in self.objective.samples():
             self.run.sample(self.progress.step, **row)
 
-    def save(self, *, whole: bool = False) -> None:
-        """Write a checkpoint of this step, evaluated, unless there is one or the loss is on its way up."""
-        if not worth_saving(self.run, self.progress, self.course.divergence):
-            return
-        if self._last_evaluation != self.progress.step:
-            self.run.log_metrics(self.progress.step, self.evaluate(whole=whole))
-        state = self.objective.carried.state() if self.objective.carried else None
-        save_checkpoint(self.run, self.progress, self.optimizer, self._write_model, self.metrics, state=state)
-
     def result(self) -> dict[str, Any]:
         """The closing figures."""
-        return self.course.closing(self.metrics, parameters=parameter_count(self.config).total)
+        return self.course.closing(parameters=parameter_count(self.config).total)
 
-    def _write_model(self, folder: Path) -> None:
+    def state(self) -> Mapping[str, Tensor] | None:
+        """What the model carries from step to step, for a checkpoint."""
+        return self.objective.carried.state() if self.objective.carried else None
+
+    def write(self, folder: Path) -> None:
+        """As the objective says, with the tokenizer."""
         self.objective.write(folder)
         copy_tokenizer(self.tokenizer, folder)

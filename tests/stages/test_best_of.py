@@ -43,7 +43,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     job = job_in(workspace, "talker", steps=60, lr=1e-2)
     for _ in range(60):
         job.step()
-    job.save()
+    job.course.save(job)
     return workspace
 
 

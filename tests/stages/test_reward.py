@@ -72,7 +72,7 @@ def test_scores_are_normal_on_the_reference_samples(workspace: Workspace) -> Non
     job = job_in(workspace, lr=1e-2)
     for _ in range(12):
         job.step()
-    job.save()
+    job.course.save(job)
     folder = list_checkpoints(job.run.dir)[-1].path
     scale, data = read_scale(folder), job.data.val
     assert scale.samples == 32  # 8 prompts of 4 completions
@@ -108,21 +108,21 @@ def test_resuming_changes_no_bit_unless_a_part_is_lost(
     losses = [whole.step() for _ in range(8)]
     torch.manual_seed(0)
     first = [broken.step() for _ in range(3)]
-    broken.save()
+    broken.course.save(broken)
     broken.step()  # lost with the process
     if lost:
         forget(list_checkpoints(broken.run.dir)[-1].path, lost)
     again = prepare(Run(broken.run.dir.path))
     assert again.progress.step == 3
     assert (first + [again.step() for _ in range(5)] == losses) == (lost is None)
-    assert torch.equal(again.optimizer.master, whole.optimizer.master) == (lost is None)
+    assert torch.equal(again.opened.optimizer.master, whole.opened.optimizer.master) == (lost is None)
 
 
 def test_adapters_are_merged_into_the_checkpoint(workspace: Workspace) -> None:
     job = job_in(workspace, lr=3e-2, **LORA)
     for _ in range(10):
         job.step()
-    job.save()
+    job.course.save(job)
     ours = judge(job.model, job.data.val, [0, 1]).scores
     with Scorer(list_checkpoints(job.run.dir)[-1].path) as scorer:
         raw = scorer.score_ids([text_of(job.data.val, number).tolist() for number in range(8)])

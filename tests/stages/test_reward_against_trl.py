@@ -37,7 +37,7 @@ def trained(folder: Path, margin: str, centring: float) -> Job:
     )
     for _ in range(3):
         job.step()
-    job.save()
+    job.course.save(job)
     return job
 
 

@@ -133,14 +133,14 @@ def test_resuming_changes_no_bit_unless_a_part_is_lost(
     losses = [whole.step() for _ in range(9)]
     torch.manual_seed(0)
     first = [broken.step() for _ in range(4)]
-    broken.save()
+    broken.course.save(broken)
     broken.step()  # lost with the process
     if lost:
         forget(list_checkpoints(broken.run.dir)[-1].path, lost)
     again = prepare(Run(broken.run.dir.path))
     assert again.progress.step == 4 and again.memory.rows == 3
     assert (first + [again.step() for _ in range(5)] == losses) == (lost is None)
-    assert torch.equal(again.optimizer.master, whole.optimizer.master) == (lost is None)
+    assert torch.equal(again.opened.optimizer.master, whole.opened.optimizer.master) == (lost is None)
 
 
 def forget(checkpoint: Path, part: str) -> None:
@@ -167,8 +167,8 @@ def test_adapters_learn_and_are_kept_merged_or_alone(workspace: Workspace) -> No
         before = job.evaluate(whole=True)["val/loss"]
         for _ in range(20):
             job.step()
-        job.save()
-        assert job.metrics["val/loss"] < before
+        job.course.save(job)
+        assert job.course.metrics["val/loss"] < before
         assert all(p.requires_grad == (".lora." in name) for name, p in job.model.named_parameters())
         job.model.eval()
         with torch.no_grad():
@@ -189,9 +189,9 @@ def test_adapters_learn_and_are_kept_merged_or_alone(workspace: Workspace) -> No
 def test_a_tuned_model_can_be_tuned_again(workspace: Workspace) -> None:
     first = job_in(workspace, "first", **LORA)
     first.step()
-    first.save()
+    first.course.save(first)
     again = job_in(workspace, "again", checkpoint="first", lora_keep="merged", **LORA)
-    assert again.evaluate(whole=True)["val/loss"] == pytest.approx(first.metrics["val/loss"], abs=1e-5)
+    assert again.evaluate(whole=True)["val/loss"] == pytest.approx(first.course.metrics["val/loss"], abs=1e-5)
 
 
 def test_an_unknown_layer_for_adapters_is_refused(workspace: Workspace) -> None:
@@ -278,7 +278,7 @@ def test_the_memory_is_tried_before_the_run_and_listed_by_part(workspace: Worksp
     assert found["gradients"] >= 2 * weights and found["optimiser"] >= 2 * weights and found["activations"] > 0
     assert found["total"] == sum(found[part] for part in ("weights", "gradients", "optimiser", "activations"))
     with little_memory(job, 250) as tried:
-        chosen = probe(job.model, job.optimizer, lambda n: job.loss(job.train.batch(job.train.costliest(n), 1)), 8)
+        chosen = probe(job.model, job.opened.optimizer, job.costliest, 8)
     assert chosen.rows == 2 and tried == [tried[0], 8 * tried[0], 4 * tried[0], 2 * tried[0]]
     assert all(parameter.grad is None for parameter in job.model.parameters())
 
@@ -286,7 +286,7 @@ def test_the_memory_is_tried_before_the_run_and_listed_by_part(workspace: Worksp
 def test_the_probe_changes_nothing_in_training(workspace: Workspace) -> None:
     probed = job_in(workspace, "probed", dropout=0.1)
     again = job_in(workspace, "again", dropout=0.1)
-    again.choose_micro_batch()
+    again.memory.choose(again.model, again.opened.optimizer, again.costliest, 8)
     torch.manual_seed(0)
     first = again.step()
     torch.manual_seed(0)

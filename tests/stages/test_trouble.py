@@ -113,9 +113,9 @@ def test_an_update_that_ruins_the_model_is_not_kept(workspace: Workspace) -> Non
     again = Run(finished.path)
     job = prepare(again, again.settings(Pretrain), NextToken)
     job.step()
-    job.optimizer.compute.fill_(float("nan"))
+    job.opened.optimizer.compute.fill_(float("nan"))
     with pytest.raises(WorkFailed, match="validation loss became nan at step 7"):
-        job.save()
+        job.course.save(job)
     assert list_checkpoints(finished) == before
 
 
