@@ -23,11 +23,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stages.loop import cosine_lr, honour, refuse_no_number, set_up_torch
+from stages.loop import cosine_lr, refuse_no_number, set_up_torch
 from stages.models.logprobs import token_logprobs_and_entropy
+from stages.policies.course import PolicyCourse
 from stages.policies.kl import k3
 from stages.policies.opening import open_policy
-from stages.policies.policy import Looked, Policy
+from stages.policies.policy import Likelihoods, Policy
 from stages.policies.rollouts import Rollouts
 from stages.policies.surrogate import Tally, assert_on_policy, clipped_surrogate
 from stages.run import Run
@@ -41,26 +42,18 @@ TINY = 1e-4
 def run(run: Run) -> dict[str, Any]:
     """Improve the policy until the last step; what was reached."""
     job = prepare(run)
-    policy = job.policy
-    policy.begin()
-    while policy.progress.step < policy.steps:
-        honour(run, policy.save, policy.progress)
-        policy.log(job.step())
-        if policy.due(policy.settings.checkpoint_every):
-            policy.save()
-    policy.save()
-    return policy.result()
+    return job.course.follow(job.step)
 
 
 def prepare(run: Run) -> Job:
     """Read the prompts, open policy and reference or resume them, and restore the random numbers last."""
     settings = run.settings(GRPO)
     device = set_up_torch(run, deterministic=settings.deterministic)
-    policy, opened = open_policy(run, settings, device, group=settings.group, coefficient=settings.beta)
-    if policy.progress.micro_batch is None:
-        policy.try_memory(lambda x, y: token_logprobs_and_entropy(policy.model, x, y)[0].sum())
-    opened.restore_random(settings.seed)
-    return Job(settings, policy)
+    course = open_policy(run, settings, device, group=settings.group, coefficient=settings.beta)
+    model = course.policy.model
+    course.make_ready(lambda x, y: token_logprobs_and_entropy(model, x, y)[0].sum())
+    course.opened.restore_random(settings.seed)
+    return Job(settings, course)
 
 
 @dataclass
@@ -68,22 +61,27 @@ class Job:
     """A run of GRPO at work."""
 
     settings: GRPO
-    policy: Policy
+    course: PolicyCourse
+
+    @property
+    def policy(self) -> Policy:
+        """The one that is improved."""
+        return self.course.policy
 
     def step(self) -> dict[str, float]:
         """Rollouts, rewards, and the updates they are worth; the step's figures."""
         policy, settings = self.policy, self.settings
         rollouts, rewards, raw, dead_share = self._roll()
-        with policy.pace.step(rollouts.tokens):
+        with self.course.pace.step(rollouts.tokens):
             advantages_B = advantages(rewards, settings.group, settings.spread)
             alone = settings.passes == settings.minibatches == 1  # then the only update sees the policy that wrote
-            seen = self._blank(rollouts) if alone else policy.look(rollouts)
+            seen = self._blank(rollouts) if alone else policy.likelihoods(rollouts)
             tally = Tally()
             lr = self._lr()
             for number, rows in enumerate(policy.minibatches(len(rollouts))):
                 self._update(rollouts, rows, advantages_B, seen, tally, lr, first=number == 0, fill=alone)
         whole_BT = torch.from_numpy(advantages_B).to(rollouts.inputs.device)[:, None].expand_as(rollouts.targets)
-        policy.show(rollouts, rewards.tolist(), seen, whole_BT)
+        self.course.show(rollouts, rewards.tolist(), seen, whole_BT)
         policy.progress.step += 1
         policy.progress.tokens_seen += rollouts.tokens
         return {
@@ -124,17 +122,17 @@ class Job:
         raw = np.array(self.policy.scores(rollouts), np.float32)
         return rollouts, raw - self.policy.penalties(rollouts), raw
 
-    def _blank(self, rollouts: Rollouts) -> Looked:
+    def _blank(self, rollouts: Rollouts) -> Likelihoods:
         """Room for what the policy thinks, to be filled by the update itself, beside what the reference thinks."""
         zeros = torch.zeros(rollouts.targets.shape, device=rollouts.targets.device)
-        return Looked(zeros, zeros.clone(), self.policy.by_reference(rollouts))
+        return Likelihoods(zeros, zeros.clone(), self.policy.by_reference(rollouts))
 
     def _update(
         self,
         rollouts: Rollouts,
         rows: NDArray[np.int64],
         advantages_B: NDArray[np.float32],
-        seen: Looked,
+        seen: Likelihoods,
         tally: Tally,
         lr: float,
         *,
@@ -187,9 +185,9 @@ class Job:
         policy.optimizer.step(lr)
 
     def _lr(self) -> float:
-        peak, policy = self.policy.progress.lr, self.policy
-        floor = peak * self.settings.min_lr_ratio
-        return cosine_lr(policy.progress.step, peak=peak, floor=floor, warmup=policy.warmup, total=policy.steps)
+        progress, course = self.policy.progress, self.course
+        floor = progress.lr * self.settings.min_lr_ratio
+        return cosine_lr(progress.step, peak=progress.lr, floor=floor, warmup=course.warmup, total=course.steps)
 
 
 def dead_groups(rewards: NDArray[np.float32], group: int) -> NDArray[np.bool_]:

@@ -28,13 +28,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stages.data.blocks import Blocks, token_shards, tokenizer_in
-from stages.loop import cosine_lr, honour, load_moments, refuse_no_number, set_up_torch
+from stages.loop import cosine_lr, load_moments, refuse_no_number, set_up_torch
 from stages.models.logprobs import token_logprobs
 from stages.optim import AdamW
+from stages.policies.course import PolicyCourse
 from stages.policies.critic import Critic, Head, open_critic
 from stages.policies.kl import adapted
 from stages.policies.opening import EPS, open_policy
-from stages.policies.policy import Looked, Policy
+from stages.policies.policy import Likelihoods, Policy
 from stages.policies.rollouts import Rollouts
 from stages.policies.surrogate import Tally, assert_on_policy, clipped_surrogate
 from stages.run import Run
@@ -50,25 +51,18 @@ TINY = 1e-8
 def run(run: Run) -> dict[str, Any]:
     """Improve the policy until the last step; what was reached."""
     job = prepare(run)
-    policy = job.policy
-    policy.begin()
-    while policy.progress.step < policy.steps:
-        honour(run, policy.save, policy.progress)
-        policy.log(job.step())
-        if policy.due(policy.settings.checkpoint_every):
-            policy.save()
-    policy.save()
-    return policy.result()
+    return job.course.follow(job.step)
 
 
 def prepare(run: Run) -> Job:
     """Read the prompts, open actor, critic and reference or resume them, and restore the random numbers last."""
     settings = run.settings(PPO)
     device = set_up_torch(run, deterministic=settings.deterministic)
-    policy, opened = open_policy(run, settings, device, group=1, coefficient=settings.kl)
+    course = open_policy(run, settings, device, group=1, coefficient=settings.kl)
+    policy, opened = course.policy, course.opened
     reward = run.checkpoint("reward") if run.has("reward") else None
     source = opened.checkpoint.path if opened.checkpoint else None
-    critic = open_critic(settings.value, policy.model, policy.base, reward, source, seed=settings.seed)
+    critic = open_critic(settings.value, policy.model, course.base, reward, source, seed=settings.seed)
     optimizer = AdamW(
         critic.own,
         betas=(settings.beta1, settings.beta2),
@@ -76,13 +70,12 @@ def prepare(run: Run) -> Job:
         eps=EPS,
         compute_dtype=choose_precision(policy.progress.precision, device).dtype,
     )
-    policy.others["value"] = optimizer
-    pad = policy.tokenizer.pad_id
-    policy.write_more = lambda folder: critic.save(folder, pad_id=pad)
-    job = Job(settings, policy, critic, optimizer, read_pretraining(run, policy))
-    if policy.progress.micro_batch is None:
-        policy.try_memory(lambda x, y: _trial(critic, x, y))
-        forget_gradients(critic.own)
+    course.others["value"] = optimizer
+    pad = policy.writer.tokenizer.pad_id
+    course.write_more = lambda folder: critic.save(folder, pad_id=pad)
+    job = Job(settings, course, critic, optimizer, read_pretraining(run, course))
+    course.make_ready(lambda x, y: _trial(critic, x, y))
+    forget_gradients(critic.own)
     if opened.checkpoint:
         load_moments(opened.checkpoint, optimizer, "value")
     opened.restore_random(settings.seed)
@@ -97,7 +90,7 @@ def _trial(critic: Critic, inputs: Tensor, targets: Tensor) -> Tensor:
     return token_logprobs(critic.actor, inputs, targets).sum()
 
 
-def read_pretraining(run: Run, policy: Policy) -> Blocks | None:
+def read_pretraining(run: Run, course: PolicyCourse) -> Blocks | None:
     """The blocks of the text that is mixed in, if there is one."""
     if not run.has("pretraining"):
         return None
@@ -106,8 +99,8 @@ def read_pretraining(run: Run, policy: Policy) -> Blocks | None:
         run.progress(done, total, unit="bytes", phase="encoding")
 
     dataset = run.dataset("pretraining")
-    tokens = token_shards(dataset, tokenizer_in(policy.base), encoding)
-    blocks = Blocks(tokens.train, policy.model.config.context, policy.settings.seed)
+    tokens = token_shards(dataset, tokenizer_in(course.base), encoding)
+    blocks = Blocks(tokens.train, course.policy.model.config.context, course.settings.seed)
     if not len(blocks):
         raise UserError(f"The text of {dataset.name!r} is shorter than a block of the model's context.")
     return blocks
@@ -117,7 +110,7 @@ class Batch(NamedTuple):
     """Rollouts with what the updates of a step are about: (B, T) each, 0 where no target is."""
 
     rollouts: Rollouts
-    seen: Looked
+    seen: Likelihoods
     values: Tensor
     advantages: Tensor
     returns: Tensor
@@ -128,23 +121,28 @@ class Job:
     """A run of PPO at work."""
 
     settings: PPO
-    policy: Policy
+    course: PolicyCourse
     critic: Critic
     critic_optimizer: AdamW
     pretraining: Blocks | None
+
+    @property
+    def policy(self) -> Policy:
+        """The one that is improved."""
+        return self.course.policy
 
     def step(self) -> dict[str, float]:
         """Rollouts, rewards, and the updates they are worth; the step's figures."""
         policy, settings, progress = self.policy, self.settings, self.policy.progress
         rollouts = policy.roll(settings.batch_size)
         raw = policy.scores(rollouts)
-        with policy.pace.step(rollouts.tokens):
+        with self.course.pace.step(rollouts.tokens):
             scores = self._shaped(raw) - policy.penalties(rollouts)
             batch, earned = self._estimate(rollouts, scores)
             tally, rate = Tally(), self._rate()
             for number, rows in enumerate(policy.minibatches(len(rollouts))):
                 self._update(batch, rows, number, tally, rate)
-        policy.show(rollouts, earned.tolist(), batch.seen, batch.advantages)
+        self.course.show(rollouts, earned.tolist(), batch.seen, batch.advantages)
         figures = policy.measures(rollouts, batch.seen)
         row = {
             **tally.means(),
@@ -185,7 +183,7 @@ class Job:
         logprobs, entropy, values = policy.in_parts(
             rollouts, lambda x, y: torch.stack(self.critic(x, y, settings.temperature))
         )
-        seen = Looked(logprobs, entropy, policy.by_reference(rollouts))
+        seen = Likelihoods(logprobs, entropy, policy.by_reference(rollouts))
         rewards = token_rewards(
             logprobs, seen.reference, torch.from_numpy(scores).to(mask.device), mask, policy.progress.coefficient
         )
@@ -277,8 +275,8 @@ class Job:
 
     def _rate(self) -> float:
         """The learning rate of this step as a share of the peak."""
-        policy, floor = self.policy, self.settings.min_lr_ratio
-        return cosine_lr(policy.progress.step, peak=1.0, floor=floor, warmup=policy.warmup, total=policy.steps)
+        course, floor = self.course, self.settings.min_lr_ratio
+        return cosine_lr(course.progress.step, peak=1.0, floor=floor, warmup=course.warmup, total=course.steps)
 
 
 def token_rewards(

@@ -9,21 +9,24 @@ import torch
 
 from stages.data.conversations import Masker, choose_template
 from stages.data.tokenizer import FILE as TOKENIZER
+from stages.data.tokenizer import TextTokenizer
 from stages.models.bases import base_folder
 from stages.models.decoder import Decoder
 from stages.models.opening import open_decoder
+from stages.policies.course import PolicyCourse
 from stages.policies.policy import Policy, Reference
 from stages.policies.progress import PolicyProgress
-from stages.policies.rollouts import Prompts, read_prompts
+from stages.policies.rollouts import Prompts, Writer, read_prompts
 from stages.policies.scoring import open_score
 from stages.run import Run
 from stages.store.errors import UserError
 from stages.store.files import sha256_file
 from stages.store.specs.policy import Policy as Settings
 from stages.training.adapting import config_of
-from stages.training.opening import Opened, peak_lr
+from stages.training.opening import peak_lr
 from stages.training.precision import choose_precision
-from stages.training.tuning import open_model
+from stages.training.tuning import FixedPrompts, fixed_prompts, open_model
+from stages.training.updates import MicroBatches
 
 LR_TIMES_WIDTH = 0.004
 """Peak rate times width: 3e-5 at width 128. Other widths follow by the same rule."""
@@ -31,10 +34,8 @@ EPS = 1e-5
 """Of AdamW: Huang et al. (arXiv 2403.17031), detail 19."""
 
 
-def open_policy(
-    run: Run, settings: Settings, device: torch.device, *, group: int, coefficient: float
-) -> tuple[Policy, Opened[Decoder, PolicyProgress]]:
-    """The policy to be improved, or the run's last checkpoint of it, with its reference, prompts and scorer.
+def open_policy(run: Run, settings: Settings, device: torch.device, *, group: int, coefficient: float) -> PolicyCourse:
+    """The course of a run over the policy to be improved, or the run's last checkpoint of it, with all that it needs.
 
     group: completions of each prompt. coefficient: of the KL, for a fresh start.
     """
@@ -51,22 +52,22 @@ def open_policy(
     if opened.checkpoint is None:
         progress.coefficient = coefficient
     reward = run.checkpoint("reward") if run.has("reward") else None
+    asked = fixed_prompts(settings.sample_prompts, probes=settings.probes)
+    fixed = FixedPrompts(base, template, asked, settings.sample_tokens)
+    at_once = -(-settings.batch_size * group // settings.minibatches)
     policy = Policy(
-        run=run,
         settings=settings,
         model=opened.model,
         optimizer=opened.optimizer,
         reference=_open_reference(run, settings, base, opened.model, progress.precision, device),
-        base=base,
-        template=template,
         prompts=prompts,
-        held_out=held_out,
+        writer=Writer(TextTokenizer.load(base), fixed.stops, settings.max_new_tokens, settings.slots),
         score=open_score(settings, reward, base, template, device.type, precision=progress.precision),
         progress=progress,
-        metrics=opened.metrics(),
+        micro=MicroBatches(run, progress, at_once, settings.micro_batch),
         group=group,
     )
-    return policy, opened
+    return PolicyCourse(run, policy, opened, base, template, held_out, fixed)
 
 
 def _open_reference(

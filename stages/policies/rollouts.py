@@ -98,7 +98,8 @@ class Writer:
 
     def __init__(self, tokenizer: TextTokenizer, stops: Sequence[int], longest: int, slots: int) -> None:
         """longest: tokens of a completion. stops: tokens that end one. slots: completions written at once."""
-        self._tokenizer, self._stops, self._longest, self._slots = tokenizer, tuple(stops), longest, slots
+        self.tokenizer = tokenizer
+        self._stops, self._longest, self._slots = tuple(stops), longest, slots
 
     def write(self, model: Decoder, asked: Sequence[Asked], seeds: Sequence[int], temperature: float) -> Rollouts:
         """A completion of each prompt; at temperature 0 the likeliest."""
@@ -112,9 +113,9 @@ class Writer:
 
     def laid_out(self, asked: Sequence[Asked], said: Sequence[list[int]], device: torch.device) -> Rollouts:
         """Prompts with the tokens that were said to them, side by side."""
-        texts = [self._tokenizer.decode([token for token in ids if token not in self._stops]).strip() for ids in said]
+        texts = [self.tokenizer.decode([token for token in ids if token not in self._stops]).strip() for ids in said]
         ended = [ids[-1] in self._stops for ids in said]
-        tokens_BT, targets_BT = lay_out([each.tokens for each in asked], said, self._tokenizer.pad_id)
+        tokens_BT, targets_BT = lay_out([each.tokens for each in asked], said, self.tokenizer.pad_id)
         return Rollouts(list(asked), list(said), texts, ended, tokens_BT.to(device), targets_BT.to(device))
 
 

@@ -37,7 +37,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 def trainer(job: grpo.Job, folder: Path, kind: str, **settings: Any) -> GRPOTrainer:
-    base = job.policy.base
+    base = job.course.base
     arguments = GRPOConfig(
         output_dir=str(folder),
         loss_type=kind,

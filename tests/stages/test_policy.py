@@ -62,7 +62,7 @@ def job_in(workspace: Workspace, stage: str, name: str = "job", **more: Any) -> 
 
 def again(job: Any) -> Any:
     """The same run, as a new worker opens it."""
-    return STAGES[job.policy.run.spec.stage].prepare(Run(job.policy.run.dir.path))
+    return STAGES[job.course.run.spec.stage].prepare(Run(job.course.run.dir.path))
 
 
 def train(workspace: Workspace, stage: str, name: str, **settings: Any) -> RunDir:
@@ -124,10 +124,10 @@ def test_resuming_changes_no_bit_unless_a_part_is_lost(
     whole, broken = (job_in(workspace, stage, name, **how) for name in ("whole", "broken"))
     steps = [whole.step() for _ in range(5)]
     first = [broken.step() for _ in range(2)]
-    broken.policy.save()
+    broken.course.save()
     broken.step()  # lost with the process
     if lost:
-        forget(list_checkpoints(broken.policy.run.dir)[-1].path, lost)
+        forget(list_checkpoints(broken.course.run.dir)[-1].path, lost)
     resumed = again(broken)
     assert resumed.policy.progress.step == 2
     same = first + [resumed.step() for _ in range(3)] == steps
@@ -213,15 +213,17 @@ def test_with_adapters_the_reference_is_the_base_without_them(workspace: Workspa
         mine = token_logprobs(policy.model, rollouts.inputs, rollouts.targets)
     torch.testing.assert_close(policy.by_reference(rollouts), wanted)
     assert not torch.allclose(mine, wanted, atol=1e-3)
-    assert any("dropout is left out" in event["message"] for event in events(policy.run.dir, "warning"))
+    assert any("dropout is left out" in event["message"] for event in events(job.course.run.dir, "warning"))
 
 
 @pytest.mark.parametrize("stage", ["grpo", "ppo"])
 def test_a_first_update_that_is_off_policy_fails(workspace: Workspace, stage: str) -> None:
     job = job_in(workspace, stage)
-    look, estimate = job.policy.look, getattr(job, "_estimate", None)
+    likelihoods, estimate = job.policy.likelihoods, getattr(job, "_estimate", None)
     if stage == "grpo":
-        job.policy.look = lambda rollouts: look(rollouts)._replace(logprobs=look(rollouts).logprobs + 0.1)
+        job.policy.likelihoods = lambda rollouts: likelihoods(rollouts)._replace(
+            logprobs=likelihoods(rollouts).logprobs + 0.1
+        )
     else:
 
         def shifted(*args: Any) -> Any:
@@ -279,16 +281,16 @@ def short_answers(workspace: Workspace) -> str:
 
 def test_the_best_checkpoint_is_the_highest_reward_within_the_kl_budget(workspace: Workspace) -> None:
     job = job_in(workspace, "grpo", kl_budget=1.0)
-    policy = job.policy
+    course, progress = job.course, job.course.progress
     for reward, kl in ((0.2, 0.1), (0.9, 5.0), (0.6, 0.8), (0.5, 0.2), (0.4, 0.1), (0.3, 0.1)):
-        policy.progress.step += 1
-        policy._last_evaluation = policy.progress.step
-        policy.metrics = {"val/reward": reward, "val/kl": kl}
-        policy.save()
-    run = policy.run.dir
-    best = best_checkpoint(run, policy.best)
-    assert best is not None and best.step == 3 and policy.result()["best"] == "step-3"
-    assert [each.step for each in list_checkpoints(run)] == [3, 5, 6] and prune(run, policy.best) == []
+        progress.step += 1
+        course._validated = progress.step
+        course.metrics = {"val/reward": reward, "val/kl": kl}
+        course.save()
+    run = course.run.dir
+    best = best_checkpoint(run, course.best)
+    assert best is not None and best.step == 3 and course.result()["best"] == "step-3"
+    assert [each.step for each in list_checkpoints(run)] == [3, 5, 6] and prune(run, course.best) == []
     only_over = best_checkpoint(run, Best("val/reward", highest=True, within=("val/kl", 0.01)))
     assert only_over is not None and only_over.step == 3
 
@@ -297,8 +299,8 @@ def test_the_critic_is_kept_beside_the_policy(workspace: Workspace) -> None:
     job = job_in(workspace, "ppo", extra={"reward": "judge"}, reward="auto")
     before = load_value_model(workspace.models / "judge").score.clone()
     job.step()
-    job.policy.save()
-    folder = list_checkpoints(job.policy.run.dir)[-1].path / "value"
+    job.course.save()
+    folder = list_checkpoints(job.course.run.dir)[-1].path / "value"
     kept = load_value_model(folder)
     torch.testing.assert_close(kept.score, job.critic.own.score)
     assert not torch.equal(kept.score, before)
@@ -342,7 +344,7 @@ def test_memory_that_runs_out_halves_the_micro_batch(workspace: Workspace) -> No
         job.policy.parts = scarce
         assert job.step()["policy/ratio_first"] == pytest.approx(1, abs=1e-5)
         assert job.policy.micro.rows <= 2
-        assert "Memory ran out" in events(job.policy.run.dir, "warning")[-1]["message"]
+        assert "Memory ran out" in events(job.course.run.dir, "warning")[-1]["message"]
 
 
 def test_dead_groups_are_replaced_when_asked_to(workspace: Workspace) -> None:

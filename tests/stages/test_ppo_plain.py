@@ -119,8 +119,8 @@ def test_the_first_update_is_that_of_a_plain_implementation(workspace: Workspace
     job.policy.roll = lambda count: rollouts  # type: ignore[method-assign]
     row = job.step()
     assert row["policy/ratio_first"] == pytest.approx(1, abs=1e-6) and row["policy/kl"] != 0
-    job.policy.save()
-    folder = list_checkpoints(job.policy.run.dir)[-1].path
+    job.course.save()
+    folder = list_checkpoints(job.course.run.dir)[-1].path
     actor, critic = plain_update(workspace, rollouts, job.settings.missing_end_penalty)
     before = AutoModelForCausalLM.from_pretrained(workspace.models / "base").double()
     moved = differences(folder, before, AutoModelForCausalLM)
