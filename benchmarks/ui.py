@@ -280,7 +280,7 @@ def bytes_per_tick(folder: Path, ticks: int = 20, rows: int = 10) -> list[int]:
         for tick in range(ticks):
             append_rows(run, 901 + tick * rows, rows)
             run.write_state(running(900 + (tick + 1) * rows))
-            counts.append(terminal.read_for(0.6))
+            counts.append(terminal.read(60.0) + terminal.read_for(0.6))
     assert lock is not None
     os.close(lock)
     return counts

@@ -1,4 +1,4 @@
-"""Workers that start in a moment, where a test is not about the start itself."""
+"""Workers that start in a moment, where a test is not about the start itself; examples that do not change."""
 
 from __future__ import annotations
 
@@ -7,8 +7,17 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.warm_workers import warm_workers
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hypothesis tries the same examples in every run, however long one takes; in the long campaigns other ones."""
+    slow = [HealthCheck.too_slow]
+    settings.register_profile("steady", deadline=None, derandomize=True, database=None, suppress_health_check=slow)
+    settings.register_profile("searching", deadline=None, suppress_health_check=slow)
+    settings.load_profile("searching" if config.option.markexpr == "soak" else "steady")
 
 
 @pytest.fixture(scope="session", autouse=True)

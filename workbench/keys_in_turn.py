@@ -46,6 +46,11 @@ class KeysInTurn:
         self._busy = False
         self._timer: Timer | None = None
 
+    @property
+    def busy(self) -> bool:
+        """Whether a key is being worked off."""
+        return self._busy
+
     async def take(self, key: Key) -> None:
         """Hand the key on now, or when those before it are done with."""
         self._waiting.append(key)

@@ -107,7 +107,7 @@ def test_from_a_folder_of_text_to_chat(tmp_path: Path, terminals: list[Terminal]
     assert list_checkpoints(run)[-1].step == 400
 
     again.press("c")
-    again.wait_for("songs-tiny@400", "continues your text", seconds=90)
+    again.wait_for("songs-tiny@400", "continues your text", seconds=180)
     again.type("7 green bot")
     again.press("Enter")
     wait_until(lambda: bool(re.search(r"tokens/s · .* · seed \d", again.screen())), what="the end of the answer")
@@ -144,7 +144,7 @@ def test_killing_the_app_leaves_the_run_alone(tmp_path: Path, terminals: list[Te
     wait_until(lambda: trained(run) > before + 20, what="the run to go on")
     again = Terminal(workbench(), world, folder=tmp_path)
     terminals.append(again)
-    again.wait_for("world-tiny", seconds=30)
+    again.wait_for("world-tiny")
     again.press("R")
     again.wait_for("world-tiny", "steps/s")
     again.press("Enter")

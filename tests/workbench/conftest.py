@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -206,10 +207,44 @@ def screen_text(app: App[Any]) -> str:
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _unhurried_pilot() -> Iterator[None]:
+    """Pilots wait for all that a key, a click or a new size leads to, however busy the machine is.
+
+    Textual's own wait ends when every widget has worked off what it had at the beginning, and otherwise takes a process
+    that gets no time for one that has nothing to do.
+    """
+    one_round = Pilot._wait_for_screen
+
+    async def until_quiet(pilot: Pilot[Any], timeout: float = 120.0) -> bool:
+        for _ in range(200):
+            if not await one_round(pilot, timeout):
+                return False
+            if not _on_its_way(pilot.app):
+                break
+            await asyncio.sleep(0.005)
+        return True
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Pilot, "_wait_for_screen", until_quiet)
+        yield
+
+
+def _on_its_way(app: App[Any]) -> bool:
+    """Whether a key is still being worked off, a widget still on its way to the screen, or a message to a widget."""
+    if not app.is_running or not app.screen_stack:
+        return False
+    pumps = [app, *app.screen.walk_children(with_self=True)]
+    waiting = any(not pump._message_queue.empty() or pump._next_callbacks or not pump.is_mounted for pump in pumps)
+    return waiting or (isinstance(app, WorkbenchApp) and app._keys.busy)
+
+
 async def settled(pilot: Pilot[Any]) -> None:
     """Wait until no worker runs and all messages have been handled."""
-    for _ in range(2):
+    for turn in range(6):  # what a worker found may start another
         await pilot.pause()
+        if turn > 1 and not any(worker.is_running for worker in pilot.app.workers):
+            break
         with contextlib.suppress(WorkerCancelled):  # a newer look took its place
             await pilot.app.workers.wait_for_complete()
     await pilot.pause()

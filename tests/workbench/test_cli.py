@@ -211,7 +211,7 @@ def test_progress_is_redrawn_in_one_line_on_a_terminal(text: Path, workspace: Wo
             break
         shown += data
     os.close(ours)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=120) == 0
     lines = shown.decode().rstrip("\r\n").split("\n")
     assert len(lines) == 1
     assert "finished" in lines[0].split("\r")[-1]
@@ -425,7 +425,7 @@ def test_a_reader_that_leaves_early_is_no_error(populated: Workspace) -> None:
     process.stdout.close()
     assert process.stderr is not None
     assert process.stderr.read() == ""
-    assert process.wait(timeout=30) == 0
+    assert process.wait(timeout=120) == 0
 
 
 # --- what acts on the workspace
@@ -456,10 +456,10 @@ def test_logs_go_byte_for_byte_to_a_pipe_and_are_made_visible_on_a_terminal(popu
     run = find_run(populated, "world-tiny")
     run.log.write_bytes(b"first\n\x1b[2J \xff\n")
     assert (
-        spawn("runs", "logs", "world-tiny", "--follow", text=False).communicate(timeout=30)[0] == run.log.read_bytes()
+        spawn("runs", "logs", "world-tiny", "--follow", text=False).communicate(timeout=120)[0] == run.log.read_bytes()
     )
     ours, theirs = pty.openpty()
-    assert spawn("runs", "logs", "world-tiny", stdout=theirs).wait(timeout=30) == 0
+    assert spawn("runs", "logs", "world-tiny", stdout=theirs).wait(timeout=120) == 0
     os.close(theirs)
     assert os.read(ours, 1_000) == "first\r\n␛[2J \\xff\r\n".encode()
     os.close(ours)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 import unicodedata
@@ -69,6 +70,9 @@ def test_markup_is_text(text: str) -> None:
 def test_clean_text_is_shown_fast() -> None:
     """Held at 10 MB/s, on any machine; 200 MB/s was measured on one that was not busy."""
     text = ("Grüße aus dem Text, 日本語 too. " * 40 + "\n") * 1_000
-    began = time.perf_counter()
-    assert displayable(text) is text
-    assert len(text.encode()) / 1e6 / (time.perf_counter() - began) > 10
+    best = math.inf
+    for _ in range(5):
+        began = time.perf_counter()
+        assert displayable(text) is text
+        best = min(best, time.perf_counter() - began)
+    assert len(text.encode()) / 1e6 / best > 10

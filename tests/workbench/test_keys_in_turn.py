@@ -12,6 +12,7 @@ from textual.events import Event, Key
 from textual.screen import ModalScreen
 from textual.widgets import Input, Label
 
+from workbench import keys_in_turn
 from workbench.keys_in_turn import Followed, KeysInTurn
 
 
@@ -63,7 +64,7 @@ async def typed(app: Desk, keys: list[str]) -> list[str | int | None]:
         for key in keys:
             app.post_message(Key(key, key if len(key) == 1 else None))
         wanted = sum(key == "enter" for key in keys) + sum(key in "123" for key in keys)
-        for _ in range(500):
+        for _ in range(6_000):
             await pilot.pause(0.01)
             if len(app.said) >= wanted:
                 break
@@ -73,7 +74,8 @@ async def typed(app: Desk, keys: list[str]) -> list[str | int | None]:
 KEYS = ["1", "n", *"hard", "enter", "2", "n", *"so", "enter", "3"]
 
 
-async def test_what_is_typed_ahead_arrives_where_it_was_meant() -> None:
+async def test_what_is_typed_ahead_arrives_where_it_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keys_in_turn, "PATIENCE", 60.0)  # however slow the machine is
     assert await typed(Desk(), KEYS) == [1, "hard", 2, "so", 3]
 
 
@@ -98,7 +100,7 @@ async def test_a_key_goes_on_when_what_had_the_focus_is_gone() -> None:
         await pilot.pause()
         app.pop_screen()
         app.post_message(Key("1", "1"))
-        for _ in range(300):
+        for _ in range(6_000):
             await pilot.pause(0.01)
             if app.said:
                 break
