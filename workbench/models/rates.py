@@ -41,6 +41,8 @@ class Rate(NamedTuple):
     """Of the model that it was measured on; 0 where the machine was timed."""
     source: str
     """For people: `the run world-tiny`, `timed on this machine`."""
+    tokens_per_s: float = 0.0
+    """Of that model; 0 where the machine was timed."""
 
 
 def this_machine() -> Machine:
@@ -81,7 +83,7 @@ def _rate_of(workspace: Workspace, run: RunDir, machine: Machine) -> Rate | None
     speed = usual(run, SPEED)
     if not speed:
         return None
-    return Rate(speed * flops_per_token(config), parameter_count(config).total, f"the run {spec.name}")
+    return Rate(speed * flops_per_token(config), parameter_count(config).total, f"the run {spec.name}", speed)
 
 
 def nearest_rate(rates: Sequence[Rate], parameters: int) -> Rate | None:

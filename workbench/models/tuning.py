@@ -48,6 +48,8 @@ class TuningEstimate(NamedTuple):
     tokens: int
     steps: int | None
     """None where the settings of the stage do not tell."""
+    seen: int | None
+    """Tokens of all steps together. None likewise."""
 
 
 def estimate_tuning(
@@ -68,13 +70,16 @@ def estimate_tuning(
     around = 0 if info.kind == "text" else 2 * AROUND
     tokens = round(info.bytes.get("train", 0) / BYTES_PER_TOKEN) + around * records
     packed = info.kind == "text" or getattr(settings, "packing", False)
+    steps = _steps(settings, tokens / room if packed else records)
+    row = room if packed else tokens / max(1, records)
     return TuningEstimate(
         parameters=parameters,
         standing=_standing(settings, folder, parameters),
         context=room,
         records=records,
         tokens=tokens,
-        steps=_steps(settings, tokens / room if packed else records),
+        steps=steps,
+        seen=round(steps * getattr(settings, "batch_size", 0) * row) if steps else None,
     )
 
 

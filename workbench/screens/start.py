@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from textual import on
+from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.css.query import NoMatches
 from textual.timer import Timer
 from textual.widgets import Static
+from textual.worker import get_current_worker
 
 from stages.store.datasets import list_datasets
 from stages.store.errors import UserError
@@ -23,6 +24,7 @@ from stages.store.tokenizers import list_tokenizers
 from workbench.display import content
 from workbench.keys import bind
 from workbench.models.estimate import Estimate, default_parents, estimate
+from workbench.models.times import Speeds, speeds, training_time
 from workbench.plots.picture import figure
 from workbench.runs import run_names, unique_name
 from workbench.screens.launch import LaunchScreen, heading
@@ -58,6 +60,8 @@ class StartScreen(LaunchScreen):
         super().__init__(values)
         self.STAGE = stage  # type: ignore[misc]  # one screen serves every training stage
         self._reckoning: Timer | None = None
+        self.speeds: Speeds | None = None
+        """Of this machine, once they have been read."""
         self.HEADING = TITLES[stage]  # type: ignore[misc]  # as above
 
     def compose_body(self) -> ComposeResult:
@@ -87,6 +91,19 @@ class StartScreen(LaunchScreen):
     def on_mount(self) -> None:
         self.query_one("#start-cost").border_title = "what it costs"
         self._show_cost()
+        self._read_speeds()
+
+    @work(thread=True)
+    def _read_speeds(self) -> None:
+        """Find out how fast this machine trains, which takes files to be read."""
+        found = speeds(self.workbench.workspace)
+        if not get_current_worker().is_cancelled:
+            self.app.call_from_thread(self._know_speeds, found)
+
+    def _know_speeds(self, found: Speeds) -> None:
+        self.speeds = found
+        if self.is_attached:
+            self._show_cost()
 
     def check(self, settings: dict[str, Any], extra: dict[str, Any]) -> tuple[str, UserError] | None:
         mistake = super().check(settings, extra)
@@ -140,13 +157,15 @@ class StartScreen(LaunchScreen):
     def cost_lines(self, settings: dict[str, Any], extra: dict[str, Any], *, wide: bool) -> list[Content]:
         """What the run costs, a figure a line; UserError where that cannot be told."""
         workspace = self.workbench.workspace
-        return _lines(estimate(workspace, settings, extra["dataset"], extra["tokenizer"], self.STAGE), wide=wide)
+        found = estimate(workspace, settings, extra["dataset"], extra["tokenizer"], self.STAGE)
+        takes = training_time(self.speeds, found.flops, found.parameters) if self.speeds else ""
+        return _lines(found, takes, wide=wide)
 
     def on_resize(self) -> None:
         self._show_cost()
 
 
-def _lines(figures: Estimate, *, wide: bool) -> list[Content]:
+def _lines(figures: Estimate, takes: str, *, wide: bool) -> list[Content]:
     model = figures.model
     facts = [
         ("parameters", f"{figures.parameters:,}"),
@@ -157,9 +176,10 @@ def _lines(figures: Estimate, *, wide: bool) -> list[Content]:
         ("will see", f"{figure(figures.tokens)} tokens"),
         ("that is", f"{figures.epochs:,.1f} × the text" if figures.epochs is not None else "—"),
         ("work", f"{figures.flops:.1e} FLOP"),
+        *([("takes", takes)] if takes else []),
     ]
     if not wide:
-        facts = [fact for fact in facts if fact[0] in ("parameters", "memory", "will see", "that is")]
+        facts = [fact for fact in facts if fact[0] in ("parameters", "memory", "will see", "that is", "takes")]
     return labelled(facts, wide=wide) + ([Content.styled(figures.warning, "$text-warning")] if figures.warning else [])
 
 

@@ -12,6 +12,7 @@ from stages.store.errors import UserError
 from stages.store.specs.parents import BASES, KINDS, LANGUAGE_MODELS, ExtraParent, extra_parents
 from stages.store.strict import Field
 from workbench.keys import bind
+from workbench.models.times import tuning_time
 from workbench.models.tuning import TuningEstimate, begins_from, datasets_for, estimate_tuning, tunable
 from workbench.plots.picture import figure
 from workbench.runs import run_names, unique_name
@@ -96,7 +97,11 @@ class TuneScreen(StartScreen):
     def cost_lines(self, settings: dict[str, Any], extra: dict[str, Any], *, wide: bool) -> list[Content]:
         if (missing := self._missing(extra)) is not None:
             raise missing[1]
-        return labelled(_facts(self._estimate(settings, extra), self._kinds, wide=wide), wide=wide)
+        found = self._estimate(settings, extra)
+        takes = ""
+        if self.STAGE == "sft" and self.speeds is not None and found.seen is not None:
+            takes = tuning_time(self.speeds, found.seen, found.parameters)
+        return labelled(_facts(found, self._kinds, takes, wide=wide), wide=wide)
 
     def _estimate(self, settings: Mapping[str, Any], extra: Mapping[str, Any]) -> TuningEstimate:
         workspace = self.workbench.workspace
@@ -137,12 +142,13 @@ def _with(names: list[str], given: str) -> list[str]:
     return [*names, *([given] if given and given not in names else [])]
 
 
-def _facts(found: TuningEstimate, kinds: tuple[str, ...], *, wide: bool) -> list[tuple[str, str]]:
+def _facts(found: TuningEstimate, kinds: tuple[str, ...], takes: str, *, wide: bool) -> list[tuple[str, str]]:
     facts = [
         ("parameters", f"{found.parameters:,}" if found.parameters else "—"),
         ("memory", f"{size_of(found.standing)} and activations" if found.parameters else "—"),
         ("rows of", f"{found.context:,} tokens"),
         ("chats" if kinds == ("chat",) else "records", f"{found.records:,}, about {figure(found.tokens)} tokens"),
         ("steps", f"about {found.steps:,}" if found.steps else "—"),
+        *([("takes", takes)] if takes else []),
     ]
     return facts if wide else [fact for fact in facts if fact[0] != "rows of"]
