@@ -14,7 +14,8 @@ from typing import Any, Literal
 from stages.store.checkpoints import list_checkpoints
 from stages.store.datasets import Dataset
 from stages.store.tokenizers import Tokenizer
-from workbench.survey import Inventory, RunFacts
+from workbench.run_board import Entry
+from workbench.survey import Inventory
 from workbench.wording import amount, duration, speed
 
 STARTER = "starter:world"
@@ -52,7 +53,7 @@ class Step:
     """What the step made or is making. Foreign text."""
     detail: str = ""
     """Figures, progress, or why it failed; parts are separated by `, `. Foreign text."""
-    run: RunFacts | None = None
+    run: Entry | None = None
     stage: str = ""
     """The stage that a start form opens with `values`."""
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -86,15 +87,15 @@ class Lineage:
     """One dataset (or the run that is to build it), and what came of it."""
 
     dataset: Dataset | None
-    build: RunFacts | None
+    build: Entry | None
     tokenizer: Tokenizer | None = None
-    training_tokenizer: RunFacts | None = None
-    model: RunFacts | None = None
-    tuned: RunFacts | None = None
+    training_tokenizer: Entry | None = None
+    model: Entry | None = None
+    tuned: Entry | None = None
     """The latest instruction tuning that began from a checkpoint of the model."""
-    reward: RunFacts | None = None
+    reward: Entry | None = None
     """The latest reward model that began from a checkpoint of the tuned model."""
-    policy: RunFacts | None = None
+    policy: Entry | None = None
     """The latest improvement of the tuned model by preferences."""
 
     @property
@@ -147,7 +148,7 @@ def _of_dataset(inventory: Inventory, dataset: Dataset) -> Lineage:
     )
 
 
-def _made_from(inventory: Inventory, origin: RunFacts | None, stages: tuple[str, ...]) -> RunFacts | None:
+def _made_from(inventory: Inventory, origin: Entry | None, stages: tuple[str, ...]) -> Entry | None:
     """The latest run of these stages that went on from a checkpoint of another run."""
     for facts in inventory.runs:
         parent = facts.spec.parents.get("checkpoint")
@@ -297,11 +298,11 @@ def _labels_first(inventory: Inventory) -> dict[str, Any]:
     return {"detail": detail, "stage": FREEZE, "values": values} if count else {}
 
 
-def _done(key: str, title: str, facts: RunFacts) -> Step:
+def _done(key: str, title: str, facts: Entry) -> Step:
     return Step(key, title, "done", facts.name, _outcome(facts), facts, facts.spec.stage)
 
 
-def _trained(facts: RunFacts) -> bool:
+def _trained(facts: Entry) -> bool:
     """Whether the run left a model to go on from: at its end, or where somebody stopped it."""
     return facts.status in ("finished", "stopped") and bool(list_checkpoints(facts.run))
 
@@ -337,12 +338,12 @@ def _chat(lineage: Lineage) -> Step:
     return Step("chat", "chat", "later", detail="needs a model")
 
 
-def _at_work(key: str, title: str, facts: RunFacts) -> Step:
+def _at_work(key: str, title: str, facts: Entry) -> Step:
     states: dict[str, State] = {"queued": "running", "running": "running", "paused": "paused", "stopped": "stopped"}
     return Step(key, title, states.get(facts.status, "failed"), facts.name, _progress(facts), facts, facts.spec.stage)
 
 
-def _progress(facts: RunFacts) -> str:
+def _progress(facts: Entry) -> str:
     state = facts.state
     if facts.status == "lost":
         return "lost: its worker is gone"
@@ -358,7 +359,7 @@ def _progress(facts: RunFacts) -> str:
     return ", ".join(filter(None, parts)) or "starting"
 
 
-def _outcome(facts: RunFacts) -> str:
+def _outcome(facts: Entry) -> str:
     result, ended = facts.state.result, f"{facts.state.step:,} steps"
     for metric, title, form in OUTCOMES:
         value = result.get(metric)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from workbench.life import FREEZE, POLICY_STAGES, Life, Step
-from workbench.survey import RunFacts
+from workbench.run_board import Entry
 
 TALKING = ("pretrain", "sft", *POLICY_STAGES)
 """Stages whose model is talked to before the life goes on."""
@@ -15,7 +15,7 @@ LEADING = (*TALKING, *MAKING, "sample")
 """Stages after which there is something to go on to."""
 
 
-def after_run(found: Sequence[Life], facts: RunFacts) -> Step | None:
+def after_run(found: Sequence[Life], facts: Entry) -> Step | None:
     """What to do with what a finished run has made; None where nothing lies nearer than anything else."""
     stage = facts.spec.stage
     if facts.status != "finished" or stage not in LEADING:
@@ -40,7 +40,7 @@ def after_chat(found: Sequence[Life], run_id: str) -> Step | None:
     return None
 
 
-def life_of(found: Sequence[Life], facts: RunFacts) -> Life | None:
+def life_of(found: Sequence[Life], facts: Entry) -> Life | None:
     """The life that a run is of: that whose step it is, whose name it bears, or the latest."""
     for life in found:
         if any(step.run is not None and step.run.run.id == facts.run.id for step in life.steps):
@@ -51,7 +51,7 @@ def life_of(found: Sequence[Life], facts: RunFacts) -> Life | None:
     return found[0] if found else None
 
 
-def _learnt_from(life: Life, facts: RunFacts) -> Step | None:
+def _learnt_from(life: Life, facts: Entry) -> Step | None:
     """What learns from a dataset that was built when every step of the life is done: labels, say, of its answers."""
     key, origin = {"preference": ("reward", "sft"), "chat": ("sft", "pretrain")}.get(_kind(facts), ("", ""))
     if not key or not life.step(origin).name:
@@ -60,12 +60,12 @@ def _learnt_from(life: Life, facts: RunFacts) -> Step | None:
     return Step(key, life.step(key).title, "next", detail="the form", stage=key, values=values)
 
 
-def _kind(facts: RunFacts) -> str:
+def _kind(facts: Entry) -> str:
     """The kind of the dataset that a build has made."""
     return str(facts.state.result.get("kind") or facts.spec.settings.get("kind") or "")
 
 
-def _next(life: Life | None, facts: RunFacts) -> Step | None:
+def _next(life: Life | None, facts: Entry) -> Step | None:
     step = life.next if life is not None else None
     own = step is not None and step.run is not None and step.run.run.id == facts.run.id
     return None if step is None or own or (step.key == "chat" and facts.spec.stage in TALKING) else step

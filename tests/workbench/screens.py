@@ -51,6 +51,7 @@ from tests.workbench.test_inside_screen import attended, scored
 from tests.workbench.test_reward_screens import HELD_OUT, WRONG
 from workbench.desk_client import DeskClient
 from workbench.machine import Gpu, Holder, Machine, Reading
+from workbench.run_board import Entry
 from workbench.screens import bin as bin_screen
 from workbench.screens import machine as machine_screen
 from workbench.screens.check import ExamplesScreen
@@ -74,7 +75,6 @@ from workbench.screens.sweeping import ScaleScreen, sweep_form
 from workbench.screens.sweeps import SweepsScreen
 from workbench.screens.views import view_of
 from workbench.screens.writing import Writing
-from workbench.watch import Entry
 from workbench.widgets.text_field import TextField
 
 Opener = Callable[[Pilot[Any], str, pytest.MonkeyPatch], Awaitable[None]]

@@ -17,8 +17,8 @@ from workbench.plots.marks import Marks
 from workbench.plots.picture import PLAIN, SIGNS, Key, Look, Picture, Shown, overlay
 from workbench.plots.plot import Line
 from workbench.plots.scope import Range, Scope
+from workbench.run_board import Board
 from workbench.themes import MARKERS, SERIES, SERIES_ANSI, SERIES_LIGHT
-from workbench.watch import Board
 
 
 def text(line: Line) -> str:

@@ -22,17 +22,18 @@ from tests.workbench.test_life import PARENTS, gone_on, judge, tuned_world
 from workbench.app import WorkbenchApp
 from workbench.life import Step, lives
 from workbench.onward import after_chat, after_run, label
+from workbench.run_board import Entry
 from workbench.screens.freeze import FreezeScreen
 from workbench.screens.judge import JudgeScreen
 from workbench.screens.run import RunScreen
 from workbench.screens.tokenizer import TokenizerScreen
-from workbench.survey import RunFacts, Survey
+from workbench.survey import Survey
 
 MakeApp = Callable[..., WorkbenchApp]
 
 
 def comes_after(workspace: Workspace, run: RunDir) -> Step | None:
-    facts = RunFacts(run, run.spec(), run.state(), run.status())
+    facts = Entry(run, run.spec(), run.state(), run.status())
     return after_run(lives(Survey(workspace).look()), facts)
 
 

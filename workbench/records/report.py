@@ -10,7 +10,8 @@ from textual.content import Content
 from stages.store.datasets import Dataset, DatasetInfo, Filter
 from stages.store.tokenizers import Tokenizer
 from workbench.display import content, line, shortened
-from workbench.survey import Inventory, RunFacts
+from workbench.run_board import Entry
+from workbench.survey import Inventory
 from workbench.themes import STATUS_STYLES, STATUS_SYMBOLS
 from workbench.wording import amount, summary
 
@@ -56,11 +57,11 @@ def tokenizer_report(tokenizer: Tokenizer) -> Content:
     return Content("\n").join([_title(tokenizer.name, f"{info.type}, {made} {moment(info.created)}"), *rows])
 
 
-def run_report(facts: RunFacts) -> Content:
+def run_report(facts: Entry) -> Content:
     """Where a build or a tokenizer's training stands, or why it ended."""
     style = STATUS_STYLES[facts.status]
     parts = [_title(facts.name, f"{facts.spec.stage} run, begun {moment(facts.spec.created)}"), Content()]
-    if facts.working and facts.share is not None:
+    if facts.live and facts.share is not None:
         parts.append(progress_bar(facts.share))
     parts.append(Content.assemble((f"{STATUS_SYMBOLS[facts.status]} ", style), line(_standing(facts))))
     error = facts.state.error
@@ -68,7 +69,7 @@ def run_report(facts: RunFacts) -> Content:
         parts += [Content(), content(error.message, "$text-error"), content(error.hint)]
     elif facts.status == "lost":
         parts += [Content(), Content("Its worker is gone without a word: killed, or the machine restarted.")]
-    keys = "x cancels it · enter shows the run" if facts.working else "a tries again · enter shows the run and its log"
+    keys = "x cancels it · enter shows the run" if facts.live else "a tries again · enter shows the run and its log"
     return Content("\n").join([*parts, Content(), Content.styled(keys, "$text-muted")])
 
 
@@ -83,7 +84,7 @@ def moment(seconds: float) -> str:
     return datetime.datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M") if seconds else "at an unknown time"
 
 
-def _standing(facts: RunFacts) -> str:
+def _standing(facts: Entry) -> str:
     return summary(facts.state, facts.status)
 
 

@@ -21,10 +21,11 @@ from workbench.keys import bind
 from workbench.plots.gauges import readings
 from workbench.plots.picture import figure
 from workbench.rollout_facts import is_rollout, rollout_of
+from workbench.run_board import Entry
 from workbench.screens.pick import Pick
 from workbench.screens.question import Ask
 from workbench.screens.run import RunScreen
-from workbench.watch import SAMPLES, Entry, Watch
+from workbench.watch import SAMPLES, Watch
 from workbench.widgets.lamps import Lamps
 from workbench.widgets.log_tail import LogTail
 from workbench.widgets.loss_plot import LossPlot

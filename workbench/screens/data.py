@@ -16,9 +16,10 @@ from stages.store.names import check_name
 from workbench.display import line, looks_same
 from workbench.keys import SCROLL_KEYS, bind
 from workbench.records.report import dataset_report, run_report, tokenizer_report
+from workbench.run_board import Entry
 from workbench.screens.base import PlaceScreen
 from workbench.screens.question import Ask, Question
-from workbench.survey import Inventory, RunFacts, Survey
+from workbench.survey import Inventory, Survey
 from workbench.themes import STATUS_STYLES, STATUS_SYMBOLS
 from workbench.widgets.filter_field import NO_MATCH
 from workbench.widgets.picklist import PickList
@@ -126,7 +127,7 @@ class DataScreen(PlaceScreen):
             ended_well = facts.status in ("finished", "stopped") or made.get(facts.name, 0.0) > facts.spec.created
             if facts.spec.stage == STAGES[kind] and facts.name not in entries and not ended_well:
                 symbol = Content.styled(f"{STATUS_SYMBOLS[facts.status]} ", STATUS_STYLES[facts.status])
-                share = f" {facts.share:.0%}" if facts.working and facts.share is not None else ""
+                share = f" {facts.share:.0%}" if facts.live and facts.share is not None else ""
                 entries[facts.name] = (RUN + facts.name, Content.assemble(symbol, line(facts.name), share))
             made.setdefault(facts.name, facts.spec.created)
         return list(entries.values())
@@ -238,7 +239,7 @@ class DataScreen(PlaceScreen):
             self._reported = shown
             self.query_one("#report", Static).update(shown)
 
-    def _run(self) -> RunFacts | None:
+    def _run(self) -> Entry | None:
         """The run under the cursor, when it is one."""
         chosen = self._list(self.kind).chosen
         if chosen is None or not chosen.startswith(RUN):
@@ -272,7 +273,7 @@ class DataScreen(PlaceScreen):
         facts = self._run()
         if action == "delete":
             return facts is None and self._list(self.kind).chosen is not None
-        return facts is not None and facts.working == (action == "cancel")
+        return facts is not None and facts.live == (action == "cancel")
 
     def action_build(self) -> None:
         self.workbench.start_run(

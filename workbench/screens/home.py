@@ -14,9 +14,10 @@ from workbench.display import line
 from workbench.keys import bind
 from workbench.life import FREEZE, Life, State, Step, lives
 from workbench.onward import label
+from workbench.run_board import Entry
 from workbench.screens.base import PlaceScreen
 from workbench.starter import STEPS
-from workbench.survey import Inventory, RunFacts, Survey
+from workbench.survey import Inventory, Survey
 from workbench.themes import STATUS_STYLES, STATUS_SYMBOLS
 from workbench.widgets.picklist import PickList, cell
 from workbench.widgets.steps import LifeRow
@@ -220,7 +221,7 @@ def _trouble(step: Step) -> str:
     return f"{error.message} {error.hint}".strip() if error else f"{step.title}: {step.detail}."
 
 
-def _entry(facts: RunFacts) -> Content:
+def _entry(facts: Entry) -> Content:
     """A line of the list: name and stage behind the symbol of the status, where it stands."""
     style = STATUS_STYLES[facts.status]
     return Content.assemble(
@@ -234,7 +235,7 @@ def _entry(facts: RunFacts) -> Content:
 
 def _counts(inventory: Inventory) -> Content:
     models = sum(1 for facts in inventory.runs if facts.spec.stage in TRAINING and facts.status == "finished")
-    working = sum(1 for facts in inventory.runs if facts.working)
+    working = sum(1 for facts in inventory.runs if facts.live)
     rows = [
         (len(inventory.datasets), "dataset", "datasets"),
         (len(inventory.tokenizers), "tokenizer", "tokenizers"),

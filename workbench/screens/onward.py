@@ -13,8 +13,8 @@ from textual.widgets import Static
 from workbench.display import line
 from workbench.life import Step, lives
 from workbench.onward import LEADING, after_run, label
-from workbench.survey import RunFacts, Survey
-from workbench.watch import Entry
+from workbench.run_board import Entry
+from workbench.survey import Survey
 
 if TYPE_CHECKING:
     from workbench.screens.base import PlaceScreen
@@ -58,7 +58,7 @@ class Onward(Base):
     @work(thread=True, exclusive=True, group="onward")
     def _find_onward(self, entry: Entry) -> None:
         found = lives(Survey(self.workbench.workspace).look())
-        step = after_run(found, RunFacts(entry.run, entry.spec, entry.state, entry.status))
+        step = after_run(found, entry)
         self.app.call_from_thread(self._show_onward, step)
 
     def _show_onward(self, step: Step | None) -> None:

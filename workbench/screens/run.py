@@ -20,13 +20,14 @@ from workbench.keys import bind
 from workbench.outcome import in_place_of_a_curve
 from workbench.plots.curves import Track
 from workbench.plots.picture import figure, groups
+from workbench.run_board import Entry
 from workbench.screens.base import PlaceScreen
 from workbench.screens.onward import Onward
 from workbench.screens.plotting import PLOT_KEYS, Plotting
 from workbench.screens.runs import last_step, state_of
 from workbench.screens.steering import RunSteered, Steering
 from workbench.themes import STATUS_STYLES
-from workbench.watch import Entry, Watch
+from workbench.watch import Watch
 from workbench.widgets.log_tail import LogTail
 from workbench.widgets.loss_plot import LossPlot
 from workbench.widgets.run_facts import RunFacts

@@ -23,12 +23,12 @@ from workbench.outcome import in_place_of_a_curve
 from workbench.plots.curves import Track
 from workbench.plots.marks import Marks
 from workbench.plots.picture import PLAIN, Picture, Shown
+from workbench.run_board import Board, Entry
 from workbench.screens.base import PlaceScreen
 from workbench.screens.plotting import PLOT_KEYS, Plotting, set_subtitle
 from workbench.screens.question import Ask
 from workbench.screens.steering import RESUMABLE, RunSteered, Steering
 from workbench.themes import MARKERS, STATUS_STYLES, STATUS_SYMBOLS
-from workbench.watch import Board, Entry
 from workbench.widgets.loss_plot import LossPlot
 from workbench.widgets.run_list import RunList
 from workbench.wording import summary

@@ -12,8 +12,8 @@ from stages.store.errors import UserError
 from stages.store.rundir import RunDir
 from stages.store.specs import TRAINING
 from workbench import runs
+from workbench.run_board import Entry
 from workbench.screens.question import Ask, Question
-from workbench.watch import Entry
 
 if TYPE_CHECKING:
     from workbench.screens.base import WorkbenchScreen

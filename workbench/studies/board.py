@@ -11,8 +11,8 @@ from stages.store.groups import Group, find_group, group_names
 from stages.store.rundir import RunDir
 from stages.store.workspace import Workspace
 from workbench.plots.figures import last_figures
+from workbench.run_board import Board, Entry
 from workbench.studies.groups import Standing
-from workbench.watch import Board, Entry
 
 Stamp = tuple[int, int, int]
 

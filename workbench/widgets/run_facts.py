@@ -16,7 +16,7 @@ from stages.store.specs import spec_of
 from stages.store.strict import fields
 from workbench.display import content, line
 from workbench.keys import SCROLL_KEYS
-from workbench.watch import Entry
+from workbench.run_board import Entry
 
 DIGEST = 12
 """Characters of a digest that are shown."""

@@ -19,8 +19,8 @@ from textual.strip import Strip
 
 from workbench.display import displayable_line
 from workbench.keys import bind
+from workbench.run_board import Entry
 from workbench.themes import MARKERS, STATUS_SYMBOLS, series_color
-from workbench.watch import Entry
 from workbench.widgets.component_styles import component_style
 from workbench.widgets.filter_field import Filterable
 from workbench.wording import standing
