@@ -152,7 +152,12 @@ class WorkbenchApp(App[None], inherit_bindings=False):
             await self._desk.close()
 
     def action_go(self, place: str) -> None:
-        """Switch to a place; its screens are as they were left."""
+        """Switch to a place; its screens are as they were left. From a run in Runs it leads to the list of runs."""
+        if place == self.current_mode == "runs":
+            from workbench.screens.run import RunScreen
+
+            if isinstance(self.screen, RunScreen):
+                self.screen.action_back()
         self.go(place)
 
     def go(self, place: str) -> None:

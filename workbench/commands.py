@@ -70,9 +70,10 @@ class Commands(Provider):
         yield Command("models: sizes", "What models cost: parameters, memory, compute, time.", partial(_models, app))
         yield Command("sweeps: all", "Sweeps and scaling studies, with their tables.", partial(_sweeps, app))
         yield Command("scale: new study", "Sizes × budgets, and the law by which the loss falls.", partial(_scale, app))
+        for stage in TRAINING:  # before the sweeps: of commands that fit as well, the palette offers the first
+            yield Command(f"train: {stage}", (spec_of(stage).__doc__ or "").strip(), partial(start_run, stage))
         for stage in TRAINING:
             yield Command(f"sweep: {stage}", "Every combination of some settings.", partial(_sweep, app, stage))
-            yield Command(f"train: {stage}", (spec_of(stage).__doc__ or "").strip(), partial(start_run, stage))
 
 
 def _duel(app: App[Any]) -> None:

@@ -26,6 +26,7 @@ from stages.store.specs.parallel import refuse_shares
 from stages.store.specs.parents import ExtraParent, extra_parents
 from stages.store.tokenizers import find_tokenizer
 from stages.store.workspace import Workspace, installation_root
+from workbench.follow import RowFollower
 from workbench.settings import load_settings
 
 RECORDED = ("workbench", "torch", "triton", "numpy", "tokenizers", "safetensors", "pyarrow")
@@ -163,6 +164,13 @@ def checkpoint_now(run: RunDir) -> None:
 def set_lr(run: RunDir, lr: float) -> None:
     """Change the peak learning rate from the next step on; the schedule keeps its shape."""
     _request(run, "set", {"lr": parse_lr(run, str(lr))})
+
+
+def peak_lr(run: RunDir) -> float:
+    """The peak learning rate that the run goes by: the one that was set last, else that of its settings; 0: none."""
+    rates = [row["lr"] for row in RowFollower(run.events).read().rows if row.get("event") == "set" and "lr" in row]
+    found = rates[-1] if rates else run.spec().settings.get("lr")
+    return float(found) if isinstance(found, int | float) else 0.0
 
 
 def parse_lr(run: RunDir, text: str) -> float:

@@ -149,15 +149,16 @@ async def test_b_goes_back_to_an_earlier_checkpoint_at_a_lower_rate(
     run = policy_run(populated, row(1), row(20))
     add_checkpoint(run, 10)
     add_checkpoint(run, 20)
+    append(run.events, {"event": "set", "time": CREATED, "lr": 1e-4, "before": 2e-4, "step": 15})
     async with make_app().run_test(size=(120, 40)) as pilot:
         await open_cockpit(pilot, run)
         await pilot.press("b")
         await wait_for(pilot, lambda: "step 10" in screen_text(pilot.app))
         await pilot.press("down", "enter")
-        await wait_for(pilot, lambda: "1.5e-05" in screen_text(pilot.app))
+        await wait_for(pilot, lambda: "5e-05" in screen_text(pilot.app))  # of the peak, not of what is left of it
         await pilot.press("enter")
         await wait_for(pilot, lambda: len(asked) == 2)
-        assert asked == [("start", 1), ("lr", 1.5e-05)]
+        assert asked == [("start", 1), ("lr", 5e-05)]
         assert [checkpoint.step for checkpoint in list_checkpoints(run)] == [10]
         assert (run.path / "set-aside" / "step-20").is_dir()
 

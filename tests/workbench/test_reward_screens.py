@@ -87,9 +87,9 @@ async def test_the_plots_take_turns_and_a_disagreement_opens(populated: Workspac
     run = add_card(populated, stage="report")
     async with make_app().run_test(size=(120, 40)) as pilot:
         screen = await open_card(pilot, run)
-        await wait_for(pilot, lambda: "right by sure, %" in screen_text(pilot.app))
+        await wait_for(pilot, lambda: "% right, by % sure" in screen_text(pilot.app))
         await pilot.press("t")
-        await wait_for(pilot, lambda: "score by tokens" in screen_text(pilot.app))
+        await wait_for(pilot, lambda: "score, by tokens" in screen_text(pilot.app))
         screen.query_one("#disagreements").focus()
         await pilot.press("enter")
         await wait_for(pilot, lambda: isinstance(pilot.app.screen, DisagreementScreen))

@@ -17,10 +17,12 @@ from stages.store.rundir import RunDir, RunError, RunState
 from stages.store.workspace import Workspace
 from tests.workbench.conftest import CREATED, SIZES, add_metrics, add_run, screen_text, settled, wait_for
 from workbench.app import WorkbenchApp
+from workbench.screens.pick import Pick
 from workbench.screens.question import Ask, Question
 from workbench.screens.run import RunScreen
 from workbench.screens.runs import RunsScreen
 from workbench.screens.start import StartScreen
+from workbench.screens.tune import TuneScreen
 from workbench.widgets.form import SpecForm
 from workbench.widgets.loss_plot import LossPlot
 from workbench.widgets.run_list import RunList
@@ -48,6 +50,14 @@ async def open_runs(pilot: Pilot[None]) -> RunsScreen:
     await settled(pilot)
     assert isinstance(pilot.app.screen, RunsScreen)
     return pilot.app.screen
+
+
+async def open_form(pilot: Pilot[None]) -> None:
+    """From Runs, the form of the first kind of run: pre-training."""
+    await pilot.press("n")
+    await wait_for(pilot, lambda: isinstance(pilot.app.screen, Pick))
+    await pilot.press("enter")
+    await wait_for(pilot, lambda: isinstance(pilot.app.screen, StartScreen))
 
 
 async def open_run(pilot: Pilot[None], run: RunDir) -> RunScreen:
@@ -117,14 +127,54 @@ async def test_a_failed_run_shows_its_error_and_what_to_do(
         assert "step 212: the loss is not finite" in shown
 
 
+async def test_n_asks_for_the_kind_of_run(populated: Workspace, make_app: MakeApp) -> None:
+    async with make_app().run_test(size=(80, 24)) as pilot:
+        await open_runs(pilot)
+        await pilot.press("n")
+        await wait_for(pilot, lambda: "(PPO)" in screen_text(pilot.app))
+        await pilot.press("end", "enter")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, TuneScreen))
+        await settled(pilot)
+        assert "Improve a model by rewards (PPO)" in screen_text(pilot.app)
+
+
+async def test_the_key_of_the_place_leads_from_a_run_to_the_list(populated: Workspace, make_app: MakeApp) -> None:
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        await open_run(pilot, find(populated, "world-tiny"))
+        await pilot.press("H", "R")
+        await settled(pilot)
+        assert isinstance(pilot.app.screen, RunScreen)
+        await pilot.press("R")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, RunsScreen))
+
+
+async def test_a_reward_model_is_not_asked_to_write(
+    populated: Workspace, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = add_run(populated, "reward", "judge", created=CREATED + 90, last_checkpoint="step-10")
+    started: list[Any] = []
+    monkeypatch.setattr(WorkbenchApp, "start_run", lambda app, stage, values=None: started.append((stage, values)))
+    monkeypatch.setattr(WorkbenchApp, "open_chat", lambda app, name: started.append(name))
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        screen = await open_runs(pilot)
+        screen.query_one(RunList).select(run.id)
+        await settled(pilot)
+        bar = screen_text(pilot.app).splitlines()[-1]
+        assert "Open" in bar and not any(word in bar for word in ("Chat", "Evaluate", "Sample"))
+        await pilot.press("c", "e", "a")
+        await settled(pilot)
+        assert not started
+        told = [note.message for note in pilot.app._notifications]
+        assert len([text for text in told if text.startswith("judge is a reward model: it scores")]) == 3
+
+
 @pytest.mark.parametrize("size", SIZES)
 async def test_the_start_form_looks_like_this(
     populated: Workspace, make_app: MakeApp, snapshot: Snapshot, size: tuple[int, int]
 ) -> None:
     async with make_app().run_test(size=size) as pilot:
         await open_runs(pilot)
-        await pilot.press("n")
-        await wait_for(pilot, lambda: isinstance(pilot.app.screen, StartScreen))
+        await open_form(pilot)
         await settled(pilot)
         await snapshot(pilot, f"start-{size[0]}x{size[1]}")
 
@@ -344,8 +394,7 @@ async def test_the_form_shows_cost_keeps_mistakes_and_launches(
     monkeypatch.setattr("workbench.runs.launch", launch)
     async with make_app().run_test(size=(120, 40)) as pilot:
         await open_runs(pilot)
-        await pilot.press("n")
-        await wait_for(pilot, lambda: isinstance(pilot.app.screen, StartScreen))
+        await open_form(pilot)
         await settled(pilot)
         form = pilot.app.screen.query_one(SpecForm)
         assert (form.rows["name"].text, form.rows["dataset"].text, form.rows["tokenizer"].text) == (

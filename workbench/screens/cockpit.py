@@ -33,6 +33,9 @@ from workbench.widgets.rollouts import Rollouts
 from workbench.widgets.run_facts import RunFacts
 from workbench.widgets.samples import SHOWN, Samples
 
+COMMON = ("evaluate", "sample", "log_axis")
+"""Keys that are named where there is room: `?` names all."""
+
 NOTED = ("val/reward", "val/accuracy", "val/loss", "val/kl", "val/length")
 """Figures by which checkpoints are told apart when one is chosen to go back to."""
 
@@ -43,11 +46,11 @@ class CockpitScreen(RunScreen):
     CSS_PATH = ["run.tcss", "cockpit.tcss"]
     PANES: ClassVar[tuple[str, ...]] = ("rollouts", "samples", "log", "settings")
     BINDINGS = [
-        bind("cockpit.next", "n", "rollout(1)", "Next", "The rollout before this one in time."),
-        bind("cockpit.previous", "N", "rollout(-1)", "Newer", "The rollout after this one in time.", show=False),
         bind("cockpit.back", "b", "roll_back", "Roll back", "Go back to an earlier checkpoint at a lower rate."),
         bind("cockpit.check", "h", "check_by_hand", "By hand", "Judge fresh answers beside the reference's, blind."),
         bind("cockpit.colour", "t", "colour", "Colour", "Colour tokens by KL, advantage or probability."),
+        bind("cockpit.next", "n", "rollout(1)", "Next", "The rollout before this one in time."),
+        bind("cockpit.previous", "N", "rollout(-1)", "Newer", "The rollout after this one in time.", show=False),
     ]
 
     def __init__(self, run: RunDir) -> None:
@@ -69,6 +72,10 @@ class CockpitScreen(RunScreen):
             yield Samples(id="samples")
             yield LogTail(id="log")
             yield RunFacts(id="settings")
+
+    def offers(self, action: str) -> bool:
+        """Where the bar has little room, what only a cockpit has comes before what every run has."""
+        return super().offers(action) and not (action in COMMON and self.has_class("-narrow"))
 
     def action_rollout(self, by: int) -> None:
         """Read another rollout."""
@@ -133,9 +140,8 @@ class CockpitScreen(RunScreen):
         if entry.live:
             self.notify(f"{entry.spec.name} is {entry.status}: pause it first, with p.")
             return
-        names = [
-            f"step {checkpoint.step:,}{_noted(checkpoint)}" for checkpoint in reversed(list_checkpoints(entry.run))
-        ]
+        found = [each for each in reversed(list_checkpoints(entry.run)) if not _at_the_end(entry, each)]
+        names = [f"step {checkpoint.step:,}{_noted(checkpoint)}" for checkpoint in found]
         if not names:
             self.notify(f"{entry.spec.name} has no checkpoint to go back to.")
             return
@@ -143,15 +149,13 @@ class CockpitScreen(RunScreen):
         self.app.push_screen(Pick(title, names), lambda chosen: self._ask_rate(entry, chosen))
 
     def _ask_rate(self, entry: Entry, chosen: str | None) -> None:
-        if chosen is None or self._watch is None:
+        if chosen is None:
             return
-        step = int(chosen.split()[1].replace(",", ""))
-        latest = self._watch.curves.latest("lr")
-        before = latest[1] if latest else 0.0
+        step, before = int(chosen.split()[1].replace(",", "")), runs.peak_lr(entry.run)
         ask = Ask(
-            f"Learning rate of {entry.spec.name} from step {step:,} on",
-            f"It was {figure(before)} at last. The same rate would take the same way again; half of it is filled in.",
-            figure(before / 2),
+            f"Peak learning rate of {entry.spec.name} from step {step:,} on",
+            f"It was {figure(before)}. The same would take the same way again; half of it is filled in.",
+            figure(before / 2) if before else "",
             lambda text: runs.parse_lr(entry.run, text),
         )
         self.app.push_screen(ask, lambda text: self._go_back(entry, step, text))
@@ -197,6 +201,11 @@ def _verdict(found: hand_check.Verdict) -> str:
     who = (("you", found.people), ("reward model", found.model))
     shares = [f"{name} {each.value:.0%} of {each.of}" for name, each in who if each and each.value is not None]
     return f"preferred at step {found.step:,}: {', '.join(shares)}"
+
+
+def _at_the_end(entry: Entry, checkpoint: Checkpoint) -> bool:
+    """Whether nothing is left to do from there on."""
+    return entry.status == "finished" and checkpoint.step >= entry.state.total
 
 
 def _noted(checkpoint: Checkpoint) -> str:

@@ -12,10 +12,11 @@ from stages.store.errors import UserError
 from stages.store.specs import TRAINING
 from workbench.display import line
 from workbench.keys import bind
-from workbench.life import FREEZE, Life, State, Step, lives
+from workbench.life import FREEZE, POLICY_STAGES, Life, State, Step, lives
 from workbench.onward import label
 from workbench.run_board import Entry
 from workbench.screens.base import PlaceScreen
+from workbench.screens.pick import pick_stage
 from workbench.starter import STEPS
 from workbench.survey import Inventory, Survey
 from workbench.themes import STATUS_STYLES, STATUS_SYMBOLS
@@ -173,8 +174,14 @@ class HomeScreen(PlaceScreen):
         step = self.query_one(LifeRow).step
         if step is None or not step.stage or step.state == "later":
             self.notify("Nothing can be started here yet.")
+        elif step.key == "policy":
+            pick_stage(self.app, "Improve the model by what?", POLICY_STAGES, lambda stage: self._improve(step, stage))
         else:
             self.workbench.start_run(step.stage, step.values)
+
+    def _improve(self, step: Step, stage: str) -> None:
+        """Open the form of a way to improve a policy; what the step proposes fills the form of its own stage."""
+        self.workbench.start_run(stage, step.values if stage == step.stage else {})
 
     def action_starter(self) -> None:
         """Begin the starter life, or go on with the one that is shown."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from textual import on
-from textual.app import ComposeResult
+from textual.app import App, ComposeResult
 from textual.containers import Vertical
 from textual.widgets import OptionList, Static
 
@@ -37,3 +38,16 @@ class Pick(Dialog[str]):
     def _selected(self, event: OptionList.OptionSelected) -> None:
         event.stop()
         self.dismiss(self._names[int(event.option_id or 0)])
+
+
+def pick_stage(app: App[Any], title: str, stages: Sequence[str], go_on: Callable[[str], object]) -> None:
+    """Ask which of these training stages, or which at all when none are named, and go on with the one chosen."""
+    from workbench.screens.start import TITLES
+
+    by_title = {TITLES[stage]: stage for stage in stages or TITLES}
+
+    def chosen(text: str | None) -> None:
+        if text is not None:
+            go_on(by_title[text])
+
+    app.push_screen(Pick(title, list(by_title)), chosen)

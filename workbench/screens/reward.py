@@ -20,13 +20,14 @@ from workbench.plots.report_picture import reliability, score_against_length
 from workbench.screens.base import Dialog
 from workbench.screens.check import Scrolling
 from workbench.screens.run import RunScreen
+from workbench.screens.steering import WRITING
 from workbench.watch import Watch
 from workbench.widgets.log_tail import LogTail
 from workbench.widgets.loss_plot import LossPlot
 from workbench.widgets.picklist import PickList
 from workbench.widgets.run_facts import RunFacts
 
-NOT_HERE = frozenset(("chat", "evaluate"))
+NOT_HERE = frozenset(WRITING)
 """What a run offers whose model writes text; this one scores it."""
 
 CURVES, RELIABILITY, LENGTH = "curves", "reliability", "length"
@@ -78,6 +79,7 @@ class RewardScreen(RunScreen):
                 with Vertical(id="report"):
                     with Scrolling(id="card-room"):
                         yield Static("no report card yet: it is written at the end", id="card", classes="muted")
+                    yield Static(id="disagreements-title", classes="muted", markup=False)
                     yield PickList(id="disagreements", empty="no pair is ordered the other way")
                 yield LogTail(id="log")
                 yield RunFacts(id="settings")
@@ -116,6 +118,8 @@ class RewardScreen(RunScreen):
         shown.update(Content("\n").join(told))
         entries = [(str(number), summary(one)) for number, one in enumerate(card.worst)]
         self.query_one("#disagreements", PickList).show(entries)
+        said = "Pairs it orders the other way, and how sure it is. tab goes there, enter reads one." if entries else ""
+        self.query_one("#disagreements-title", Static).update(said)
         if not watch.entry.live or not watch.curves.metrics():
             self._plot = RELIABILITY
         self._drawn = ()

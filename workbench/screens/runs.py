@@ -25,6 +25,7 @@ from workbench.plots.marks import Marks
 from workbench.plots.picture import PLAIN, Picture, Shown
 from workbench.run_board import Board, Entry
 from workbench.screens.base import PlaceScreen
+from workbench.screens.pick import pick_stage
 from workbench.screens.plotting import PLOT_KEYS, Plotting, set_subtitle
 from workbench.screens.question import Ask
 from workbench.screens.steering import RESUMABLE, RunSteered, Steering
@@ -126,8 +127,8 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
         return super().offers(action)
 
     def action_new(self) -> None:
-        """Open the start form, filled with what the newest data and tokenizer are."""
-        self.workbench.start_run("pretrain")
+        """Ask which stage, and open its form, filled with what is newest."""
+        pick_stage(self.app, "What kind of run?", (), self.workbench.start_run)
 
     def action_sweeps(self) -> None:
         """Show the groups of runs."""

@@ -27,6 +27,8 @@ class RunSteered(Message):
     """A request reached a run; its state is about to change."""
 
 
+WRITING = ("chat", "evaluate", "sample")
+"""Actions on a checkpoint that goes on with a text; a reward model scores texts."""
 RESUMABLE = ("paused", "stopped", "failed", "lost")
 
 
@@ -48,7 +50,9 @@ class Steering(Base):
             return entry.status in ("queued", "running") or (action == "stop" and entry.live)
         if action == "resume":
             return entry.status in RESUMABLE
-        return entry.state.last_checkpoint is not None if action in ("chat", "evaluate", "sample", "inside") else True
+        if action in WRITING and entry.spec.stage == "reward":
+            return False
+        return entry.state.last_checkpoint is not None if action in (*WRITING, "inside") else True
 
     def action_pause(self) -> None:
         """Pause a run at work; start one that is paused again."""
@@ -123,6 +127,8 @@ class Steering(Base):
         if entry := self.run_in_view():
             if entry.state.last_checkpoint is None:
                 self.notify(f"{entry.spec.name} has no checkpoint to chat with yet.")
+            elif entry.spec.stage == "reward":
+                self.notify(_of_a_scorer(entry))
             elif entry.spec.stage in ("bert", "t5"):
                 from workbench.screens.fill import FillScreen
 
@@ -162,19 +168,21 @@ class Steering(Base):
 
     def sample(self, entries: Sequence[Entry]) -> None:
         """Open the form that samples completions, with those of the runs that have checkpoints."""
-        names = [entry.spec.name for entry in entries if entry.state.last_checkpoint is not None]
-        if names:
+        if names := self._writers(entries):
             self.workbench.start_run("sample", {"checkpoints": ", ".join(names)})
         else:
-            self.notify("There is no checkpoint to sample yet.")
+            self.notify(_none_of(entries, "sample"))
 
     def evaluate(self, entries: Sequence[Entry]) -> None:
         """Open the form that measures checkpoints, with those of the runs that have any."""
-        names = [entry.spec.name for entry in entries if entry.state.last_checkpoint is not None]
-        if names:
+        if names := self._writers(entries):
             self.workbench.start_run("evaluate", {"checkpoints": ", ".join(names)})
         else:
-            self.notify("There is no checkpoint to evaluate yet.")
+            self.notify(_none_of(entries, "evaluate"))
+
+    def _writers(self, entries: Sequence[Entry]) -> list[str]:
+        """The names of those that have a checkpoint, reward models left out."""
+        return [e.spec.name for e in entries if e.state.last_checkpoint is not None and e.spec.stage != "reward"]
 
     def _if_yes(self, entry: Entry, request: Callable[[RunDir], object], said: str) -> Callable[[bool | None], None]:
         def answered(yes: bool | None) -> None:
@@ -205,3 +213,12 @@ class Steering(Base):
             return
         self.app.call_from_thread(self.notify, f"{said} {entry.spec.name}.")
         self.post_message(RunSteered())
+
+
+def _of_a_scorer(entry: Entry) -> str:
+    return f"{entry.spec.name} is a reward model: it scores answers and writes none. enter shows its report card."
+
+
+def _none_of(entries: Sequence[Entry], verb: str) -> str:
+    scorer = next((entry for entry in entries if entry.spec.stage == "reward"), None)
+    return _of_a_scorer(scorer) if scorer is not None else f"There is no checkpoint to {verb} yet."

@@ -16,19 +16,30 @@ from workbench.plots.gauges import SPARK, Reading
 WELL, ILL = "●", "▲"
 """A lamp within its band, and one that has left it: told apart without colours."""
 
+GAP = "  "
+
 
 class Lamps(VerticalScroll, can_focus=True):
     """All gauges of one run. A click on one plots it."""
 
     BINDINGS = [*SCROLL_KEYS]
 
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002  (the name that Textual gives it)
+        super().__init__(id=id)
+        self._readings: Sequence[Reading] = ()
+
+    def on_resize(self) -> None:
+        if self._readings:
+            self.show(self._readings)
+
     def compose(self) -> ComposeResult:
         yield Static(id="lamps-text", markup=False)
 
     def show(self, readings: Sequence[Reading]) -> None:
         """Show these readings: in a column, or one after the other where the screen is narrow."""
+        self._readings = readings
         narrow = self.screen.has_class("-narrow")
-        shown = _row(readings) if narrow else _column(readings)
+        shown = _rows(readings, self.content_size.width) if narrow else _column(readings)
         alarms = [
             Content.styled(f"{ILL} {reading.sentence}", "$text-warning") for reading in readings if reading.verdict
         ]
@@ -50,12 +61,18 @@ def _column(readings: Sequence[Reading]) -> Content:
     return Content("\n").join(lines)
 
 
-def _row(readings: Sequence[Reading]) -> Content:
-    parts = [
-        _clickable(Content.assemble(_lamp(reading), f" {reading.gauge.title} ", (reading.text, "bold")), reading)
-        for reading in readings
-    ]
-    return Content("  ").join(parts)
+def _rows(readings: Sequence[Reading], width: int) -> Content:
+    """One after the other; no lamp is parted from its figure at the end of a line."""
+    rows = [Content()]
+    for reading in readings:
+        part = _clickable(Content.assemble(_lamp(reading), f" {reading.gauge.title} ", (reading.text, "bold")), reading)
+        if not rows[-1]:
+            rows[-1] = part
+        elif rows[-1].cell_length + len(GAP) + part.cell_length <= width:
+            rows[-1] = Content.assemble(rows[-1], GAP, part)
+        else:
+            rows.append(part)
+    return Content("\n").join(rows)
 
 
 def _lamp(reading: Reading) -> Content:

@@ -217,7 +217,7 @@ def fit(row: Row, width: int) -> Row:
     return [
         mark,
         symbol,
-        (_cut(name[0], room), name[1]),
+        (_cut(name[0], room - 1) + " ", name[1]),
         (_cut(stage[0], stage_width), stage[1]),
         (f" {standing[0]} ", standing[1]),
     ]
