@@ -18,8 +18,8 @@ from stages.data.edit import write_set
 from stages.data.shards import SPLITS
 from stages.loop import set_up_torch
 from stages.models.bases import base_folder
-from stages.policies.rollouts import Asked, Prompts, Writer, read_prompts, seeds_of
-from stages.policies.scoring import Said, Score, open_score
+from stages.policies.rollouts import Prompts, TokenizedPrompt, Writer, read_prompts, seeds_of
+from stages.policies.scoring import Response, Score, open_score
 from stages.run import Run
 from stages.store.building import building
 from stages.store.checkpoints import Checkpoint
@@ -67,7 +67,7 @@ def run(run: Run) -> dict[str, Any]:
 
 
 def answer(
-    run: Run, model: TextModel, writer: Writer, score: Score, asked: dict[str, list[Asked]], settings: BestOf
+    run: Run, model: TextModel, writer: Writer, score: Score, asked: dict[str, list[TokenizedPrompt]], settings: BestOf
 ) -> list[Scored]:
     """The scored answers to all prompts; only those that an earlier worker has not left are drawn."""
     path, found = run.dir.path / FILE, scored(run)
@@ -82,7 +82,7 @@ def answer(
         seeds = [seed for number, _ in wanted for seed in seeds_of(settings.seed, number * settings.n, settings.n)]
         said = writer.write(model.decoder, repeated, seeds, settings.temperature)
         parts = zip(said.asked, said.texts, said.completions, strict=True)
-        scores = score([Said(one.prompt, text, ids, [*one.tokens, *ids]) for one, text, ids in parts])
+        scores = score([Response(one.prompt, text, ids, [*one.tokens, *ids]) for one, text, ids in parts])
         for row, (_, (split, place)) in enumerate(wanted):
             whole = [each for each in range(row * settings.n, (row + 1) * settings.n) if said.ended[each]]
             line = Scored(split, place, [said.texts[each] for each in whole], [scores[each] for each in whole])
@@ -99,7 +99,9 @@ def scored(run: Run) -> list[Scored]:
     return [msgspec.json.decode(line, type=Scored) for line in path.read_bytes().splitlines()] if path.exists() else []
 
 
-def write(run: Run, asked: dict[str, list[Asked]], found: list[Scored], settings: BestOf, judge: str) -> dict[str, Any]:
+def write(
+    run: Run, asked: dict[str, list[TokenizedPrompt]], found: list[Scored], settings: BestOf, judge: str
+) -> dict[str, Any]:
     """Write the dataset; how many prompts it has, and how much the best answers are better than all."""
     records: dict[str, list[Record]] = {split: [] for split in SPLITS}
     kept = [one for one in found if one.scores and max(one.scores) >= (settings.min_score or float("-inf"))]
@@ -141,7 +143,7 @@ def judge_of(reward: Path | None, settings: BestOf) -> str:
     return f"model:{Checkpoint(reward, 0).title()}"
 
 
-def _best(asked: Asked, one: Scored) -> ChatRecord:
+def _best(asked: TokenizedPrompt, one: Scored) -> ChatRecord:
     best = max(range(len(one.scores)), key=one.scores.__getitem__)
     prompt = asked.prompt
     meta = prompt.meta | {"score": one.scores[best], "best_of": len(one.scores)}
@@ -149,7 +151,7 @@ def _best(asked: Asked, one: Scored) -> ChatRecord:
     return ChatRecord(messages=messages, source=prompt.source, meta=meta)
 
 
-def _ranking(asked: Asked, one: Scored, judge: str) -> PreferenceRecord | None:
+def _ranking(asked: TokenizedPrompt, one: Scored, judge: str) -> PreferenceRecord | None:
     """The different answers by score; None where the scores prefer nothing."""
     scores = dict(reversed(list(zip(one.texts, one.scores, strict=True))))
     order = sorted(set(scores.values()), reverse=True)

@@ -60,7 +60,7 @@ def run(run: Run) -> dict[str, Any]:
     return job.result()
 
 
-class Judged(NamedTuple):
+class PairScores(NamedTuple):
     """Pairs as a policy judges them: (P,) each. `weights` of a prompt's pairs add to 1."""
 
     losses: Tensor
@@ -72,7 +72,7 @@ class Judged(NamedTuple):
     weights: Tensor
 
 
-def judge_pairs(logprobs_M: Tensor, reference_M: Tensor, lengths_M: Tensor, pairs: Pairs, settings: DPO) -> Judged:
+def judge_pairs(logprobs_M: Tensor, reference_M: Tensor, lengths_M: Tensor, pairs: Pairs, settings: DPO) -> PairScores:
     """The losses at the head of this file, without the SFT term, of completions with these log-probabilities in nats.
 
     lengths: their own tokens.
@@ -85,7 +85,7 @@ def judge_pairs(logprobs_M: Tensor, reference_M: Tensor, lengths_M: Tensor, pair
         ratios_M = ratios_M / lengths_M
     delta = ratios_M[better] - ratios_M[worse]
     losses = pair_losses(delta, settings)
-    return Judged(losses, logprobs_M[better], logprobs_M[worse], settings.beta * delta, weights)
+    return PairScores(losses, logprobs_M[better], logprobs_M[worse], settings.beta * delta, weights)
 
 
 def pair_losses(delta_P: Tensor, settings: DPO) -> Tensor:
@@ -164,7 +164,7 @@ class Job:
         size = self.settings.batch_size
         prompts = self.memory.own(self.train.order(self.progress.step * size, size))
         batches = [self.batch(part) for part in self.memory.parts(prompts)]
-        counted = sum(batch.laid.tokens.size for batch in batches), sum(words_chosen(batch) for batch in batches)
+        counted = sum(batch.packed.tokens.size for batch in batches), sum(words_chosen(batch) for batch in batches)
         sums = distributed.total(*counted)
         tokens, words = int(sums[0]), sums[1]
         self._seen = []
@@ -188,9 +188,9 @@ class Job:
             loss = loss - self.settings.sft_term * (judged.weights * judged.chosen).sum() / words
         return loss
 
-    def judge(self, batch: Comparison, reference: NDArray[np.float32]) -> Judged:
+    def judge(self, batch: Comparison, reference: NDArray[np.float32]) -> PairScores:
         """What the policy makes of a batch's pairs, against the reference's log-probabilities of the split."""
-        logprobs = completion_logprobs(self.model, batch.laid, self.device)
+        logprobs = completion_logprobs(self.model, batch.packed, self.device)
         known, lengths = (torch.from_numpy(part).to(self.device) for part in (reference[batch.numbers], batch.lengths))
         return judge_pairs(logprobs, known, lengths, batch.pairs, self.settings)
 
@@ -244,7 +244,7 @@ class Figures(NamedTuple):
     prompts: float = 1.0
 
 
-def figures_of(judged: Judged) -> Figures:
+def figures_of(judged: PairScores) -> Figures:
     """The sums of a batch."""
     weights = judged.weights
     right = 0.5 * (judged.margins.sign() + 1)

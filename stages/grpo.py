@@ -30,7 +30,7 @@ from stages.policies.kl import k3
 from stages.policies.opening import open_policy
 from stages.policies.policy import Likelihoods, Policy
 from stages.policies.rollouts import Rollouts
-from stages.policies.surrogate import Tally, assert_on_policy, clipped_surrogate
+from stages.policies.surrogate import WeightedMeans, assert_on_policy, clipped_surrogate
 from stages.run import Run
 from stages.store.specs.grpo import GRPO
 from stages.training.updates import add_gradients
@@ -76,16 +76,16 @@ class Job:
             advantages_B = advantages(rewards, settings.group, settings.spread)
             alone = settings.passes == settings.minibatches == 1  # then the only update sees the policy that wrote
             seen = self._blank(rollouts) if alone else policy.likelihoods(rollouts)
-            tally = Tally()
+            means = WeightedMeans()
             lr = self._lr()
             for number, rows in enumerate(policy.minibatches(len(rollouts))):
-                self._update(rollouts, rows, advantages_B, seen, tally, lr, first=number == 0, fill=alone)
+                self._update(rollouts, rows, advantages_B, seen, means, lr, first=number == 0, fill=alone)
         whole_BT = torch.from_numpy(advantages_B).to(rollouts.inputs.device)[:, None].expand_as(rollouts.targets)
         self.course.show(rollouts, rewards.tolist(), seen, whole_BT)
         policy.progress.step += 1
         policy.progress.tokens_seen += rollouts.tokens
         return {
-            **tally.means(),
+            **means.figures(),
             "lr": lr,
             "reward/mean": float(rewards.mean()),
             "reward/std": float(rewards.std()),
@@ -133,7 +133,7 @@ class Job:
         rows: NDArray[np.int64],
         advantages_B: NDArray[np.float32],
         seen: Likelihoods,
-        tally: Tally,
+        means: WeightedMeans,
         lr: float,
         *,
         first: bool,
@@ -179,9 +179,9 @@ class Job:
         ratio, clipped, off = torch.stack(made).sum(0) / count
         if first:
             assert_on_policy(policy.progress, float(off))
-            tally.add(1.0, **{"policy/ratio_first": ratio})
-        tally.add(count, **{"policy/ratio": ratio, "policy/clipped": clipped})
-        tally.add(1.0, **{"train/loss": torch.tensor(loss), "grad_norm": torch.tensor(norm)})
+            means.add(1.0, **{"policy/ratio_first": ratio})
+        means.add(count, **{"policy/ratio": ratio, "policy/clipped": clipped})
+        means.add(1.0, **{"train/loss": torch.tensor(loss), "grad_norm": torch.tensor(norm)})
         policy.optimizer.step(lr)
 
     def _lr(self) -> float:

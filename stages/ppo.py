@@ -37,7 +37,7 @@ from stages.policies.kl import adapted
 from stages.policies.opening import EPS, open_policy
 from stages.policies.policy import Likelihoods, Policy
 from stages.policies.rollouts import Rollouts
-from stages.policies.surrogate import Tally, assert_on_policy, clipped_surrogate
+from stages.policies.surrogate import WeightedMeans, assert_on_policy, clipped_surrogate
 from stages.run import Run
 from stages.store.errors import UserError
 from stages.store.specs.ppo import PPO
@@ -139,13 +139,13 @@ class Job:
         with self.course.pace.step(rollouts.tokens):
             scores = self._shaped(raw) - policy.penalties(rollouts)
             batch, earned = self._estimate(rollouts, scores)
-            tally, rate = Tally(), self._rate()
+            means, rate = WeightedMeans(), self._rate()
             for number, rows in enumerate(policy.minibatches(len(rollouts))):
-                self._update(batch, rows, number, tally, rate)
+                self._update(batch, rows, number, means, rate)
         self.course.show(rollouts, earned.tolist(), batch.seen, batch.advantages)
         figures = policy.measures(rollouts, batch.seen)
         row = {
-            **tally.means(),
+            **means.figures(),
             "lr": progress.lr * rate,
             "reward/mean": float(earned.mean()),
             "reward/std": float(earned.std(correction=0)),
@@ -193,7 +193,7 @@ class Job:
         advantages, returns = gae(rewards, values, mask, settings.gamma, settings.gae_lambda)
         return Batch(rollouts, seen, values, whiten(advantages, mask), returns), earned.cpu()
 
-    def _update(self, batch: Batch, rows: NDArray[np.int64], number: int, tally: Tally, rate: float) -> None:
+    def _update(self, batch: Batch, rows: NDArray[np.int64], number: int, means: WeightedMeans, rate: float) -> None:
         """One update of actor and critic, from these rows and, if there is one, the pre-training text."""
         policy, settings, progress = self.policy, self.settings, self.policy.progress
         count = float(batch.rollouts.mask[rows].sum())
@@ -206,11 +206,11 @@ class Job:
         refuse_no_number(progress.step + 1, total, norm)
         if number == 0:
             assert_on_policy(progress, float(off))
-            tally.add(1.0, **{"policy/ratio_first": ratio})
-        tally.add(count, **{"policy/ratio": ratio, "policy/clipped": clipped, "value/loss": value_loss})
-        tally.add(1.0, **{"train/loss": torch.tensor(total), "grad_norm": torch.tensor(norm)})
+            means.add(1.0, **{"policy/ratio_first": ratio})
+        means.add(count, **{"policy/ratio": ratio, "policy/clipped": clipped, "value/loss": value_loss})
+        means.add(1.0, **{"train/loss": torch.tensor(total), "grad_norm": torch.tensor(norm)})
         if self.pretraining is not None:
-            tally.add(1.0, **{"train/pretraining": torch.tensor(mixed_in)})
+            means.add(1.0, **{"train/pretraining": torch.tensor(mixed_in)})
         policy.optimizer.step(progress.lr * rate)
         self.critic_optimizer.step((settings.value_lr or progress.lr) * rate)
 

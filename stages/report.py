@@ -12,7 +12,7 @@ from stages.data.preference_shards import Preferences, preference_shards
 from stages.data.records import read_records
 from stages.data.tokenizer import TextTokenizer
 from stages.loop import set_up_torch
-from stages.measuring.judgement import Judged, accuracy, calibration, calibration_error, judge
+from stages.measuring.judgement import ScoredCompletions, accuracy, calibration, calibration_error, judge
 from stages.measuring.scorer import Scorer
 from stages.models.value import ValueModel
 from stages.run import Run
@@ -122,7 +122,7 @@ def _of_records(
     dataset: Dataset,
     split: str,
     data: Preferences,
-    judged: Judged,
+    judged: ScoredCompletions,
     tokenizer: TextTokenizer,
     scale: Scale,
     examples: int,
@@ -164,7 +164,7 @@ def _text(data: Preferences, tokenizer: TextTokenizer, number: int) -> str:
     return tokenizer.decode([token for token in ids[own].tolist() if token not in tokenizer.special_ids]).strip()
 
 
-def _longer(judged: Judged, lengths: NDArray[np.int64]) -> tuple[Share, Share]:
+def _longer(judged: ScoredCompletions, lengths: NDArray[np.int64]) -> tuple[Share, Share]:
     """Of the pairs of unequal length, in how many the model and the annotator prefer the longer."""
     apart = lengths[judged.pairs.better] - lengths[judged.pairs.worse]
     unequal, margins = apart != 0, judged.margins

@@ -30,7 +30,7 @@ from stages.data.rankings import Batch, Pairs, Rankings
 from stages.data.templates import FILE as TEMPLATE
 from stages.data.tokenizer import TextTokenizer, copy_tokenizer
 from stages.loop import Progress, by_leader, set_up_torch
-from stages.measuring.judgement import Judged, accuracy, calibration, calibration_error, judge
+from stages.measuring.judgement import ScoredCompletions, accuracy, calibration, calibration_error, judge
 from stages.models.bases import base_folder
 from stages.models.hf_config import is_reward_model
 from stages.models.lora import has_lora, load_adapter, merge_lora, save_adapter
@@ -244,7 +244,7 @@ class Job:
             score_std=self.scale.std,
         )
 
-    def _validation_loss(self, prompts: Rankings, judged: Judged) -> float:
+    def _validation_loss(self, prompts: Rankings, judged: ScoredCompletions) -> float:
         batch = prompts.pairs(judged.prompts)
         scores = torch.from_numpy(judged.scores).float()
         return self.loss_of(scores, batch, len(judged.prompts)).item()
@@ -273,7 +273,7 @@ class Job:
         (folder / FILE).write_bytes(msgspec.json.encode(self.scale))
 
 
-def scale_of(judged: Judged) -> Scale:
+def scale_of(judged: ScoredCompletions) -> Scale:
     """Mean and standard deviation of scores; that of raw ones where they do not differ."""
     std = float(judged.scores.std())
     return Scale(mean=float(judged.scores.mean()), std=std or 1.0, samples=len(judged.scores))

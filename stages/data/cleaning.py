@@ -1,4 +1,4 @@
-"""Cleaning records of every kind: changes to their texts, then reasons to drop them; each with its tally.
+"""Cleaning records of every kind: changes to their texts, then reasons to drop them; each with its counts.
 
 Everything is in the order of the records and depends on nothing else, so that the same records give the same result.
 """
@@ -26,7 +26,7 @@ EXAMPLES, SHOWN = 3, 80
 Drops = Callable[[Record], bool]
 
 
-class Tally:
+class FilterCounts:
     """What one filter did, for the report."""
 
     def __init__(self, name: str, sentence: str) -> None:
@@ -64,43 +64,43 @@ class Cleaner:
         self._settings = settings
         self._folder = folder or Path(tempfile.gettempdir())
         self._closing: list[Callable[[], None]] = []
-        self._near: tuple[Tally, NearDuplicates] | None = None
-        self._changes = [(Tally(name, sentence), change) for name, sentence, change in changes(settings)]
-        self._drops: list[tuple[Tally, Drops]] = []
+        self._near: tuple[FilterCounts, NearDuplicates] | None = None
+        self._changes = [(FilterCounts(name, sentence), change) for name, sentence, change in changes(settings)]
+        self._drops: list[tuple[FilterCounts, Drops]] = []
         self._drop_unfit(settings)
         self._drop_contaminated(settings, workspace)
         self._drop_known(settings)
 
     def clean(self, record: Record) -> Record | None:
         """The cleaned record, or None when it is dropped."""
-        for tally, change in self._changes:
+        for counts, change in self._changes:
             after = rewritten(record, change)
             if after is not record:
-                tally.changed(shown_text(record), shown_text(after))
+                counts.changed(shown_text(record), shown_text(after))
                 record = after
-        for tally, drops in self._drops:
+        for counts, drops in self._drops:
             if drops(record):
-                tally.removed(shown_text(record))
+                counts.removed(shown_text(record))
                 return None
         return record
 
     def filters(self) -> list[Filter]:
         """What each filter that was on has done, in their order."""
         if self._near is not None and (skipped := self._near[1].not_compared):
-            tally = self._near[0]
+            counts = self._near[0]
             limit = self._settings.near_duplicate_limit
-            tally.sentence = f"{_near_sentence(self._settings)} Off after {limit:,} records: {skipped:,} not compared."
-        return [tally.filter() for tally, _ in [*self._changes, *self._drops]]
+            counts.sentence = f"{_near_sentence(self._settings)} Off after {limit:,} records: {skipped:,} not compared."
+        return [counts.filter() for counts, _ in [*self._changes, *self._drops]]
 
     def close(self) -> None:
         """Remove what was kept on disk."""
         for close in self._closing:
             close()
 
-    def _add(self, name: str, sentence: str, drops: Drops) -> Tally:
-        tally = Tally(name, sentence)
-        self._drops.append((tally, drops))
-        return tally
+    def _add(self, name: str, sentence: str, drops: Drops) -> FilterCounts:
+        counts = FilterCounts(name, sentence)
+        self._drops.append((counts, drops))
+        return counts
 
     def _drop_unfit(self, settings: Build) -> None:
         self._add("length", _length_sentence(settings), lambda record: not self._fits(texts_in(record)))
@@ -158,10 +158,10 @@ class Cleaner:
             settings.near_duplicate_limit,
         )
         self._closing.append(near.close)
-        tally = self._add(
+        counts = self._add(
             "near duplicates", _near_sentence(settings), lambda record: near.is_known("\n".join(texts_in(record)))
         )
-        self._near = tally, near
+        self._near = counts, near
 
     def _seen(self, name: str) -> Seen:
         seen = Seen(self._folder / f".seen-{name}")

@@ -17,7 +17,7 @@ from stages.models.loss import IGNORED
 Which = Literal["all", "best_worst"]
 
 
-class Laid(NamedTuple):
+class PackedCompletions(NamedTuple):
     """Completions with their prompts, end to end: tokens and targets (1, N).
 
     A target is the next token where that is the completion's own, and IGNORED elsewhere.
@@ -35,7 +35,7 @@ class Comparison(NamedTuple):
     numbers (M,) says which completions of the split they are, lengths (M,) how many tokens of each are its own.
     """
 
-    laid: Laid
+    packed: PackedCompletions
     numbers: NDArray[np.int64]
     lengths: NDArray[np.int64]
     pairs: Pairs
@@ -45,17 +45,17 @@ class Comparison(NamedTuple):
 def comparison(data: Preferences, prompts: NDArray[np.int64], which: Which) -> Comparison:
     """These prompts, their completions and the pairs to learn from."""
     numbers = np.concatenate([np.array(data.members(int(prompt)), np.int64) for prompt in prompts])
-    laid = lay(data, numbers)
-    lengths = np.add.reduceat((laid.targets[0] != IGNORED).astype(np.int64), laid.documents[:-1])
-    return Comparison(laid, numbers, lengths, chosen_pairs(data, prompts, which), len(prompts))
+    packed = pack(data, numbers)
+    lengths = np.add.reduceat((packed.targets[0] != IGNORED).astype(np.int64), packed.documents[:-1])
+    return Comparison(packed, numbers, lengths, chosen_pairs(data, prompts, which), len(prompts))
 
 
-def lay(data: Preferences, numbers: NDArray[np.int64]) -> Laid:
+def pack(data: Preferences, numbers: NDArray[np.int64]) -> PackedCompletions:
     """These completions of the split, end to end."""
     texts = [text_of(data, int(number)) for number in numbers]
     targets = [_targets(data, int(number), len(text)) for number, text in zip(numbers, texts, strict=True)]
     ends = np.cumsum([0, *(len(text) for text in texts)])
-    return Laid(np.concatenate(texts)[None], np.concatenate(targets)[None], ends)
+    return PackedCompletions(np.concatenate(texts)[None], np.concatenate(targets)[None], ends)
 
 
 def chosen_pairs(data: Preferences, prompts: NDArray[np.int64], which: Which) -> Pairs:

@@ -26,7 +26,7 @@ BINS = 10
 TOKENS_AT_ONCE = 16_384
 
 
-class Judged(NamedTuple):
+class ScoredCompletions(NamedTuple):
     """Completions of some prompts with the scores of a model. M completions, P pairs."""
 
     prompts: NDArray[np.int64]
@@ -46,7 +46,7 @@ class Judged(NamedTuple):
 @torch.no_grad()
 def judge(
     model: ValueModel, data: Preferences, prompts: Sequence[int], progress: Callable[[int, int], None] | None = None
-) -> Judged:
+) -> ScoredCompletions:
     """Score every completion of these prompts, as many at once as TOKENS_AT_ONCE hold."""
     model.eval()
     device = model.score.device
@@ -63,10 +63,12 @@ def judge(
         start = stop
         if progress:
             progress(start, len(order))
-    return Judged(np.array(prompts, np.int64), np.array(members, np.int64), scores, pairs_among(data, prompts, "skip"))
+    return ScoredCompletions(
+        np.array(prompts, np.int64), np.array(members, np.int64), scores, pairs_among(data, prompts, "skip")
+    )
 
 
-def accuracy(judged: Judged) -> Share:
+def accuracy(judged: ScoredCompletions) -> Share:
     """Pairs whose better completion has the higher score; equal scores count half."""
     margins = judged.margins
     return share(float((margins > 0).sum() + 0.5 * (margins == 0).sum()), len(margins))

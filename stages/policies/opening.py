@@ -21,7 +21,7 @@ from stages.policies.scoring import open_score
 from stages.run import Run
 from stages.store.errors import UserError
 from stages.store.files import sha256_file
-from stages.store.specs.policy import Policy as Settings
+from stages.store.specs.policy import PolicyGradient as Settings
 from stages.training.adapting import config_of
 from stages.training.opening import peak_lr
 from stages.training.precision import choose_precision

@@ -30,9 +30,9 @@ from stages.optim import AdamW
 from stages.policies.kl import k1
 from stages.policies.progress import PolicyProgress
 from stages.policies.rollouts import Prompts, Rollouts, Writer, seeds_of
-from stages.policies.scoring import Said, Score
+from stages.policies.scoring import Response, Score
 from stages.store.errors import WorkFailed
-from stages.store.specs.policy import Policy as Settings
+from stages.store.specs.policy import PolicyGradient as Settings
 from stages.training.updates import MicroBatches
 
 WITHOUT_GRADIENT = 4
@@ -88,7 +88,7 @@ class Policy:
     def scores(self, rollouts: Rollouts) -> list[float]:
         """What the scorer makes of each."""
         parts = zip(rollouts.asked, rollouts.texts, rollouts.completions, strict=True)
-        said = [Said(asked.prompt, text, tokens, [*asked.tokens, *tokens]) for asked, text, tokens in parts]
+        said = [Response(asked.prompt, text, tokens, [*asked.tokens, *tokens]) for asked, text, tokens in parts]
         found = self.score(said)
         if not all(map(math.isfinite, found)):
             raise WorkFailed(f"A reward at step {self.progress.step + 1} is no finite number.")

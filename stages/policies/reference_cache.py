@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stages.data.comparisons import Laid, lay
+from stages.data.comparisons import PackedCompletions, pack
 from stages.data.preference_shards import Preferences, PreferenceSet
 from stages.data.shards import SPLITS, little_endian
 from stages.data.tokenizer import FILE
@@ -66,9 +66,9 @@ def reference_logprobs(
     return found[0], found[1]
 
 
-def completion_logprobs(model: Decoder, laid: Laid, device: torch.device) -> Tensor:
+def completion_logprobs(model: Decoder, packed: PackedCompletions, device: torch.device) -> Tensor:
     """Σ log p over each completion's own tokens, in nats: (M,) fp32, differentiable."""
-    tokens, targets, documents = (torch.from_numpy(part).to(device) for part in laid)
+    tokens, targets, documents = (torch.from_numpy(part).to(device) for part in packed)
     logprobs_N = token_logprobs(model, tokens, targets, documents)[0]
     which_N = torch.repeat_interleave(documents.diff())
     return torch.zeros(len(documents) - 1, device=device).index_add(0, which_N, logprobs_N)
@@ -84,7 +84,7 @@ def _fill(run: Run, file: Path, data: Preferences, model: Callable[[], Decoder],
         for start, end in pairwise(cut for cut in cuts if cut >= kept):
             run.progress(start, cuts[-1], unit="completions", phase="reading the reference")
             with torch.no_grad():
-                logprobs = completion_logprobs(model(), lay(data, np.arange(start, end)), device)
+                logprobs = completion_logprobs(model(), pack(data, np.arange(start, end)), device)
             stream.write(logprobs.cpu().numpy().astype(little_endian("float32")).tobytes())
             stream.flush()
 

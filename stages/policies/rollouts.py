@@ -32,7 +32,7 @@ from stages.store.errors import UserError
 from stages.store.labels.records import Prompt
 
 
-class Asked(NamedTuple):
+class TokenizedPrompt(NamedTuple):
     """A prompt, and its tokens up to where the assistant is to speak."""
 
     prompt: Prompt
@@ -47,11 +47,11 @@ class Asked(NamedTuple):
 class Prompts(NamedTuple):
     """The prompts of one split, what was left out of it and why."""
 
-    asked: list[Asked]
+    asked: list[TokenizedPrompt]
     left_out: int = 0
     why: str = ""
 
-    def order(self, position: int, count: int, seed: int) -> list[Asked]:
+    def order(self, position: int, count: int, seed: int) -> list[TokenizedPrompt]:
         """Those at these places of the endless order, in which each epoch asks every prompt once."""
         return [self.asked[place] for place in order_at(position, count, len(self.asked), seed).tolist()]
 
@@ -59,7 +59,7 @@ class Prompts(NamedTuple):
 class Rollouts(NamedTuple):
     """Completions of prompts. Targets are IGNORED but where a completion's token is to be said."""
 
-    asked: list[Asked]
+    asked: list[TokenizedPrompt]
     completions: list[list[int]]
     """Their tokens, the one that ended them included."""
     texts: list[str]
@@ -101,7 +101,9 @@ class Writer:
         self.tokenizer = tokenizer
         self._stops, self._longest, self._slots = tuple(stops), longest, slots
 
-    def write(self, model: Decoder, asked: Sequence[Asked], seeds: Sequence[int], temperature: float) -> Rollouts:
+    def write(
+        self, model: Decoder, asked: Sequence[TokenizedPrompt], seeds: Sequence[int], temperature: float
+    ) -> Rollouts:
         """A completion of each prompt; at temperature 0 the likeliest."""
         samplings = [
             Sampling(temperature=temperature, seed=seed, max_new_tokens=self._longest, stop_ids=self._stops)
@@ -111,7 +113,7 @@ class Writer:
             said = generate(model, [each.tokens for each in asked], samplings, max_slots=self._slots)
         return self.laid_out(asked, said, model.tokens.device)
 
-    def laid_out(self, asked: Sequence[Asked], said: Sequence[list[int]], device: torch.device) -> Rollouts:
+    def laid_out(self, asked: Sequence[TokenizedPrompt], said: Sequence[list[int]], device: torch.device) -> Rollouts:
         """Prompts with the tokens that were said to them, side by side."""
         texts = [self.tokenizer.decode([token for token in ids if token not in self._stops]).strip() for ids in said]
         ended = [ids[-1] in self._stops for ids in said]
@@ -142,7 +144,7 @@ def read_prompts(dataset: Dataset, split: str, masker: Masker, room: int, part: 
     records = read_records(dataset, split) if dataset.info.records.get(split) else ()
     prompts = [found for record in records if (found := prompt_of(record)) is not None]
     wanted = [prompt for prompt in prompts if part in ("any", prompt.part)]
-    asked, refused = list[Asked](), list[str]()
+    asked, refused = list[TokenizedPrompt](), list[str]()
     outcomes = chain.from_iterable(
         masker.prompt_all([prompt.messages for prompt in wanted[start : start + 512]])
         for start in range(0, len(wanted), 512)
@@ -153,5 +155,5 @@ def read_prompts(dataset: Dataset, split: str, masker: Masker, room: int, part: 
         elif not 0 < len(tokens) <= room:
             refused.append(f"it has {len(tokens):,} tokens, and {room:,} fit beside a completion")
         else:
-            asked.append(Asked(prompt, tokens))
+            asked.append(TokenizedPrompt(prompt, tokens))
     return Prompts(asked, len(refused), refused[0] if refused else "")

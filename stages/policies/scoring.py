@@ -22,7 +22,7 @@ from stages.store.records import PromptRecord
 from stages.store.specs.policy import Reward
 
 
-class Said(NamedTuple):
+class Response(NamedTuple):
     """A completion: what was asked, its text, its tokens, and all tokens, those of the prompt before them."""
 
     prompt: Prompt
@@ -31,7 +31,7 @@ class Said(NamedTuple):
     whole: Sequence[int]
 
 
-Score = Callable[[Sequence[Said]], list[float]]
+Score = Callable[[Sequence[Response]], list[float]]
 """A number for each completion."""
 
 
@@ -85,18 +85,18 @@ def _by_model(model: Path | None, policy: Path, template: str, device: str, prec
     refuse_other_language(model, policy, template)
     scorer = Scorer(model, device, precision=precision)
 
-    def score(said: Sequence[Said]) -> list[float]:
+    def score(said: Sequence[Response]) -> list[float]:
         return [scorer.scale.normal(raw) for raw in scorer.score_ids([each.whole for each in said]).tolist()]
 
     return score
 
 
-def _exact(said: Sequence[Said]) -> list[float]:
+def _exact(said: Sequence[Response]) -> list[float]:
     """1 for the known answer, by the rule that evaluation uses; else 0."""
     return [float(is_right(_record(each.prompt), each.text, "auto")) for each in said]
 
 
-def _world(said: Sequence[Said]) -> list[float]:
+def _world(said: Sequence[Response]) -> list[float]:
     """2 for a right full sentence, 1 for another right answer, 0 for a wrong one (`stages.data.world.answers`)."""
     return [float(world_score({"answer": _answer(each.prompt), "meta": each.prompt.meta}, each.text)) for each in said]
 
@@ -121,7 +121,7 @@ def _by_length(wanted: int | None, longest: int) -> Score:
 def _by_function(file: str) -> Score:
     function = _load(file)
 
-    def score(said: Sequence[Said]) -> list[float]:
+    def score(said: Sequence[Response]) -> list[float]:
         return [_call(function, each, file) for each in said]
 
     return score
@@ -148,7 +148,7 @@ def _load(file: str) -> Callable[..., object]:
     return function
 
 
-def _call(function: Callable[..., object], said: Said, file: str) -> float:
+def _call(function: Callable[..., object], said: Response, file: str) -> float:
     try:
         found = function(said.prompt.messages[-1].content, said.text, said.prompt.answer)
     except Exception as error:  # whatever a person's file raises

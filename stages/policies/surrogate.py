@@ -37,7 +37,7 @@ def assert_on_policy(progress: Progress, deviation: float) -> None:
         )
 
 
-class Tally:
+class WeightedMeans:
     """Weighted means over a step's updates, kept on the device until the step is over."""
 
     def __init__(self) -> None:
@@ -50,5 +50,6 @@ class Tally:
             self._sums[name] = self._sums.get(name, torch.zeros((), device=value.device)) + value.detach() * weight
             self._weights[name] = self._weights.get(name, 0.0) + weight
 
-    def means(self) -> dict[str, float]:
+    def figures(self) -> dict[str, float]:
+        """The means so far."""
         return {name: float(total) / self._weights[name] for name, total in self._sums.items()}

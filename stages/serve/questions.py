@@ -27,7 +27,7 @@ class StreamOptions(msgspec.Struct):
     include_usage: bool = False
 
 
-class Asked(msgspec.Struct, kw_only=True):
+class Body(msgspec.Struct, kw_only=True):
     """What both kinds of request have in common."""
 
     model: str
@@ -50,7 +50,7 @@ class Asked(msgspec.Struct, kw_only=True):
     response_format: dict[str, Any] | None = None
 
 
-class AskedCompletion(Asked, kw_only=True):
+class CompletionBody(Body, kw_only=True):
     prompt: str | list[Any]
     logprobs: int | None = None
     echo: bool | None = None
@@ -68,7 +68,7 @@ class AskedMessage(msgspec.Struct):
     content: str | list[Content] | None = None
 
 
-class AskedChat(Asked, kw_only=True):
+class ChatBody(Body, kw_only=True):
     messages: list[AskedMessage]
     max_completion_tokens: int | None = None
     logprobs: bool | None = None
@@ -91,7 +91,7 @@ class Reading:
     """Whether a stream ends with the count of tokens."""
 
 
-A = TypeVar("A", bound=Asked)
+A = TypeVar("A", bound=Body)
 
 
 def parse(body: bytes, kind: type[A], served: str) -> A:
@@ -120,7 +120,7 @@ def parse(body: bytes, kind: type[A], served: str) -> A:
     return asked
 
 
-def read_completion(asked: AskedCompletion, model: TextModel, length: int) -> Reading:
+def read_completion(asked: CompletionBody, model: TextModel, length: int) -> Reading:
     """A completion: texts or token ids, each continued."""
     prompts = [_encode(prompt, model) for prompt in _prompts(asked.prompt)]
     limit = DEFAULT_TOKENS if asked.max_tokens is None else asked.max_tokens
@@ -129,7 +129,7 @@ def read_completion(asked: AskedCompletion, model: TextModel, length: int) -> Re
     return _reading(asked, model, length, prompts, limit, logprobs, (), bool(asked.echo))
 
 
-def read_chat(asked: AskedChat, model: TextModel, dialogue: Dialogue | None, length: int) -> Reading:
+def read_chat(asked: ChatBody, model: TextModel, dialogue: Dialogue | None, length: int) -> Reading:
     """A conversation, answered. Raises Refused for a base model."""
     if dialogue is None:
         raise Refused(400, "no_chat_template", "This is a base model: it has no chat template.", "Use /v1/completions.")
@@ -150,7 +150,7 @@ def read_chat(asked: AskedChat, model: TextModel, dialogue: Dialogue | None, len
 
 
 def _reading(
-    asked: Asked,
+    asked: Body,
     model: TextModel,
     length: int,
     prompts: list[list[int]],
@@ -180,7 +180,7 @@ def _reading(
 
 
 def _sampling(
-    asked: Asked, model: TextModel, limit: int, logprobs: int | None, ends: tuple[int, ...], seed: int
+    asked: Body, model: TextModel, limit: int, logprobs: int | None, ends: tuple[int, ...], seed: int
 ) -> Sampling:
     try:
         return Sampling(

@@ -30,7 +30,7 @@ from stages.training.opening import Opened, begin
 from stages.training.updates import Update
 
 S = TypeVar("S", bound=Pretrain)
-Asked = TypeVar("Asked", bound=Pretrain, contravariant=True)
+SettingsT = TypeVar("SettingsT", bound=Pretrain, contravariant=True)
 
 EVALUATION_TOKENS = 4_096
 """Tokens validated at once, where a micro-batch has fewer."""
@@ -81,20 +81,20 @@ class Carried(Protocol):
         """Go on from what `state` gave, whatever the number of processes."""
 
 
-class Objective(Protocol[Asked]):
+class Objective(Protocol[SettingsT]):
     """What a stage asks of text: the model that learns it, its loss, and what tells how well it does.
 
     A loss is a mean in nats over the rows it is of. The model is in training mode for a step, and in evaluation mode,
     without gradients, for validation and samples.
     """
 
-    def __init__(self, model: Any, settings: Asked, tokenizer: TextTokenizer, text: Text) -> None:
+    def __init__(self, model: Any, settings: SettingsT, tokenizer: TextTokenizer, text: Text) -> None:
         """model: one of this stage, as it computes in training. Raises UserError for settings it cannot follow."""
 
     models: ClassVar[Models]
 
     @staticmethod
-    def text_tokens(settings: Asked, config: ModelConfig) -> int:
+    def text_tokens(settings: SettingsT, config: ModelConfig) -> int:
         """Tokens of text in a block, the last, which is only predicted, left out."""
 
     @property
@@ -133,7 +133,7 @@ def prepare(run: Run, settings: S, objective: type[Objective[S]]) -> Job:
     tokenizer = TextTokenizer.load(run.tokenizer().path)
     config = model_config(settings, tokenizer.vocab_size)
     begun = begin(run, settings, device, Progress, lr=peak_lr(settings, config))
-    sharding = choose_sharding(config, settings, begun.precision.name, device)
+    sharding = fitting_sharding(config, settings, begun.precision.name, device)
     text = open_text(run, settings, objective.text_tokens(settings, config))
     place = "cpu" if sharding == "fsdp" else device
     if begun.checkpoint:
@@ -167,7 +167,7 @@ def open_text(run: Run, settings: Pretrain, length: int) -> Text:
     return Text(tokens, train, validation, length, settings.batch_size)
 
 
-def choose_sharding(config: ModelConfig, settings: Pretrain, precision: str, device: torch.device) -> str:
+def fitting_sharding(config: ModelConfig, settings: Pretrain, precision: str, device: torch.device) -> str:
     """What each process holds, ddp or fsdp; UserError when training would need more memory than is free.
 
     One process alone needs to hold a single row: it finds out by trying how many fit.

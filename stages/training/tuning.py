@@ -49,7 +49,7 @@ def open_model(
     """
     begun = begin(run, settings, device, kind, lr=lr)
     source = begun.checkpoint.path if begun.checkpoint else None
-    sharding = choose_sharding(settings, config, begun.precision.name, device)
+    sharding = fitting_sharding(settings, config, begun.precision.name, device)
     if settings.method == "lora":
         model = open_adapted(base, source, settings, device, config)
     else:
@@ -58,7 +58,7 @@ def open_model(
     return begun.optimise(model, parameters=parameter_count(config).total, sharding=sharding, eps=eps)
 
 
-def choose_sharding(settings: Tuning, config: ModelConfig, precision: str, device: torch.device) -> str:
+def fitting_sharding(settings: Tuning, config: ModelConfig, precision: str, device: torch.device) -> str:
     """What each of several processes holds: ddp or fsdp. One alone finds out by trying what fits."""
     if not distributed.several() or not isinstance(settings, SFT) or not settings.CUTS or settings.method == "lora":
         return "ddp"

@@ -91,7 +91,7 @@ def test_the_reference_is_the_base_unless_another_is_named(workspace: Workspace,
     plain, other = job_in(workspace, "plain", **how), job_in(workspace, "other", reference="other", **how)
     batch = plain.batch(plain.train.prompts[:4])
     with torch.no_grad():
-        now = completion_logprobs(plain.model, batch.laid, plain.device)
+        now = completion_logprobs(plain.model, batch.packed, plain.device)
         assert now.numpy() == pytest.approx(plain.reference[0][batch.numbers], abs=1e-4)
     assert np.abs(plain.reference[0] - other.reference[0]).max() > 0.05
 

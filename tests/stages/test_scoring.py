@@ -10,24 +10,24 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from stages.data.conversations import choose_template
-from stages.policies.scoring import Said, open_score
+from stages.policies.scoring import Response, open_score
 from stages.store.errors import UserError, WorkFailed
 from stages.store.labels.records import Prompt
 from stages.store.records import Message
 from stages.store.specs.grpo import GRPO
-from stages.store.specs.policy import Policy
+from stages.store.specs.policy import PolicyGradient
 from tests.stages.policy_helpers import write_reward_model
 from tests.tiny_model import write_tiny_checkpoint
 
 WORLD = {"lead": "the capital of orvia is"}
 
 
-def said(text: str, answer: str | None = "7", tokens: int = 3, **meta: Any) -> Said:
+def said(text: str, answer: str | None = "7", tokens: int = 3, **meta: Any) -> Response:
     prompt = Prompt(messages=[Message("user", "3+4")], part="policy", answer=answer, meta=meta)
-    return Said(prompt, text, list(range(tokens)), [9, 9, *range(tokens)])
+    return Response(prompt, text, list(range(tokens)), [9, 9, *range(tokens)])
 
 
-def rewards(texts: list[Said], **settings: Any) -> list[float]:
+def rewards(texts: list[Response], **settings: Any) -> list[float]:
     return open_score(GRPO(**settings), None, Path("policy"), "", "cpu")(texts)
 
 
@@ -97,7 +97,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def by_model(models: Path, settings: Policy, template: str) -> Any:
+def by_model(models: Path, settings: PolicyGradient, template: str) -> Any:
     return open_score(settings, models / "judge", models / "base", template, "cpu")
 
 

@@ -79,7 +79,7 @@ from workbench.widgets.text_field import TextField
 
 Opener = Callable[[Pilot[Any], str, pytest.MonkeyPatch], Awaitable[None]]
 
-BASES = {"Dialog", "Filtering", "Left", "LaunchScreen", "PlaceScreen", "RecordEditing", "Sized", "WorkbenchScreen"}
+BASES = {"Dialog", "Filtering", "LaunchScreen", "Leavable", "PlaceScreen", "RecordEditing", "Sized", "WorkbenchScreen"}
 """Classes that screens are made of."""
 
 

@@ -10,10 +10,10 @@ from stages.store.errors import UserError
 from stages.store.names import check_name
 from stages.store.specs.best_of import BestOf
 from workbench.cli.common import (
-    House,
+    Environment,
     SpecCommand,
     detach_option,
-    pass_house,
+    pass_environment,
     run_stage,
     say,
     set_option,
@@ -33,9 +33,9 @@ FIGURES = {"mean_score": "mean score", "mean_best": "of the best"}
 @click.option("--name", required=True, help="Name of the dataset.")
 @set_option
 @detach_option
-@pass_house
+@pass_environment
 def best_of(
-    house: House,
+    env: Environment,
     checkpoint: str,
     prompts: str,
     reward: str | None,
@@ -49,17 +49,15 @@ def best_of(
 
     Answers are scored by a reward model, or by a function: --set reward=exact, world, pattern, length or python.
     """
-    settings = stage_settings(house, "best_of", pairs, n=n, keep=keep)
-    kind = find_dataset(house.workspace, prompts).info.kind
+    settings = stage_settings(env, "best_of", pairs, n=n, keep=keep)
+    kind = find_dataset(env.workspace, prompts).info.kind
     if kind not in ("prompts", "preference", "chat"):
         raise UserError(f"The dataset {prompts!r} holds records of kind {kind}: they ask nothing.")
-    resolve_checkpoint(house.workspace, checkpoint)
-    if (house.workspace.datasets / check_name(name, "name of a dataset")).exists():
+    resolve_checkpoint(env.workspace, checkpoint)
+    if (env.workspace.datasets / check_name(name, "name of a dataset")).exists():
         raise UserError(f"There is already a dataset {name!r}.", "Choose another name.")
     extra = {"reward": reward} if reward else {}
-    run = run_stage(
-        house, "best_of", name, settings, dataset=prompts, checkpoint=checkpoint, extra=extra, detach=detach
-    )
+    run = run_stage(env, "best_of", name, settings, dataset=prompts, checkpoint=checkpoint, extra=extra, detach=detach)
     if detach:
         return
     result = run.state().result or {}

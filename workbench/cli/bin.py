@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from stages.store.bin import Thrown, destroy, find_thrown, list_bin, restore
-from workbench.cli.common import CommandGroup, House, confirm, json_option, pass_house, say, say_table
+from workbench.cli.common import CommandGroup, Environment, confirm, json_option, pass_environment, say, say_table
 from workbench.wording import amount
 
 
@@ -16,29 +16,29 @@ def bin_(ctx: click.Context, as_json: bool) -> None:
     """What was deleted lies in the bin until it is emptied."""
     if ctx.invoked_subcommand is not None:
         return
-    house = ctx.ensure_object(House)
+    env = ctx.ensure_object(Environment)
     columns = ("name", "kind", "deleted", "size")
-    rows = [_row(thrown, as_json) for thrown in list_bin(house.workspace)]
+    rows = [_row(thrown, as_json) for thrown in list_bin(env.workspace)]
     say_table(rows, {key: key for key in columns}, as_json=as_json, empty="The bin is empty.")
 
 
 @bin_.command("restore")
 @click.argument("name")
-@pass_house
-def restore_(house: House, name: str) -> None:
+@pass_environment
+def restore_(env: Environment, name: str) -> None:
     """Take something back from the bin: the newest of this NAME, or KIND/NAME."""
-    thrown = find_thrown(house.workspace, name)
-    restore(house.workspace, thrown)
+    thrown = find_thrown(env.workspace, name)
+    restore(env.workspace, thrown)
     say(f"{thrown.title} is back among the {thrown.kind}.")
 
 
 @bin_.command("empty")
 @click.argument("names", nargs=-1, metavar="[NAME]…")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@pass_house
-def empty(house: House, names: tuple[str, ...], yes: bool) -> None:
+@pass_environment
+def empty(env: Environment, names: tuple[str, ...], yes: bool) -> None:
     """Delete what is in the bin for good: all of it, or what is named."""
-    chosen = [find_thrown(house.workspace, name) for name in names] or list_bin(house.workspace)
+    chosen = [find_thrown(env.workspace, name) for name in names] or list_bin(env.workspace)
     if not chosen:
         say("The bin is empty.")
         return

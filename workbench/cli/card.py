@@ -7,21 +7,21 @@ from pathlib import Path
 import click
 
 from stages.store.checkpoints import resolve_checkpoint
-from workbench.cli.common import House, pass_house, say
+from workbench.cli.common import Environment, pass_environment, say
 
 
 @click.command()
 @click.argument("checkpoint", metavar="CKPT")
 @click.option("--to", "folder", type=click.Path(file_okay=False, path_type=Path), help="Write it there.")
-@pass_house
-def card(house: House, checkpoint: str, folder: Path | None) -> None:
+@pass_environment
+def card(env: Environment, checkpoint: str, folder: Path | None) -> None:
     """Print a checkpoint's model card: what it was made from, its recipe, its curves, how good it is.
 
     With --to DIR the card is written as README.md, with the curves as a picture beside it.
     """
     from workbench.models.model_card import card_of, write_card
 
-    made = card_of(house.workspace, resolve_checkpoint(house.workspace, checkpoint))
+    made = card_of(env.workspace, resolve_checkpoint(env.workspace, checkpoint))
     if folder is None:
         click.echo(made.markdown, nl=False)
         return

@@ -14,7 +14,7 @@ from stages.store.checkpoints import resolve_checkpoint
 from stages.store.specs.chat import Chat
 from stages.store.specs.retrieval import Retrieval
 from workbench.__main__ import on_terminal, show
-from workbench.cli.common import House, SpecCommand, parse_pairs, pass_house, set_option
+from workbench.cli.common import Environment, SpecCommand, parse_pairs, pass_environment, set_option
 from workbench.display import displayable
 from workbench.grounding import absolute_source, framed, sources_told
 
@@ -26,9 +26,9 @@ from workbench.grounding import absolute_source, framed, sources_told
 @click.option("--passages", type=click.IntRange(1, 50), help="Passages that are given with a question, at most.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @set_option
-@pass_house
+@pass_environment
 def chat(
-    house: House,
+    env: Environment,
     checkpoint: str,
     text: str | None,
     source: str | None,
@@ -43,19 +43,19 @@ def chat(
     says goes to stdout. With --source, or `[retrieval] source` in the settings, passages that fit the question are put
     before it, and where they come from is said on stderr.
     """
-    found = resolve_checkpoint(house.workspace, checkpoint)
-    sampling = msgspec.structs.replace(house.settings.chat, **parse_pairs(Chat, pairs))
+    found = resolve_checkpoint(env.workspace, checkpoint)
+    sampling = msgspec.structs.replace(env.settings.chat, **parse_pairs(Chat, pairs))
     given = {"source": source, "passages": passages}
     changed = {key: value for key, value in given.items() if value is not None}
-    retrieval = msgspec.structs.replace(house.settings.retrieval, **changed)
-    place = absolute_source(house.workspace, retrieval.source) if retrieval.source else None
+    retrieval = msgspec.structs.replace(env.settings.retrieval, **changed)
+    place = absolute_source(env.workspace, retrieval.source) if retrieval.source else None
     if text is None and on_terminal():
-        _open_app(house, checkpoint, sampling, msgspec.structs.replace(retrieval, source=place))
+        _open_app(env, checkpoint, sampling, msgspec.structs.replace(retrieval, source=place))
         return
     from workbench.chat_client import complete_once
 
     prompt = sys.stdin.read() if text is None else text
-    passages_found = _found(house, place, prompt, retrieval) if place else []
+    passages_found = _found(env, place, prompt, retrieval) if place else []
     asked = partial(framed, prompt, passages_found, retrieval)
     terminal = sys.stdout.isatty()
     for piece in complete_once(found.path, lambda facts: asked(facts.context), sampling, device=device, on_done=_tell):
@@ -65,11 +65,11 @@ def chat(
         click.echo(displayable(sources_told(passages_found, place)), err=True)
 
 
-def _found(house: House, place: str, question: str, retrieval: Retrieval) -> list[dict[str, Any]]:
+def _found(env: Environment, place: str, question: str, retrieval: Retrieval) -> list[dict[str, Any]]:
     """The passages of a source that fit a question."""
     from workbench.desk_client import ask_once
 
-    answer = ask_once(house.workspace, "retrieval.find", source=place, question=question, count=retrieval.passages)
+    answer = ask_once(env.workspace, "retrieval.find", source=place, question=question, count=retrieval.passages)
     found: list[dict[str, Any]] = answer["passages"]
     return found
 
@@ -82,7 +82,7 @@ def _tell(done: Done) -> None:
         click.echo(f"\n[{figures}]", err=True)
 
 
-def _open_app(house: House, checkpoint: str, sampling: Chat, retrieval: Retrieval) -> None:
+def _open_app(env: Environment, checkpoint: str, sampling: Chat, retrieval: Retrieval) -> None:
     from workbench.app import WorkbenchApp
 
     class ChatFirst(WorkbenchApp):
@@ -91,5 +91,5 @@ def _open_app(house: House, checkpoint: str, sampling: Chat, retrieval: Retrieva
         def on_ready(self) -> None:
             self.open_chat(checkpoint)
 
-    settings = msgspec.structs.replace(house.settings, chat=sampling, retrieval=retrieval)
-    show(ChatFirst(settings, house.workspace))
+    settings = msgspec.structs.replace(env.settings, chat=sampling, retrieval=retrieval)
+    show(ChatFirst(settings, env.workspace))

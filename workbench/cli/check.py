@@ -18,10 +18,10 @@ from stages.store.errors import UserError
 from stages.store.sources import STARTER, absolute_source
 from stages.store.specs.build import Build
 from workbench.cli.common import (
-    House,
+    Environment,
     SpecCommand,
     json_option,
-    pass_house,
+    pass_environment,
     say,
     say_json,
     set_option,
@@ -39,9 +39,9 @@ from workbench.records.check_lines import fact_lines, finding_lines, length_line
 @click.option("--map", "mapping", multiple=True, metavar="OURS=THEIRS", help="Our name for one of their fields.")
 @set_option
 @json_option
-@pass_house
+@pass_environment
 def check(
-    house: House,
+    env: Environment,
     sources: tuple[str, ...],
     tokenizer: str,
     against: tuple[str, ...],
@@ -54,37 +54,37 @@ def check(
 
     Nothing is changed. A fix is a setting of `workbench data build`. A name that is no file is that of a dataset.
     """
-    settings = stage_settings(house, "build", pairs, sources=list(sources), kind=kind, mapping=list(mapping) or None)
+    settings = stage_settings(env, "build", pairs, sources=list(sources), kind=kind, mapping=list(mapping) or None)
     asked: dict[str, Any] = {"tokenizer": tokenizer, "against": list(against), "settings": settings}
-    if dataset := _dataset(house, sources):
+    if dataset := _dataset(env, sources):
         asked |= {"dataset": dataset}
     else:
         settings["sources"] = [absolute_source(source) for source in sources]
     with _progress(sys.stderr) as told:
-        found = msgspec.convert(ask_once(house.workspace, "data.check", on_progress=told, **asked), Check)
+        found = msgspec.convert(ask_once(env.workspace, "data.check", on_progress=told, **asked), Check)
     if as_json:
         say_json({**msgspec.to_builtins(found), "fixes": found.fixes()})
     else:
         say("\n".join(_report(found, min(100, shutil.get_terminal_size((80, 24)).columns))))
 
 
-def _dataset(house: House, sources: tuple[str, ...]) -> str:
+def _dataset(env: Environment, sources: tuple[str, ...]) -> str:
     """The dataset that is meant, if one is: a file of the same name comes first."""
     name = sources[0]
     if len(sources) > 1 or name.startswith(STARTER) or Path(name).expanduser().exists():
         return ""
-    known = "/" not in name and (house.workspace.datasets / name / "dataset.json").is_file()
-    if known or (house.workspace.datasets.is_dir() and _close(house, name)):
+    known = "/" not in name and (env.workspace.datasets / name / "dataset.json").is_file()
+    if known or (env.workspace.datasets.is_dir() and _close(env, name)):
         return name
     return ""
 
 
-def _close(house: House, name: str) -> bool:
+def _close(env: Environment, name: str) -> bool:
     """Whether the name is so near to a dataset's that the refusal should name that one."""
     from stages.store.datasets import list_datasets
     from stages.store.names import nearest
 
-    return "Did you mean" in nearest(name, (found.name for found in list_datasets(house.workspace)))
+    return "Did you mean" in nearest(name, (found.name for found in list_datasets(env.workspace)))
 
 
 def _report(found: Check, width: int) -> Iterator[str]:

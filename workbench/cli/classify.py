@@ -10,11 +10,11 @@ from stages.store.classifiers import Classified, read_classified
 from stages.store.specs.assess import Assess
 from workbench.classified import answered, asked, confusions, facts
 from workbench.cli.common import (
-    House,
+    Environment,
     SpecCommand,
     json_option,
     judged,
-    pass_house,
+    pass_environment,
     say,
     say_facts,
     say_json,
@@ -33,16 +33,16 @@ SHOWN = 8
 @click.argument("checkpoint", metavar="CKPT")
 @click.argument("texts", nargs=-1, required=True, metavar="TEXT…")
 @json_option
-@pass_house
-def classify(house: House, checkpoint: str, texts: tuple[str, ...], as_json: bool) -> None:
+@pass_environment
+def classify(env: Environment, checkpoint: str, texts: tuple[str, ...], as_json: bool) -> None:
     """What a model that labels says of TEXT, with probabilities.
 
     Two texts for a model of pairs; a question and its options for multiple choice; a sentence to label its words.
     """
     from workbench.desk_client import ask_once
 
-    folder = str(resolve_checkpoint(house.workspace, checkpoint).path)
-    found = ask_once(house.workspace, "classify.of", checkpoint=folder, texts=list(texts))
+    folder = str(resolve_checkpoint(env.workspace, checkpoint).path)
+    found = ask_once(env.workspace, "classify.of", checkpoint=folder, texts=list(texts))
     if as_json:
         say_json(found)
         return
@@ -61,13 +61,13 @@ def classify(house: House, checkpoint: str, texts: tuple[str, ...], as_json: boo
 @click.option("--data", "dataset", metavar="NAME", help="Records to label; left out: what the training run held out.")
 @set_option
 @json_option
-@pass_house
-def classified(house: House, checkpoint: str, dataset: str | None, pairs: tuple[str, ...], as_json: bool) -> None:
+@pass_environment
+def classified(env: Environment, checkpoint: str, dataset: str | None, pairs: tuple[str, ...], as_json: bool) -> None:
     """How well a model labels: accuracy with its interval, F1, the confusion matrix, the worst examples.
 
     Without --data it shows what a training run found at its end, or an earlier judgement by its name.
     """
-    found = read_classified(judged(house, "assess", "labels", checkpoint, dataset, pairs))
+    found = read_classified(judged(env, "assess", "labels", checkpoint, dataset, pairs))
     if as_json:
         say_json(msgspec.to_builtins(found))
     else:

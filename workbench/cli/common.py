@@ -23,7 +23,7 @@ WHOLE_SENTENCE = 300
 """Characters of a command's first sentence in its group's help: more than any has."""
 
 
-class House:
+class Environment:
     """Settings and workspace of this invocation, read when first asked for: `--help` needs neither."""
 
     @cached_property
@@ -35,7 +35,7 @@ class House:
         return find_workspace(self.settings.paths.workspace)
 
 
-pass_house = click.make_pass_decorator(House, ensure=True)
+pass_environment = click.make_pass_decorator(Environment, ensure=True)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 detach_option = click.option(
     "--detach", is_flag=True, help="Return at once. The work goes on either way when the wait is interrupted."
@@ -118,15 +118,15 @@ def parse_pairs(spec: type[msgspec.Struct], pairs: Iterable[str]) -> dict[str, A
     return values
 
 
-def stage_settings(house: House, stage: str, pairs: Iterable[str], **flags: Any) -> dict[str, Any]:
+def stage_settings(env: Environment, stage: str, pairs: Iterable[str], **flags: Any) -> dict[str, Any]:
     """The stage's settings: `--set` over flags (those not None) over the settings files."""
     given = {key: value for key, value in flags.items() if value is not None}
     checked = strict.check_some(spec_of(stage), given, "command line")
-    return {**house.settings.stage(stage), **checked, **parse_pairs(spec_of(stage), pairs)}
+    return {**env.settings.stage(stage), **checked, **parse_pairs(spec_of(stage), pairs)}
 
 
 def run_stage(
-    house: House,
+    env: Environment,
     stage: str,
     name: str,
     settings: Mapping[str, Any],
@@ -142,9 +142,9 @@ def run_stage(
     from workbench.cli.progress import how_to_return, wait
     from workbench.runs import launch
 
-    width = house.settings.queue.cpu_width
+    width = env.settings.queue.cpu_width
     run = launch(
-        house.workspace,
+        env.workspace,
         stage,
         name,
         settings,
@@ -162,7 +162,9 @@ def run_stage(
     return run
 
 
-def judged(house: House, stage: str, word: str, checkpoint: str, dataset: str | None, pairs: tuple[str, ...]) -> RunDir:
+def judged(
+    env: Environment, stage: str, word: str, checkpoint: str, dataset: str | None, pairs: tuple[str, ...]
+) -> RunDir:
     """The run whose judgement is to be shown: with a dataset a new one of `stage`, waited for; else an earlier one.
 
     `word` tells such runs of a checkpoint from others by their names. UserError for --set without a dataset.
@@ -174,10 +176,10 @@ def judged(house: House, stage: str, word: str, checkpoint: str, dataset: str | 
     if dataset is None:
         if pairs:
             raise UserError("--set goes with --data.", "Name the dataset to judge.")
-        return find_run(house.workspace, checkpoint.partition("@")[0])
-    find_dataset(house.workspace, dataset)
-    settings, name = stage_settings(house, stage, pairs), name_for(f"{checkpoint}-{word}", dataset)
-    return run_stage(house, stage, name, settings, dataset=dataset, checkpoint=checkpoint, detach=False)
+        return find_run(env.workspace, checkpoint.partition("@")[0])
+    find_dataset(env.workspace, dataset)
+    settings, name = stage_settings(env, stage, pairs), name_for(f"{checkpoint}-{word}", dataset)
+    return run_stage(env, stage, name, settings, dataset=dataset, checkpoint=checkpoint, detach=False)
 
 
 def say(text: str) -> None:

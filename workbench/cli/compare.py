@@ -12,7 +12,7 @@ import click
 from stages.store.errors import UserError
 from stages.store.names import nearest
 from stages.store.rundir import RunDir, find_run
-from workbench.cli.common import House, json_option, pass_house, say_table
+from workbench.cli.common import Environment, json_option, pass_environment, say_table
 from workbench.plots.curves import Track
 from workbench.plots.scope import AXES, Axis
 from workbench.plots.series import Bucket, tick_label, ticks
@@ -29,8 +29,8 @@ PLACES = 10
     "--against", type=click.Choice(AXES), default="steps", show_default=True, help="Along what to show the metric."
 )
 @json_option
-@pass_house
-def compare(house: House, names: Sequence[str], metric: str | None, against: Axis, as_json: bool) -> None:
+@pass_environment
+def compare(env: Environment, names: Sequence[str], metric: str | None, against: Axis, as_json: bool) -> None:
     """Show runs side by side: settings that differ, and the last value of every metric.
 
     With --metric, the lowest and the highest value of a metric, and its mean along the way: each row is what the
@@ -38,7 +38,7 @@ def compare(house: House, names: Sequence[str], metric: str | None, against: Axi
     """
     if len(names) < 2:
         raise UserError("One run is nothing to compare.", "Name two or more; `workbench runs` lists them.")
-    runs = [find_run(house.workspace, name) for name in names]
+    runs = [find_run(env.workspace, name) for name in names]
     if len({run.id for run in runs}) < len(runs):
         raise UserError("A run was named twice.", "Name different runs; `workbench runs` lists them with --json by id.")
     columns = _columns(runs)

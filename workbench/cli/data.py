@@ -20,12 +20,12 @@ from stages.store.specs.build import Build
 from workbench.cli.check import check
 from workbench.cli.common import (
     CommandGroup,
-    House,
+    Environment,
     SpecCommand,
     confirm,
     detach_option,
     json_option,
-    pass_house,
+    pass_environment,
     run_stage,
     say,
     say_json,
@@ -67,9 +67,9 @@ def data() -> None:
 @click.option("--dry-run", is_flag=True, help="Show what would be read, as what, and build nothing.")
 @set_option
 @detach_option
-@pass_house
+@pass_environment
 def build(
-    house: House,
+    env: Environment,
     sources: tuple[str, ...],
     name: str | None,
     kind: str | None,
@@ -89,7 +89,7 @@ def build(
     names of fields are: text; prompt, completion, system, messages; chosen, rejected; answer; label, text2.
     """
     settings = stage_settings(
-        house,
+        env,
         "build",
         pairs,
         sources=list(sources) or None,
@@ -101,25 +101,25 @@ def build(
     if not settings.get("sources"):
         raise UserError("No source is given.", "For example: workbench data build notes/ --name notes.")
     if not dry_run:
-        _check_free(house, name, replace=bool(settings.get("replace")))
-    with _found(house, settings["sources"], name or "stdin", keep=not dry_run) as found:
+        _check_free(env, name, replace=bool(settings.get("replace")))
+    with _found(env, settings["sources"], name or "stdin", keep=not dry_run) as found:
         settings["sources"] = found
         if dry_run:
-            _say_look(ask_once(house.workspace, "source.look", settings=settings))
+            _say_look(ask_once(env.workspace, "source.look", settings=settings))
             return
         assert name is not None
-        run = run_stage(house, "build", name, settings, detach=detach)
+        run = run_stage(env, "build", name, settings, detach=detach)
     if not detach:
-        _say_built(house, name, run)
+        _say_built(env, name, run)
 
 
 @data.command("list")
 @json_option
-@pass_house
-def list_(house: House, as_json: bool) -> None:
+@pass_environment
+def list_(env: Environment, as_json: bool) -> None:
     """List the datasets of the workspace."""
     say_table(
-        [_row(dataset) for dataset in list_datasets(house.workspace)],
+        [_row(dataset) for dataset in list_datasets(env.workspace)],
         {"name": "name", "kind": "kind", "train": "train", "val": "val", "bytes": "bytes", "split": "split"},
         as_json=as_json,
         empty="There is no dataset yet. `workbench data build starter:world --name world` makes one.",
@@ -130,15 +130,15 @@ def list_(house: House, as_json: bool) -> None:
 @click.argument("name")
 @record_options
 @json_option
-@pass_house
-def show(house: House, name: str, as_json: bool, **records: Any) -> None:
+@pass_environment
+def show(env: Environment, name: str, as_json: bool, **records: Any) -> None:
     """Show a dataset's report: sources, what each filter removed, and what could not be read.
 
     With --records, --search or --filter it shows records instead.
     """
-    found = find_dataset(house.workspace, name)
+    found = find_dataset(env.workspace, name)
     if wants_records(**records):
-        show_records(house.workspace, name, as_json=as_json, **records)
+        show_records(env.workspace, name, as_json=as_json, **records)
         return
     if as_json:
         say_json(msgspec.to_builtins(found.info))
@@ -149,28 +149,28 @@ def show(house: House, name: str, as_json: bool, **records: Any) -> None:
 @data.command("delete")
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@pass_house
-def delete(house: House, name: str, yes: bool) -> None:
+@pass_environment
+def delete(env: Environment, name: str, yes: bool) -> None:
     """Delete a dataset that nothing needs."""
     from stages.store.lineage import delete_dataset
 
-    find_dataset(house.workspace, name)
+    find_dataset(env.workspace, name)
     confirm(f"Delete the dataset {name!r}?", yes)
-    delete_dataset(house.workspace, name)
+    delete_dataset(env.workspace, name)
     say(f"Deleted the dataset {name}. `workbench bin restore {name}` takes it back.")
 
 
-def _check_free(house: House, name: str | None, *, replace: bool) -> None:
+def _check_free(env: Environment, name: str | None, *, replace: bool) -> None:
     """Raise UserError unless a dataset may be made under this name."""
     if name is None:
         raise UserError("The new dataset has no name.", "Give it one with --name, or look first with --dry-run.")
     check_name(name, "name of a dataset")
-    if not replace and (house.workspace.datasets / name / "dataset.json").exists():
+    if not replace and (env.workspace.datasets / name / "dataset.json").exists():
         raise UserError(f"There is already a dataset {name!r}.", "Choose another name, or pass --replace.")
 
 
 @contextmanager
-def _found(house: House, sources: list[str], name: str, *, keep: bool) -> Iterator[list[str]]:
+def _found(env: Environment, sources: list[str], name: str, *, keep: bool) -> Iterator[list[str]]:
     """The sources as the worker finds them. Standard input becomes a file, which the worker removes.
 
     Without `keep`, and when no run has come of it, it is removed here.
@@ -183,7 +183,7 @@ def _found(house: House, sources: list[str], name: str, *, keep: bool) -> Iterat
         return
     if sys.stdin.isatty():
         say("Reading standard input; end it with ctrl+d.")
-    path = spool(sys.stdin.buffer, house.workspace.ensure().root, name)
+    path = spool(sys.stdin.buffer, env.workspace.ensure().root, name)
     try:
         yield [str(path) if source == STDIN else source for source in found]
     except WorkFailed:
@@ -221,10 +221,10 @@ def _place(file: str, line: int, field: str) -> str:
     return f"{file}: {where}" if where else file
 
 
-def _say_built(house: House, name: str, run: RunDir) -> None:
+def _say_built(env: Environment, name: str, run: RunDir) -> None:
     if run.state().status != "finished":
         return
-    info = find_dataset(house.workspace, name).info
+    info = find_dataset(env.workspace, name).info
     removed = sum(part.removed for part in info.filters)
     say(f"Built the dataset {name}: {_counts(info.records)} {info.kind} records, {_counts(info.bytes)} bytes.")
     say(f"Read as: {', '.join(dict.fromkeys(source.shape or 'text' for source in info.sources))}.")

@@ -9,7 +9,7 @@ import click
 
 from stages.store.rundir import RunDir
 from workbench import demo as life
-from workbench.cli.common import House, json_option, pass_house, say, say_json, say_table
+from workbench.cli.common import Environment, json_option, pass_environment, say, say_json, say_table
 from workbench.cli.progress import wait
 from workbench.display import displayable_line, shortened
 from workbench.wording import duration
@@ -35,8 +35,8 @@ WIDTH = 80
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Seed of every step.")
 @click.option("--prefix", default="demo", show_default=True, help="What the names of all that it makes begin with.")
 @json_option
-@pass_house
-def demo(house: House, seed: int, prefix: str, as_json: bool) -> None:
+@pass_environment
+def demo(env: Environment, seed: int, prefix: str, as_json: bool) -> None:
     """Live a transformer's whole life on the starter world: some minutes on a laptop.
 
     Datasets, tokenizer, pre-training, instruction tuning, a reward model, DPO, GRPO and PPO; then a table of base, SFT,
@@ -45,7 +45,7 @@ def demo(house: House, seed: int, prefix: str, as_json: bool) -> None:
     when it is started again; what has finished is not repeated.
     """
     began = time.monotonic()
-    workspace, width = house.workspace.ensure(), max(AT_ONCE, house.settings.queue.cpu_width)
+    workspace, width = env.workspace.ensure(), max(AT_ONCE, env.settings.queue.cpu_width)
     steps = life.plan(seed, prefix)
     told = count(1)
 

@@ -8,7 +8,7 @@ from stages.store.errors import UserError
 from stages.store.labels import open_labels
 from stages.store.labels.elo import outcomes, standings
 from stages.store.labels.judged import Choice, judged
-from workbench.cli.common import House, json_option, pass_house, say_table
+from workbench.cli.common import Environment, json_option, pass_environment, say_table
 from workbench.models.lineage_table import Line, along_lineage
 
 COLUMNS = {
@@ -25,20 +25,20 @@ COLUMNS = {
 @click.command()
 @click.option("--label-set", "sets", multiple=True, help="Only judgements of this set; repeatable.")
 @json_option
-@pass_house
-def elo(house: House, sets: tuple[str, ...], as_json: bool) -> None:
+@pass_environment
+def elo(env: Environment, sets: tuple[str, ...], as_json: bool) -> None:
     """Checkpoints along their lineage, with Elo and win rates from every pair that people ranked.
 
     Bradley-Terry strengths, fitted to all judgements in force at once: 1000 + 400 log10 of the strength, a tie is
     half a win, and every checkpoint begins with one tie with an imaginary one of Elo 1000. Intervals are of 95 %.
     """
-    if not house.workspace.labels.is_file():
+    if not env.workspace.labels.is_file():
         raise UserError("There are no labels yet.", "In the app: C, then v compares two checkpoints.")
-    with open_labels(house.workspace.labels) as labels:
+    with open_labels(env.workspace.labels) as labels:
         for name in sets:
             labels.find_set(name)
         found = standings(outcomes(judged(labels, Choice(sets=sets))))
-    rows = [_row(line) for line in along_lineage(house.workspace, found)]
+    rows = [_row(line) for line in along_lineage(env.workspace, found)]
     empty = "Nobody has compared two checkpoints yet. In the app: C, then v."
     say_table(rows, COLUMNS, as_json=as_json, empty=empty)
 

@@ -9,11 +9,11 @@ from stages.store.datasets import find_dataset
 from stages.store.evaluations import Evaluation, columns, read_evaluation
 from stages.store.specs.evaluate import Evaluate
 from workbench.cli.common import (
-    House,
+    Environment,
     SpecCommand,
     detach_option,
     json_option,
-    pass_house,
+    pass_environment,
     run_stage,
     say,
     say_json,
@@ -36,9 +36,9 @@ SHOWN = 3
 @set_option
 @detach_option
 @json_option
-@pass_house
+@pass_environment
 def evaluate(
-    house: House,
+    env: Environment,
     checkpoints: tuple[str, ...],
     dataset: str,
     reference: str | None,
@@ -52,12 +52,12 @@ def evaluate(
     CKPT is a run's name (its last checkpoint), run@step, run@all (every checkpoint it has), an imported model or a
     folder. What is measured follows from the dataset's kind.
     """
-    settings = stage_settings(house, "evaluate", pairs)
-    find_dataset(house.workspace, dataset)
-    named = [one for text in checkpoints for one in expanded(house.workspace, text)]
+    settings = stage_settings(env, "evaluate", pairs)
+    find_dataset(env.workspace, dataset)
+    named = [one for text in checkpoints for one in expanded(env.workspace, text)]
     chosen = name or name_for(named[0], dataset)
     extra = {"reference": reference} if reference else {}
-    run = run_stage(house, "evaluate", chosen, settings, dataset=dataset, checkpoints=named, extra=extra, detach=detach)
+    run = run_stage(env, "evaluate", chosen, settings, dataset=dataset, checkpoints=named, extra=extra, detach=detach)
     if not detach:
         say_evaluation(read_evaluation(run), as_json=as_json)
 

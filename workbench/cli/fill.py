@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from workbench.cli.common import House, json_option, pass_house, say, say_json
+from workbench.cli.common import Environment, json_option, pass_environment, say, say_json
 from workbench.desk_client import ask_once
 from workbench.display import displayable
 
@@ -14,14 +14,14 @@ from workbench.display import displayable
 @click.argument("text")
 @click.option("-n", "count", type=click.IntRange(1, 1_000), default=5, show_default=True, help="Candidates a blank.")
 @json_option
-@pass_house
-def fill(house: House, checkpoint: str, text: str, count: int, as_json: bool) -> None:
+@pass_environment
+def fill(env: Environment, checkpoint: str, text: str, count: int, as_json: bool) -> None:
     """Fill the blanks of TEXT, written ___, by BERT or T5.
 
     BERT answers each blank by itself, a token each; T5 one after the other, at any length. Candidates come with their
     probabilities.
     """
-    found = ask_once(house.workspace, "fill.of", checkpoint=checkpoint, text=text, count=count)
+    found = ask_once(env.workspace, "fill.of", checkpoint=checkpoint, text=text, count=count)
     if as_json:
         say_json(found)
         return

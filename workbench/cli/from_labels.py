@@ -10,7 +10,7 @@ from stages.store.labels.judged import Choice
 from stages.store.names import check_name
 from stages.store.records import Part
 from stages.store.specs.build import Build
-from workbench.cli.common import House, SpecCommand, pass_house, run_stage, say, set_option, stage_settings
+from workbench.cli.common import Environment, SpecCommand, pass_environment, run_stage, say, set_option, stage_settings
 from workbench.cli.labels import choice_options
 from workbench.judging.freezing import build_settings, day, freeze, kind_of, spooled
 
@@ -23,9 +23,9 @@ from workbench.judging.freezing import build_settings, day, freeze, kind_of, spo
 @click.option("--until", metavar="DATE", help="Only labels given before this day.")
 @choice_options
 @set_option
-@pass_house
+@pass_environment
 def from_labels(
-    house: House,
+    env: Environment,
     name: str,
     best: bool,
     agreed: bool,
@@ -39,9 +39,9 @@ def from_labels(
 ) -> None:
     """Freeze labels as a dataset: rankings as preferences, or with --best the best answers as conversations."""
     check_name(name, "name of a dataset")
-    if (house.workspace.datasets / name / "dataset.json").exists():
+    if (env.workspace.datasets / name / "dataset.json").exists():
         raise UserError(f"There is already a dataset {name!r}.", "Choose another name.")
-    if not house.workspace.labels.is_file():
+    if not env.workspace.labels.is_file():
         raise UserError("There are no labels yet.", "`workbench labels new NAME --from DATASET` makes a set to judge.")
     choice = Choice(
         sets=sets,
@@ -51,12 +51,12 @@ def from_labels(
         since=day(since) if since else 0.0,
         until=day(until) if until else float("inf"),
     )
-    settings = stage_settings(house, "build", pairs, kind=kind_of(best))
-    with open_labels(house.workspace.labels) as labels:
+    settings = stage_settings(env, "build", pairs, kind=kind_of(best))
+    with open_labels(env.workspace.labels) as labels:
         records = freeze(labels, choice, best=best, agreed=agreed).records
-    path = spooled(house.workspace, name, records)
+    path = spooled(env.workspace, name, records)
     try:
-        run_stage(house, "build", name, build_settings(settings, path, best=best), detach=False)
+        run_stage(env, "build", name, build_settings(settings, path, best=best), detach=False)
     except WorkFailed:
         raise  # a run that is lost may be resumed, and reads it again
     except UserError:

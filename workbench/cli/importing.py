@@ -11,7 +11,7 @@ from stages.store.errors import UserError
 from stages.store.hub import model_source
 from stages.store.models import find_model
 from stages.store.names import check_name
-from workbench.cli.common import House, detach_option, pass_house, run_stage, say, stage_settings
+from workbench.cli.common import Environment, detach_option, pass_environment, run_stage, say, stage_settings
 
 ASKED = {
     "": "`workbench chat {0}` talks to it.",
@@ -29,9 +29,9 @@ ASKED = {
 @click.option("--base", is_flag=True, help="Of an endpoint: its model continues texts, and does not chat.")
 @click.option("--replace", is_flag=True, default=None, help="Replace the model of this name.")
 @detach_option
-@pass_house
+@pass_environment
 def import_(
-    house: House,
+    env: Environment,
     source: str,
     name: str | None,
     model: str | None,
@@ -53,19 +53,19 @@ def import_(
     """
     if source.startswith(("http://", "https://")):
         kind, name = "base" if base else "chat", _named(name)
-        _add_endpoint(house, name, Endpoint(url=check_url(source), model=model or "", key=key_env, kind=kind))
+        _add_endpoint(env, name, Endpoint(url=check_url(source), model=model or "", key=key_env, kind=kind))
         return
     if model or key_env or base:
         raise UserError(
             "--model, --key-env and --base are about endpoints.", "Give an address, such as http://localhost:8000/v1."
         )
     folder, name = model_source(source), _named(name)
-    settings = stage_settings(house, "importing", (), source=str(folder), replace=replace)
-    if not settings.get("replace") and (house.workspace.models / name).exists():
+    settings = stage_settings(env, "importing", (), source=str(folder), replace=replace)
+    if not settings.get("replace") and (env.workspace.models / name).exists():
         raise UserError(f"There is already a model {name!r}.", "Choose another name, or pass --replace.")
-    run_stage(house, "importing", name, settings, detach=detach)
+    run_stage(env, "importing", name, settings, detach=detach)
     if not detach:
-        info = find_model(house.workspace, name).info
+        info = find_model(env.workspace, name).info
         template = ", with a chat template" if info.chat_template else ""
         say(f"Imported {name}: {info.family}, {info.parameters:,} parameters in {info.dtype}{template}.")
         say(ASKED[info.head].format(name))
@@ -78,7 +78,7 @@ def _named(name: str | None) -> str:
     return check_name(name, "name of a model")
 
 
-def _add_endpoint(house: House, name: str, endpoint: Endpoint) -> None:
+def _add_endpoint(env: Environment, name: str, endpoint: Endpoint) -> None:
     """Ask an endpoint what it serves, and keep it."""
     served = list_served(endpoint.url, endpoint.secret())
     known = f"It serves {', '.join(served[:20])}." if served else "It serves none."
@@ -87,6 +87,6 @@ def _add_endpoint(house: House, name: str, endpoint: Endpoint) -> None:
     if endpoint.model and endpoint.model not in served:
         raise UserError(f"{endpoint.url} does not serve {endpoint.model!r}.", known)
     chosen = msgspec.structs.replace(endpoint, model=endpoint.model or served[0])
-    add_endpoint(house.workspace, name, chosen)
+    add_endpoint(env.workspace, name, chosen)
     say(f"{name} is {chosen.model} at {chosen.url}.")
     say(f"`workbench chat {name}` talks to it; `workbench sample --from {name}` has it write answers to rank.")

@@ -10,11 +10,11 @@ from stages.store.evaluations import read_evaluation
 from stages.store.specs.in_context import InContext
 from stages.store.tasks import absolute_task
 from workbench.cli.common import (
-    House,
+    Environment,
     SpecCommand,
     detach_option,
     json_option,
-    pass_house,
+    pass_environment,
     run_stage,
     set_option,
     stage_settings,
@@ -31,9 +31,9 @@ from workbench.evaluating import TASKS, expanded, name_for
 @set_option
 @detach_option
 @json_option
-@pass_house
+@pass_environment
 def in_context(
-    house: House,
+    env: Environment,
     checkpoints: tuple[str, ...],
     dataset: str,
     task: str | None,
@@ -47,14 +47,14 @@ def in_context(
     CKPT is as for evaluate. Nothing is trained: a template writes solved examples and a question, options are compared
     by their log-likelihood, or the answer is written and must be exact.
     """
-    settings = stage_settings(house, "in_context", pairs, task=task)
+    settings = stage_settings(env, "in_context", pairs, task=task)
     if "task" in settings:
         settings["task"] = absolute_task(settings["task"])
-    kind = find_dataset(house.workspace, dataset).info.kind
+    kind = find_dataset(env.workspace, dataset).info.kind
     if kind not in TASKS:
         raise UserError(f"{dataset!r} is of kind {kind}.", "Choose prompts with answers, or labelled records.")
-    named = [one for text in checkpoints for one in expanded(house.workspace, text)]
+    named = [one for text in checkpoints for one in expanded(env.workspace, text)]
     chosen = name or f"few-shot-{name_for(named[0], dataset)}"[:60].rstrip("-._")
-    run = run_stage(house, "in_context", chosen, settings, dataset=dataset, checkpoints=named, detach=detach)
+    run = run_stage(env, "in_context", chosen, settings, dataset=dataset, checkpoints=named, detach=detach)
     if not detach:
         say_evaluation(read_evaluation(run), as_json=as_json)

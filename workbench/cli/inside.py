@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from workbench.cli.common import House, json_option, pass_house, say, say_json, say_table
+from workbench.cli.common import Environment, json_option, pass_environment, say, say_json, say_table
 from workbench.desk_client import ask_once
 from workbench.display import displayable_line, shortened
 
@@ -29,8 +29,10 @@ COMES_ABOUT = {
 @click.option("--layer", type=click.IntRange(1), help="Print the attention of this layer, counted from 1.")
 @click.option("--head", type=click.IntRange(1), default=1, show_default=True, help="The head of that layer.")
 @json_option
-@pass_house
-def inside(house: House, checkpoint: str, text: str, count: int, layer: int | None, head: int, as_json: bool) -> None:
+@pass_environment
+def inside(
+    env: Environment, checkpoint: str, text: str, count: int, layer: int | None, head: int, as_json: bool
+) -> None:
     """Look inside a checkpoint: each token of TEXT with its log-probability and what was expected in its place.
 
     A decoder tells each token from those before it; of an encoder each is hidden in turn. A T5 reads what stands before
@@ -42,10 +44,10 @@ def inside(house: House, checkpoint: str, text: str, count: int, layer: int | No
     """
     asked: dict[str, Any] = {"checkpoint": checkpoint, "text": text}
     if layer is not None:
-        found = ask_once(house.workspace, "inside.attention", **asked, layer=layer - 1, head=head - 1)
+        found = ask_once(env.workspace, "inside.attention", **asked, layer=layer - 1, head=head - 1)
         say_json(found) if as_json else _say_attention(found)
         return
-    found = ask_once(house.workspace, "inside.score", **asked, count=count)
+    found = ask_once(env.workspace, "inside.score", **asked, count=count)
     say_json(found) if as_json else _say_score(found)
 
 

@@ -22,10 +22,10 @@ from stages.store.records import Part
 from stages.store.rundir import find_run
 from workbench.cli.common import (
     CommandGroup,
-    House,
+    Environment,
     confirm,
     json_option,
-    pass_house,
+    pass_environment,
     say,
     say_facts,
     say_json,
@@ -60,13 +60,13 @@ def labels() -> None:
 
 @labels.command("sets")
 @json_option
-@pass_house
-def sets_(house: House, as_json: bool) -> None:
+@pass_environment
+def sets_(env: Environment, as_json: bool) -> None:
     """List the label sets."""
     rows = []
-    if house.workspace.labels.is_file():
-        with open_labels(house.workspace.labels) as opened:
-            rows = [_row(opened, one, _annotator(house)) for one in opened.sets()]
+    if env.workspace.labels.is_file():
+        with open_labels(env.workspace.labels) as opened:
+            rows = [_row(opened, one, _annotator(env)) for one in opened.sets()]
     columns = {key: key for key in ("name", "mode", "prompts", "judged", "by_you")} | {"by_you": "by you"}
     empty = "There is no label set yet. `workbench labels new NAME --from DATASET` makes one."
     say_table(rows, columns, as_json=as_json, empty=empty)
@@ -79,9 +79,9 @@ def sets_(house: House, as_json: bool) -> None:
 @click.option("--people", type=click.IntRange(1, 100), help="People who judge each prompt.")
 @click.option("--repeat-share", type=click.FloatRange(0, 0.5), help="Share of prompts silently asked again.")
 @click.option("--rankings/--no-rankings", default=True, help="Take rankings that the dataset brings as labels.")
-@pass_house
+@pass_environment
 def new(
-    house: House,
+    env: Environment,
     name: str,
     dataset: str,
     mode: Mode | None,
@@ -93,13 +93,13 @@ def new(
     from workbench.desk_client import ask_once
 
     check_name(name, "name of a label set")
-    settings = house.settings.labels
-    with open_labels(house.workspace.ensure().labels) as opened:
+    settings = env.settings.labels
+    with open_labels(env.workspace.ensure().labels) as opened:
         if name in {one.name for one in opened.sets()}:
             raise UserError(f"There is already a label set {name!r}.", "Choose another name.")
         start, total, taken = 0, 1, 0
         while start < total:
-            page = ask_once(house.workspace, "records.slice", dataset=dataset, start=start, count=PAGE)
+            page = ask_once(env.workspace, "records.slice", dataset=dataset, start=start, count=PAGE)
             records, origin = decoded(page["kind"], page["records"]), f"dataset:{dataset}"
             chosen = opened.add_set(
                 name,
@@ -118,8 +118,8 @@ def new(
 @labels.command("import")
 @click.argument("sources", nargs=-1, required=True, metavar="FILE...")
 @click.option("--name", required=True, help="The label set they go into; made where there is none.")
-@pass_house
-def import_(house: House, sources: tuple[str, ...], name: str) -> None:
+@pass_environment
+def import_(env: Environment, sources: tuple[str, ...], name: str) -> None:
     """Take in rankings: our own export, TRL's and HH-RLHF's pairs, UltraFeedback, OpenAssistant trees.
 
     What is there already, by the same person on the same prompt, is left alone.
@@ -131,9 +131,9 @@ def import_(house: House, sources: tuple[str, ...], name: str) -> None:
         if not Path(source).expanduser().exists():
             raise UserError(f"There is no file or folder {source!r}.", f"The current folder is {Path.cwd()}.")
     paths = [str(Path(source).expanduser().absolute()) for source in sources]
-    found = ask_once(house.workspace, "records.of_files", sources=paths, kind="preference")
+    found = ask_once(env.workspace, "records.of_files", sources=paths, kind="preference")
     records, origin = decoded("preference", found["records"]), f"file:{Path(paths[0]).name}"
-    with open_labels(house.workspace.ensure().labels) as opened:
+    with open_labels(env.workspace.ensure().labels) as opened:
         chosen = opened.add_set(name, "rank", tasks_of(records, origin))
         taken = take_in_labels(opened, chosen, records, origin)
     say(f"Took in {taken:,} rankings of {len(records):,} records into {name}; {chosen.prompts:,} prompts are in it.")
@@ -146,21 +146,21 @@ def import_(house: House, sources: tuple[str, ...], name: str) -> None:
 @labels.command()
 @click.argument("run_name", metavar="RUN")
 @click.option("--mode", type=click.Choice(("rank", "pair", "rate")), help="Left out: as the run says.")
-@pass_house
-def take(house: House, run_name: str, mode: Mode | None) -> None:
+@pass_environment
+def take(env: Environment, run_name: str, mode: Mode | None) -> None:
     """Make a label set of what `workbench sample` has completed, or add what is new to it."""
     from workbench.cli.sample import take_in_run
 
-    take_in_run(house, find_run(house.workspace, run_name), mode)
+    take_in_run(env, find_run(env.workspace, run_name), mode)
 
 
 @labels.command()
 @click.argument("name", required=False)
 @json_option
-@pass_house
-def stats(house: House, name: str | None, as_json: bool) -> None:
+@pass_environment
+def stats(env: Environment, name: str | None, as_json: bool) -> None:
     """How good labels are: biases, agreement with oneself and others, conflicts."""
-    with _existing(house) as opened:
+    with _existing(env) as opened:
         far = progress(opened, name)
         found = figures(judged(opened, Choice(sets=(name,) if name else (), repeats=True, overruled=True)))
     if as_json:
@@ -194,9 +194,9 @@ def _agreed(one: Agreement) -> str:
 @click.option("--format", "form", type=click.Choice(FORMATS), default="kway", show_default=True)
 @click.option("--force", is_flag=True, help="Replace FILE if it is there.")
 @choice_options
-@pass_house
+@pass_environment
 def export_(
-    house: House,
+    env: Environment,
     file: Path,
     form: Format,
     force: bool,
@@ -209,7 +209,7 @@ def export_(
     if file.exists() and not force:
         raise UserError(f"{file} is there already.", "Choose another name, or pass --force.")
     lost = Counter[str]()
-    with _existing(house) as opened:
+    with _existing(env) as opened:
         choice = Choice(sets=sets, annotators=annotators, parts=parts, models=models)
         refuse_unknown(opened, choice)
         records = [record for one in judged(opened, choice) if (record := preference_of(one)) is not None]
@@ -220,10 +220,10 @@ def export_(
 
 
 @labels.command()
-@pass_house
-def backup(house: House) -> None:
+@pass_environment
+def backup(env: Environment) -> None:
     """Copy labels.db, verified, into labels-backups/ (also done whenever a labelling screen is left)."""
-    made = back_up(house.workspace.labels)
+    made = back_up(env.workspace.labels)
     if made is None:
         raise UserError("There are no labels yet.")
     say(f"Wrote {made.path}: {made.labels:,} rows, verified.")
@@ -232,14 +232,14 @@ def backup(house: House) -> None:
 @labels.command("restore")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@pass_house
-def restore_(house: House, file: Path | None, yes: bool) -> None:
+@pass_environment
+def restore_(env: Environment, file: Path | None, yes: bool) -> None:
     """Put a backup (the newest, unless named) in the place of labels.db, which is kept beside it."""
-    found = file or next(iter(backups(house.workspace.labels)), None)
+    found = file or next(iter(backups(env.workspace.labels)), None)
     if found is None:
-        raise UserError("There is no backup.", f"They are kept in {house.workspace.root / 'labels-backups'}.")
-    confirm(f"Put {found} in the place of {house.workspace.labels}?", yes)
-    made = restore(house.workspace.labels, found)
+        raise UserError("There is no backup.", f"They are kept in {env.workspace.root / 'labels-backups'}.")
+    confirm(f"Put {found} in the place of {env.workspace.labels}?", yes)
+    made = restore(env.workspace.labels, found)
     say(f"Restored {found}: {made.labels:,} rows. What was there before is labels.db.before-restore.")
 
 
@@ -256,14 +256,14 @@ def _row(opened: Labels, one: LabelSet, annotator: str) -> dict[str, object]:
     }
 
 
-def _annotator(house: House) -> str:
-    return annotator_name(house.settings.labels.annotator)
+def _annotator(env: Environment) -> str:
+    return annotator_name(env.settings.labels.annotator)
 
 
-def _existing(house: House) -> Labels:
-    if not house.workspace.labels.is_file():
+def _existing(env: Environment) -> Labels:
+    if not env.workspace.labels.is_file():
         raise UserError("There are no labels yet.", "`workbench labels new NAME --from DATASET` makes a set to judge.")
-    return open_labels(house.workspace.labels)
+    return open_labels(env.workspace.labels)
 
 
 def _write(file: Path, lines: Iterable[str]) -> int:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import click
 import msgspec
 
-from workbench.cli.common import House, json_option, pass_house, say_json
+from workbench.cli.common import Environment, json_option, pass_environment, say_json
 from workbench.display import displayable_line
 
 
 @click.command()
 @click.argument("words", nargs=-1, metavar="[WORD]…")
 @json_option
-@pass_house
-def lineage(house: House, words: tuple[str, ...], as_json: bool) -> None:
+@pass_environment
+def lineage(env: Environment, words: tuple[str, ...], as_json: bool) -> None:
     """Show everything in the workspace as a tree, with digests; WORDs of kind, name or digest narrow it."""
     from workbench.models.lineage_tree import lineage_tree, matching, rows
 
-    tree = lineage_tree(house.workspace)
+    tree = lineage_tree(env.workspace)
     wanted = [word.casefold() for word in words]
     found = matching(tree, wanted) if wanted else tree
     if as_json:

@@ -17,10 +17,10 @@ from stages.store.planned import list_planned
 from stages.store.presets import list_presets
 from workbench.cli.common import (
     CommandGroup,
-    House,
+    Environment,
     confirm,
     json_option,
-    pass_house,
+    pass_environment,
     say,
     say_facts,
     say_json,
@@ -86,12 +86,12 @@ def models(
     """
     if ctx.invoked_subcommand is not None:
         return
-    house = ctx.ensure_object(House)
+    env = ctx.ensure_object(Environment)
     plan, machine = Plan(tokens, micro_batch, context, dtype), this_machine()
-    rates, timed = rates_of_runs(house.workspace, machine), remembered(machine)
+    rates, timed = rates_of_runs(env.workspace, machine), remembered(machine)
     cards = all_cards()
     rows = [_row(card, plan, machine, rates, timed) for card in cards]
-    rows += [_imported(model) for model in list_models(house.workspace)]
+    rows += [_imported(model) for model in list_models(env.workspace)]
     say_table(rows, {key: key for key in COLUMNS}, as_json=as_json, empty="")
     if not as_json:
         used = [found[1] for card in cards if (found := time_of(card, plan, rates, timed))]
@@ -103,9 +103,9 @@ def models(
 @click.argument("name")
 @plan_options
 @json_option
-@pass_house
+@pass_environment
 def show(
-    house: House,
+    env: Environment,
     name: str,
     tokens: float | None,
     micro_batch: int,
@@ -115,11 +115,11 @@ def show(
 ) -> None:
     """Show a model: a preset or planned one by its costs, an imported one by its shape and what goes on from it."""
     if name in (*list_presets(), *list_planned()):
-        _show_card(house, find_card(name), Plan(tokens, micro_batch, context, dtype), as_json)
+        _show_card(env, find_card(name), Plan(tokens, micro_batch, context, dtype), as_json)
         return
-    model = _imported_model(house, name)
+    model = _imported_model(env, name)
     info = model.info
-    children = [str(child) for child in children_of_model(house.workspace, name)]
+    children = [str(child) for child in children_of_model(env.workspace, name)]
     if as_json:
         say_json(msgspec.to_builtins(info) | {"digest": model.digest(), "children": children})
         return
@@ -143,29 +143,29 @@ def show(
 @models.command("delete")
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@pass_house
-def delete(house: House, name: str, yes: bool) -> None:
+@pass_environment
+def delete(env: Environment, name: str, yes: bool) -> None:
     """Delete an imported model that nothing needs."""
-    find_model(house.workspace, name)
+    find_model(env.workspace, name)
     confirm(f"Delete the model {name!r}?", yes)
-    delete_model(house.workspace, name)
+    delete_model(env.workspace, name)
     say(f"Deleted the model {name}. `workbench bin restore {name}` takes it back.")
 
 
-def _imported_model(house: House, name: str) -> Model:
-    known = [model.name for model in list_models(house.workspace)]
+def _imported_model(env: Environment, name: str) -> Model:
+    known = [model.name for model in list_models(env.workspace)]
     if name not in known:
         raise UserError(f"There is no model {name!r}.", nearest(name, [*list_presets(), *list_planned(), *known]))
-    return find_model(house.workspace, name)
+    return find_model(env.workspace, name)
 
 
-def _show_card(house: House, card: Card, plan: Plan, as_json: bool) -> None:
+def _show_card(env: Environment, card: Card, plan: Plan, as_json: bool) -> None:
     machine = this_machine()
-    rates, timed = rates_of_runs(house.workspace, machine), remembered(machine)
+    rates, timed = rates_of_runs(env.workspace, machine), remembered(machine)
     if not rates and timed is None:
         if not as_json:
             say("Timing a few steps of training, once for this machine …")
-        timed = remember(machine, ask_once(house.workspace, VERB))
+        timed = remember(machine, ask_once(env.workspace, VERB))
     if as_json:
         say_json(_row(card, plan, machine, rates, timed) | {"parts": card.parts})
         return

@@ -16,11 +16,11 @@ from stages.store.rewards import ReportCard, read_card
 from stages.store.specs.report import Report
 from workbench.cli.common import (
     CommandGroup,
-    House,
+    Environment,
     SpecCommand,
     json_option,
     judged,
-    pass_house,
+    pass_environment,
     say,
     say_facts,
     say_json,
@@ -54,19 +54,19 @@ def reward() -> None:
 @click.option("--data", "dataset", metavar="NAME", help="Rankings to judge; left out: those held out in training.")
 @set_option
 @json_option
-@pass_house
-def report(house: House, checkpoint: str, dataset: str | None, pairs: tuple[str, ...], as_json: bool) -> None:
+@pass_environment
+def report(env: Environment, checkpoint: str, dataset: str | None, pairs: tuple[str, ...], as_json: bool) -> None:
     """How good a reward model is: accuracy against the annotators' agreement, calibration, length, disagreements.
 
     Without --data it shows the card that a training run wrote at its end, or an earlier report by its name.
     """
-    card = read_card(judged(house, "report", "report", checkpoint, dataset, pairs))
-    say_card(house, card, as_json=as_json)
+    card = read_card(judged(env, "report", "report", checkpoint, dataset, pairs))
+    say_card(env, card, as_json=as_json)
 
 
-def say_card(house: House, card: ReportCard, *, as_json: bool) -> None:
+def say_card(env: Environment, card: ReportCard, *, as_json: bool) -> None:
     """The facts, how sure and how right, and some disagreements."""
-    agreed = ceiling(house.workspace, card)
+    agreed = ceiling(env.workspace, card)
     if as_json:
         agreement = {"annotators": agreed.others, "themselves": agreed.selves}
         say_json({**msgspec.to_builtins(card), "agreement": agreement})
@@ -90,28 +90,28 @@ def say_card(house: House, card: ReportCard, *, as_json: bool) -> None:
 @click.option("--answer", "answers", multiple=True, metavar="TEXT", help="What was answered; repeatable.")
 @click.option("--file", metavar="FILE|-", help="JSON lines: prompt (or messages) and completion.")
 @json_option
-@pass_house
+@pass_environment
 def score(
-    house: House, checkpoint: str, prompt: str | None, answers: tuple[str, ...], file: str | None, as_json: bool
+    env: Environment, checkpoint: str, prompt: str | None, answers: tuple[str, ...], file: str | None, as_json: bool
 ) -> None:
     """Score answers with a reward model, in the order given: raw, and normalised on its reference samples."""
     wanted = _read(file) if file else [Answer(text, prompt=prompt or "") for text in answers]
     if (file is None) != bool(prompt and answers):
         raise UserError("There is nothing to score.", "Give --prompt and --answer, or --file.")
-    folder = str(resolve_checkpoint(house.workspace, checkpoint).path)
+    folder = str(resolve_checkpoint(env.workspace, checkpoint).path)
     rows = []
     for start in range(0, len(wanted), TOGETHER):
-        rows += _scored(house, folder, wanted[start : start + TOGETHER], start)
+        rows += _scored(env, folder, wanted[start : start + TOGETHER], start)
     columns = {"normal": "score", "raw": "raw", "prompt": "prompt", "completion": "answer"}
     say_table(rows if as_json else [_short(row) for row in rows], columns, as_json=as_json, empty="Nothing to score.")
 
 
-def _scored(house: House, folder: str, answers: list[Answer], first: int) -> list[dict[str, Any]]:
+def _scored(env: Environment, folder: str, answers: list[Answer], first: int) -> list[dict[str, Any]]:
     from workbench.desk_client import ask_once
 
     talks = [one.messages or [Message("user", one.prompt)] for one in answers]
     said = [{"messages": talk, "completion": one.completion} for talk, one in zip(talks, answers, strict=True)]
-    found = ask_once(house.workspace, "reward.score", folder=folder, answers=said)
+    found = ask_once(env.workspace, "reward.score", folder=folder, answers=said)
     return [
         {"name": str(number), "kind": "score", "prompt": talk[-1].content, "completion": one.completion, **row}
         for number, (talk, one, row) in enumerate(zip(talks, answers, found, strict=True), first)

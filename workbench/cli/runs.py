@@ -24,13 +24,13 @@ from workbench.again import repeat
 from workbench.cli import progress
 from workbench.cli.common import (
     CommandGroup,
-    House,
+    Environment,
     confirm,
     detach_option,
     gpus_option,
     json_option,
     parse_pairs,
-    pass_house,
+    pass_environment,
     say,
     say_facts,
     say_json,
@@ -57,13 +57,13 @@ def runs(ctx: click.Context, every: bool, as_json: bool) -> None:
     """List all runs, or act on one (RUN is a run's name or id)."""
     if ctx.invoked_subcommand is not None:
         return
-    _list(ctx.ensure_object(House), every, as_json)
+    _list(ctx.ensure_object(Environment), every, as_json)
 
 
-def _list(house: House, every: bool, as_json: bool) -> None:
+def _list(env: Environment, every: bool, as_json: bool) -> None:
     columns = ("name", "kind", "status", "step", "total", "unit", "loss", "rate", "left", "started")
     say_table(
-        [row for run in list_runs(house.workspace) for row in _rows(run) if every or not row.get("archived")],
+        [row for run in list_runs(env.workspace) for row in _rows(run) if every or not row.get("archived")],
         {key: key for key in columns},
         as_json=as_json,
         empty="There is no run yet. `workbench --help` shows how a first life goes.",
@@ -73,10 +73,10 @@ def _list(house: House, every: bool, as_json: bool) -> None:
 @runs.command("show")
 @click.argument("name", metavar="RUN")
 @json_option
-@pass_house
-def show(house: House, name: str, as_json: bool) -> None:
+@pass_environment
+def show(env: Environment, name: str, as_json: bool) -> None:
     """Show a run: where it stands, what it was made from, its settings and checkpoints."""
-    run = find_run(house.workspace, name)
+    run = find_run(env.workspace, name)
     spec, state = run.spec(), run.state()
     found = read_evaluation(run) if (run.path / FILE).is_file() else None
     if as_json:
@@ -85,7 +85,7 @@ def show(house: House, name: str, as_json: bool) -> None:
                 **_row(run),
                 "spec": spec,
                 "state": state,
-                "parents": {a.role: a._asdict() for a in parents_of(house.workspace, spec.parents)},
+                "parents": {a.role: a._asdict() for a in parents_of(env.workspace, spec.parents)},
                 "checkpoints": [{"step": c.step, "path": str(c.path)} for c in list_checkpoints(run)],
                 "metrics": last_figures(run),
                 **({"evaluation": found} if found else {}),
@@ -100,7 +100,7 @@ def show(house: House, name: str, as_json: bool) -> None:
             "status": summary(state, run.status(state)),
             "error": f"{state.error.message} {state.error.hint}" if state.error else "",
             "next": _next(run, run.status(state)),
-            "made from": ", ".join(f"{a.role} {a.name} ({a.state})" for a in parents_of(house.workspace, spec.parents)),
+            "made from": ", ".join(f"{a.role} {a.name} ({a.state})" for a in parents_of(env.workspace, spec.parents)),
             "settings": ", ".join(_changed(spec)) or "the defaults",
             "figures": ", ".join(f"{key} {_figure(value)}" for key, value in last_figures(run).items()),
             "checkpoints": ", ".join(str(checkpoint.step) for checkpoint in list_checkpoints(run)),
@@ -131,16 +131,16 @@ def _next(run: RunDir, status: str) -> str:
 @click.pass_context
 def list_all(ctx: click.Context, every: bool, as_json: bool) -> None:
     """List all runs, as `workbench runs` alone does."""
-    _list(ctx.ensure_object(House), every, as_json)
+    _list(ctx.ensure_object(Environment), every, as_json)
 
 
 @runs.command("logs")
 @click.argument("name", metavar="RUN")
 @click.option("--follow", "-f", is_flag=True, help="Go on until the run ends.")
-@pass_house
-def logs(house: House, name: str, follow: bool) -> None:
+@pass_environment
+def logs(env: Environment, name: str, follow: bool) -> None:
     """Print what a run's worker has written."""
-    run = find_run(house.workspace, name)
+    run = find_run(env.workspace, name)
     with _opened(run.log) as file:
         while True:
             alive = run.alive()
@@ -152,19 +152,19 @@ def logs(house: House, name: str, follow: bool) -> None:
 
 @runs.command("attach")
 @click.argument("name", metavar="RUN")
-@pass_house
-def attach(house: House, name: str) -> None:
+@pass_environment
+def attach(env: Environment, name: str) -> None:
     """Wait for a run and show its progress, as if it had just been started."""
-    _wait(find_run(house.workspace, name))
+    _wait(find_run(env.workspace, name))
 
 
 @runs.command("stop")
 @click.argument("name", metavar="RUN")
 @detach_option
-@pass_house
-def stop(house: House, name: str, detach: bool) -> None:
+@pass_environment
+def stop(env: Environment, name: str, detach: bool) -> None:
     """Save a checkpoint and end a run."""
-    run = find_run(house.workspace, name)
+    run = find_run(env.workspace, name)
     steering.stop(run)
     _await_rest(run, detach)
 
@@ -172,10 +172,10 @@ def stop(house: House, name: str, detach: bool) -> None:
 @runs.command("pause")
 @click.argument("name", metavar="RUN")
 @detach_option
-@pass_house
-def pause(house: House, name: str, detach: bool) -> None:
+@pass_environment
+def pause(env: Environment, name: str, detach: bool) -> None:
     """Save a checkpoint and give the device up; `resume` goes on from there."""
-    run = find_run(house.workspace, name)
+    run = find_run(env.workspace, name)
     steering.pause(run)
     _await_rest(run, detach)
 
@@ -186,17 +186,17 @@ def pause(house: House, name: str, detach: bool) -> None:
 @click.option("--lr", metavar="VALUE", help="The peak learning rate from here on.")
 @gpus_option
 @detach_option
-@pass_house
-def resume(house: House, name: str, step: int | None, lr: str | None, gpus: int | None, detach: bool) -> None:
+@pass_environment
+def resume(env: Environment, name: str, step: int | None, lr: str | None, gpus: int | None, detach: bool) -> None:
     """Go on with a run that was paused, stopped or lost, or that failed, from its last checkpoint or an earlier one."""
-    run = find_run(house.workspace, name)
+    run = find_run(env.workspace, name)
     if run.status() == "finished" and step is None:
         raise UserError(f"The run {name!r} is finished.", "Start another one to train for longer.")
     rate = steering.parse_lr(run, lr) if lr is not None else None
     if step is not None:
-        for folder in roll_back(house.workspace, run, step):
+        for folder in roll_back(env.workspace, run, step):
             say(f"Set aside: {folder}")
-    steering.start(run, cpu_width=house.settings.queue.cpu_width, gpus=gpus)
+    steering.start(run, cpu_width=env.settings.queue.cpu_width, gpus=gpus)
     if rate is not None:
         steering.set_lr(run, rate)
     if detach:
@@ -207,20 +207,20 @@ def resume(house: House, name: str, step: int | None, lr: str | None, gpus: int 
 
 @runs.command("checkpoint")
 @click.argument("name", metavar="RUN")
-@pass_house
-def checkpoint(house: House, name: str) -> None:
+@pass_environment
+def checkpoint(env: Environment, name: str) -> None:
     """Ask a running run to save a checkpoint at its next step."""
-    steering.checkpoint_now(find_run(house.workspace, name))
+    steering.checkpoint_now(find_run(env.workspace, name))
     say(f"{name} saves a checkpoint at its next step.")
 
 
 @runs.command("set")
 @click.argument("name", metavar="RUN")
 @click.argument("pair", metavar="lr=VALUE")
-@pass_house
-def set_(house: House, name: str, pair: str) -> None:
+@pass_environment
+def set_(env: Environment, name: str, pair: str) -> None:
     """Change the peak learning rate of a running run; the schedule keeps its shape."""
-    run = find_run(house.workspace, name)
+    run = find_run(env.workspace, name)
     key, _, text = pair.partition("=")
     if key.strip() != "lr":
         raise UserError(f"{key!r} of a running run cannot be changed.", "lr can: lr=0.0003.")
@@ -234,13 +234,13 @@ def set_(house: House, name: str, pair: str) -> None:
 @click.option("--name", "new", default="", help="Name of the new run; left out: the old one with a number.")
 @set_option
 @detach_option
-@pass_house
-def repeat_(house: House, name: str, new: str, pairs: tuple[str, ...], detach: bool) -> None:
+@pass_environment
+def repeat_(env: Environment, name: str, new: str, pairs: tuple[str, ...], detach: bool) -> None:
     """Do a run again, with its settings, seed and parents; --set changes a setting."""
-    run = find_run(house.workspace, name)
+    run = find_run(env.workspace, name)
     stage = run.spec().stage
     changes = parse_pairs(spec_of(stage), pairs)
-    made = repeat(house.workspace, run, changes, name=new, cpu_width=house.settings.queue.cpu_width)
+    made = repeat(env.workspace, run, changes, name=new, cpu_width=env.settings.queue.cpu_width)
     if detach:
         say(f"{made.spec().name} is at work. {progress.how_to_return(made)}")
     else:
@@ -253,12 +253,12 @@ def repeat_(house: House, name: str, new: str, pairs: tuple[str, ...], detach: b
 @click.option("--bookmark/--no-bookmark", default=None, help="Give it a star, or take it away.")
 @click.option("--archive/--no-archive", default=None, help="Put it away from lists, or back.")
 @click.option("--priority", type=click.IntRange(-9, 9), help="Its place in the queue: the higher comes first.")
-@pass_house
+@pass_environment
 def note(
-    house: House, name: str, text: str | None, bookmark: bool | None, archive: bool | None, priority: int | None
+    env: Environment, name: str, text: str | None, bookmark: bool | None, archive: bool | None, priority: int | None
 ) -> None:
     """Say something about a run. Without TEXT and options, print what is said."""
-    run = find_run(house.workspace, name)
+    run = find_run(env.workspace, name)
     said = read_notes(run)
     changes = {"note": text, "bookmarked": bookmark, "archived": archive, "priority": priority}
     given = {key: value for key, value in changes.items() if value is not None}
@@ -273,12 +273,12 @@ def note(
 @runs.command("delete")
 @click.argument("name", metavar="RUN")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@pass_house
-def delete(house: House, name: str, yes: bool) -> None:
+@pass_environment
+def delete(env: Environment, name: str, yes: bool) -> None:
     """Throw a run with its checkpoints into the bin, unless it is at work or something needs it."""
-    run = find_run(house.workspace, name)
+    run = find_run(env.workspace, name)
     confirm(f"Delete the run {name!r} with {len(list_checkpoints(run))} checkpoints?", yes)
-    delete_run(house.workspace, name)
+    delete_run(env.workspace, name)
     say(f"Deleted the run {name}. `workbench bin restore {name}` takes it back.")
 
 

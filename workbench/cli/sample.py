@@ -15,10 +15,10 @@ from stages.store.names import check_name
 from stages.store.rundir import RunDir
 from stages.store.specs.sample import Sample
 from workbench.cli.common import (
-    House,
+    Environment,
     SpecCommand,
     detach_option,
-    pass_house,
+    pass_environment,
     run_stage,
     say,
     set_option,
@@ -38,9 +38,9 @@ from workbench.runs import unique_name
 @click.option("--mode", type=click.Choice(("rank", "pair", "rate")), help="How the set is judged.")
 @set_option
 @detach_option
-@pass_house
+@pass_environment
 def sample(
-    house: House,
+    env: Environment,
     checkpoints: tuple[str, ...],
     source: str | None,
     typed: tuple[str, ...],
@@ -57,25 +57,25 @@ def sample(
     only after a judgement.
     """
     prompts, dataset = _prompts(source, typed)
-    settings = stage_settings(house, "sample", pairs, k=k, judged_by=mode, prompts=prompts)
+    settings = stage_settings(env, "sample", pairs, k=k, judged_by=mode, prompts=prompts)
     if dataset is not None:
-        find_dataset(house.workspace, dataset)
+        find_dataset(env.workspace, dataset)
     elif not settings.get("prompts"):
         raise UserError("There are no prompts.", 'Give --prompts DATASET, --prompts - or --prompt "…".')
-    named = [one for text in checkpoints for one in expanded(house.workspace, text)]
-    chosen = check_name(name or _name_for(house, named, dataset), "name of a label set")
-    refuse_other_mode(house.workspace, chosen, msgspec.convert(settings, Sample))
-    run = run_stage(house, "sample", chosen, settings, dataset=dataset, checkpoints=named, detach=detach)
+    named = [one for text in checkpoints for one in expanded(env.workspace, text)]
+    chosen = check_name(name or _name_for(env, named, dataset), "name of a label set")
+    refuse_other_mode(env.workspace, chosen, msgspec.convert(settings, Sample))
+    run = run_stage(env, "sample", chosen, settings, dataset=dataset, checkpoints=named, detach=detach)
     if detach:
         say(f"The app, or `workbench labels take {chosen}`, makes a label set of it when it is done.")
     else:
-        take_in_run(house, run)
+        take_in_run(env, run)
 
 
-def take_in_run(house: House, run: RunDir, mode: Mode | None = None) -> None:
+def take_in_run(env: Environment, run: RunDir, mode: Mode | None = None) -> None:
     """Make a label set of what a sampling run has completed, or add what is new to it."""
-    with open_labels(house.workspace.ensure().labels) as labels:
-        made = take_in(labels, run, house.settings.labels, mode)
+    with open_labels(env.workspace.ensure().labels) as labels:
+        made = take_in(labels, run, env.settings.labels, mode)
     say(f"The label set {made.name} has {made.prompts:,} prompts. Judge it in the app: K, enter.")
 
 
@@ -92,7 +92,7 @@ def _prompts(source: str | None, typed: tuple[str, ...]) -> tuple[list[str] | No
     return [*typed, *(line for line in lines if line.strip())], None
 
 
-def _name_for(house: House, checkpoints: list[str], dataset: str | None) -> str:
+def _name_for(env: Environment, checkpoints: list[str], dataset: str | None) -> str:
     """Made of the checkpoints and the dataset; one of typed prompts is new each time."""
     stem = name_for(" ".join(checkpoints[:2]), dataset or "typed")
-    return stem if dataset else unique_name(names_of_runs(house.workspace), stem)
+    return stem if dataset else unique_name(names_of_runs(env.workspace), stem)

@@ -11,12 +11,12 @@ from stages.store.groups import find_group, group_names
 from stages.store.scaling import Fit
 from workbench.cli.common import (
     CommandGroup,
-    House,
+    Environment,
     SpecCommand,
     detach_option,
     json_option,
     parse_pairs,
-    pass_house,
+    pass_environment,
     say,
     say_json,
     say_table,
@@ -45,57 +45,59 @@ def scale() -> None:
 @click.option("--name", help="Name of the study; left out: made of the dataset.")
 @set_option
 @detach_option
-@pass_house
-def start(house: House, dataset: str, tokenizer: str, name: str | None, pairs: tuple[str, ...], detach: bool) -> None:
+@pass_environment
+def start(
+    env: Environment, dataset: str, tokenizer: str, name: str | None, pairs: tuple[str, ...], detach: bool
+) -> None:
     """Train a ladder of sizes on a ladder of budgets, every size with every budget, through the queue."""
     ladder = strict.parse(Ladder, parse_pairs(Ladder, pairs), "scale settings")
-    chosen = name or unique_name(group_names(house.workspace), f"{dataset[:30]}-scale")
-    settings = house.settings.stage(STAGE)
-    group = plan_ladder(house.workspace, chosen, ladder, dataset=dataset, tokenizer=tokenizer, settings=settings)
-    say(f"{chosen}: {told_sizes([size_and_tokens(house.workspace, group, one) for one in group.members])}.")
-    begin(house, group, detach)
+    chosen = name or unique_name(group_names(env.workspace), f"{dataset[:30]}-scale")
+    settings = env.settings.stage(STAGE)
+    group = plan_ladder(env.workspace, chosen, ladder, dataset=dataset, tokenizer=tokenizer, settings=settings)
+    say(f"{chosen}: {told_sizes([size_and_tokens(env.workspace, group, one) for one in group.members])}.")
+    begin(env, group, detach)
     if not detach:
-        _say_study(house, chosen, as_json=False)
+        _say_study(env, chosen, as_json=False)
 
 
 @scale.command("show")
 @click.argument("name")
 @json_option
-@pass_house
-def show(house: House, name: str, as_json: bool) -> None:
+@pass_environment
+def show(env: Environment, name: str, as_json: bool) -> None:
     """Show a study: its runs, the law fitted to those that have finished, and the forecast of the next size."""
-    _say_study(house, name, as_json=as_json)
+    _say_study(env, name, as_json=as_json)
 
 
 @scale.command("next")
 @click.argument("name")
 @detach_option
-@pass_house
-def next_(house: House, name: str, detach: bool) -> None:
+@pass_environment
+def next_(env: Environment, name: str, detach: bool) -> None:
     """Train the next size on the largest budget, and hold the forecast against what comes out."""
-    group = find_group(house.workspace, name)
-    study = read_study(house.workspace, group)
-    fit = _fit(house, study)
+    group = find_group(env.workspace, name)
+    study = read_study(env.workspace, group)
+    fit = _fit(env, study)
     size, tokens = study.ahead
     say(f"{study.upcoming.name}: {size:,} parameters, {tokens:,} tokens.")
     say(f"forecast: {told(fit.forecasts[-1].loss)}")
-    grown = launch_next(house.workspace, group, cpu_width=house.settings.queue.cpu_width)
+    grown = launch_next(env.workspace, group, cpu_width=env.settings.queue.cpu_width)
     if detach:
         say(f"`workbench scale show {name}` tells how it did.")
         return
-    attend(house, grown)
-    _say_study(house, name, as_json=False)
+    attend(env, grown)
+    _say_study(env, name, as_json=False)
 
 
-def _fit(house: House, study: Study) -> Fit:
-    return msgspec.convert(ask_once(house.workspace, VERB, **study.question()), Fit)
+def _fit(env: Environment, study: Study) -> Fit:
+    return msgspec.convert(ask_once(env.workspace, VERB, **study.question()), Fit)
 
 
-def _say_study(house: House, name: str, *, as_json: bool) -> None:
-    study = read_study(house.workspace, find_group(house.workspace, name))
+def _say_study(env: Environment, name: str, *, as_json: bool) -> None:
+    study = read_study(env.workspace, find_group(env.workspace, name))
     fit, why = None, None
     try:
-        fit = _fit(house, study)
+        fit = _fit(env, study)
     except UserError as error:
         why = error
     rows = [_row(point, fit) for point in study.points]

@@ -9,7 +9,7 @@ import click
 
 from stages.store.checkpoints import resolve_checkpoint
 from stages.store.workspace import installation_root
-from workbench.cli.common import House, pass_house
+from workbench.cli.common import Environment, pass_environment
 
 
 @click.command()
@@ -23,9 +23,9 @@ from workbench.cli.common import House, pass_house
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; without it, as many as help.")
-@pass_house
+@pass_environment
 def serve(
-    house: House,
+    env: Environment,
     checkpoint: str,
     host: str,
     port: int,
@@ -44,7 +44,7 @@ def serve(
       export OPENAI_BASE_URL=http://127.0.0.1:8000/v1 OPENAI_API_KEY=<the token>
       lm_eval --model local-completions --model_args model=CKPT,base_url=$OPENAI_BASE_URL/completions,tokenizer=<folder>
     """
-    found = resolve_checkpoint(house.workspace, checkpoint)
+    found = resolve_checkpoint(env.workspace, checkpoint)
     options = ["--name", checkpoint, "--host", host, "--port", str(port), "--slots", str(slots), "--device", device]
     options += ["--max-length", str(max_length)] if max_length else []
     options += ["--threads", str(threads)] if threads else []

@@ -13,12 +13,12 @@ from stages.store.specs import FROM_CHECKPOINT, TRAINING, spec_of
 from stages.store.specs.parents import extra_parents
 from workbench.cli.common import (
     CommandGroup,
-    House,
+    Environment,
     SpecCommand,
     confirm,
     detach_option,
     json_option,
-    pass_house,
+    pass_environment,
     say,
     say_json,
     say_table,
@@ -48,7 +48,7 @@ def sweep() -> None:
 
 
 def _start(
-    house: House,
+    env: Environment,
     dataset: str,
     over: tuple[str, ...],
     count: int | None,
@@ -69,39 +69,39 @@ def _start(
     parents |= {"checkpoint": checkpoint} if checkpoint else {"tokenizer": tokenizer}
     if extra := {role: other for role, other in beside.items() if other}:
         parents["extra"] = extra
-    chosen = name or unique_name(group_names(house.workspace), f"{dataset[:30]}-{stage}-sweep")
+    chosen = name or unique_name(group_names(env.workspace), f"{dataset[:30]}-{stage}-sweep")
     group = plan_sweep(
-        house.workspace,
+        env.workspace,
         stage,
         chosen,
-        stage_settings(house, stage, pairs),
+        stage_settings(env, stage, pairs),
         axes,
         parents=parents,
         count=count,
         seed=draw_seed,
         metric=metric,
     )
-    begin(house, group, detach)
+    begin(env, group, detach)
 
 
-def begin(house: House, group: Group, detach: bool) -> None:
+def begin(env: Environment, group: Group, detach: bool) -> None:
     """Launch a group; then return at once, or wait and print its table."""
-    groups.launch_group(house.workspace, group, cpu_width=house.settings.queue.cpu_width)
+    groups.launch_group(env.workspace, group, cpu_width=env.settings.queue.cpu_width)
     say(f"{group.name}: {len(group.members)} runs are in the queue.")
     if detach:
         say(f"`workbench sweeps show {group.name}` tells how they did, `workbench sweeps stop {group.name}` ends them.")
         return
-    attend(house, group)
+    attend(env, group)
 
 
-def attend(house: House, group: Group) -> list[groups.Standing]:
+def attend(env: Environment, group: Group) -> list[groups.Standing]:
     """Wait until no run of the group works or waits, a line for each that ends; then its table.
 
     UserError when one has failed. ctrl+c ends the wait, not the runs.
     """
     told: set[str] = set()
     while True:
-        rows = groups.standings(house.workspace, group)
+        rows = groups.standings(env.workspace, group)
         for row in rows:
             if not row.working and row.member.name not in told:
                 told.add(row.member.name)
@@ -129,10 +129,10 @@ def sweeps(ctx: click.Context, as_json: bool) -> None:
     """List sweeps and scaling studies, or act on one as a whole."""
     if ctx.invoked_subcommand is not None:
         return
-    house = ctx.ensure_object(House)
+    env = ctx.ensure_object(Environment)
     rows = []
-    for group in list_groups(house.workspace):
-        found = groups.standings(house.workspace, group)
+    for group in list_groups(env.workspace):
+        found = groups.standings(env.workspace, group)
         ordered = groups.ranked(found, group.metric)
         best = next((row for row in ordered if groups.has_rank(row, group.metric)), None)
         rows.append(
@@ -159,58 +159,58 @@ def sweeps(ctx: click.Context, as_json: bool) -> None:
 @click.argument("name")
 @click.option("--metric", help="Sort by this metric; left out: the one that the sweep was started with.")
 @json_option
-@pass_house
-def show(house: House, name: str, metric: str | None, as_json: bool) -> None:
+@pass_environment
+def show(env: Environment, name: str, metric: str | None, as_json: bool) -> None:
     """Show the runs of a sweep, the best first."""
-    group = find_group(house.workspace, name)
-    _say_group(group, groups.standings(house.workspace, group), metric or group.metric, as_json=as_json)
+    group = find_group(env.workspace, name)
+    _say_group(group, groups.standings(env.workspace, group), metric or group.metric, as_json=as_json)
 
 
 @sweeps.command("wait")
 @click.argument("name")
-@pass_house
-def wait(house: House, name: str) -> None:
+@pass_environment
+def wait(env: Environment, name: str) -> None:
     """Wait until all runs of a sweep have ended."""
-    attend(house, find_group(house.workspace, name))
+    attend(env, find_group(env.workspace, name))
 
 
 @sweeps.command("stop")
 @click.argument("name")
-@pass_house
-def stop(house: House, name: str) -> None:
+@pass_environment
+def stop(env: Environment, name: str) -> None:
     """Save a checkpoint and end every run of a sweep that is at work or waits."""
-    say(f"{_runs(groups.stop_group(house.workspace, name))} of {name} asked to stop.")
+    say(f"{_runs(groups.stop_group(env.workspace, name))} of {name} asked to stop.")
 
 
 @sweeps.command("pause")
 @click.argument("name")
-@pass_house
-def pause(house: House, name: str) -> None:
+@pass_environment
+def pause(env: Environment, name: str) -> None:
     """Save a checkpoint of every run of a sweep that is at work, and give the device up; `resume` goes on."""
-    say(f"{_runs(groups.pause_group(house.workspace, name))} of {name} asked to pause.")
+    say(f"{_runs(groups.pause_group(env.workspace, name))} of {name} asked to pause.")
 
 
 @sweeps.command("resume")
 @click.argument("name")
 @detach_option
-@pass_house
-def resume(house: House, name: str, detach: bool) -> None:
+@pass_environment
+def resume(env: Environment, name: str, detach: bool) -> None:
     """Go on with every run of a sweep that has not come to its end, and launch those that are missing."""
-    count = groups.resume_group(house.workspace, name, cpu_width=house.settings.queue.cpu_width)
+    count = groups.resume_group(env.workspace, name, cpu_width=env.settings.queue.cpu_width)
     say(f"{_runs(count)} of {name} {'is' if count == 1 else 'are'} in the queue again.")
     if not detach:
-        attend(house, find_group(house.workspace, name))
+        attend(env, find_group(env.workspace, name))
 
 
 @sweeps.command("forget")
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@pass_house
-def forget(house: House, name: str, yes: bool) -> None:
+@pass_environment
+def forget(env: Environment, name: str, yes: bool) -> None:
     """Forget that runs belong together; the runs stay as they are."""
-    find_group(house.workspace, name)
+    find_group(env.workspace, name)
     confirm(f"Forget the sweep {name!r}? Its runs stay.", yes)
-    forget_group(house.workspace, name)
+    forget_group(env.workspace, name)
     say(f"Forgot the sweep {name}.")
 
 
@@ -252,9 +252,9 @@ def _command(stage: str) -> click.Command:
     @click.option("--name", help="Name of the sweep; left out: made of dataset and stage.")
     @set_option
     @detach_option
-    @pass_house
-    def start(house: House, **options: Any) -> None:
-        _start(house, **options)
+    @pass_environment
+    def start(env: Environment, **options: Any) -> None:
+        _start(env, **options)
 
     made = click.command()(start)
     about = (spec_of(stage).__doc__ or "").strip()

@@ -9,7 +9,7 @@ import click
 
 from stages.store.errors import UserError
 from stages.store.rundir import RunDir, find_run, list_runs
-from workbench.cli.common import House, pass_house, say
+from workbench.cli.common import Environment, pass_environment, say
 
 POLL = 2.0
 """Seconds between looks at the runs that are followed."""
@@ -19,8 +19,8 @@ POLL = 2.0
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
 @click.argument("names", nargs=-1, metavar="[RUN]…")
 @click.option("--follow", "-f", is_flag=True, help="Go on while a run is at work; ctrl+c ends it.")
-@pass_house
-def tensorboard(house: House, folder: Path, names: tuple[str, ...], follow: bool) -> None:
+@pass_environment
+def tensorboard(env: Environment, folder: Path, names: tuple[str, ...], follow: bool) -> None:
     """Write the metrics of runs as TensorBoard files: DIR/<run>/events….
 
     Without RUN, those of all runs that have metrics. `tensorboard --logdir DIR` shows them; with --follow they grow
@@ -28,7 +28,7 @@ def tensorboard(house: House, folder: Path, names: tuple[str, ...], follow: bool
     """
     from workbench.event_files import EventFile
 
-    found = [find_run(house.workspace, name) for name in names] or list_runs(house.workspace)
+    found = [find_run(env.workspace, name) for name in names] or list_runs(env.workspace)
     files = [EventFile(run, folder / _folder_name(run)) for run in found if run.metrics.is_file()]
     if not files:
         raise UserError("No run has metrics yet.", "Train one first: `workbench train --help`.")

@@ -17,12 +17,12 @@ from stages.store.names import check_name
 from stages.store.tokenizers import Tokenizer, find_tokenizer, list_tokenizers
 from workbench.cli.common import (
     CommandGroup,
-    House,
+    Environment,
     SpecCommand,
     confirm,
     detach_option,
     json_option,
-    pass_house,
+    pass_environment,
     run_stage,
     say,
     say_facts,
@@ -48,9 +48,9 @@ def tokenizer() -> None:
 @click.option("--replace", is_flag=True, default=None, help="Replace the tokenizer of this name.")
 @set_option
 @detach_option
-@pass_house
+@pass_environment
 def train(
-    house: House,
+    env: Environment,
     dataset: str,
     type_: str | None,
     vocab_size: int | None,
@@ -61,12 +61,12 @@ def train(
 ) -> None:
     """Train a tokenizer on the texts of a dataset."""
     check_name(name, "name of a tokenizer")
-    settings = stage_settings(house, "tokenizer", pairs, type=type_, vocab_size=vocab_size, replace=replace)
-    if not settings.get("replace") and (house.workspace.tokenizers / name).exists():
+    settings = stage_settings(env, "tokenizer", pairs, type=type_, vocab_size=vocab_size, replace=replace)
+    if not settings.get("replace") and (env.workspace.tokenizers / name).exists():
         raise UserError(f"There is already a tokenizer {name!r}.", "Choose another name, or pass --replace.")
-    run_stage(house, "tokenizer", name, settings, dataset=dataset, detach=detach)
+    run_stage(env, "tokenizer", name, settings, dataset=dataset, detach=detach)
     if not detach:
-        info = find_tokenizer(house.workspace, name).info
+        info = find_tokenizer(env.workspace, name).info
         say(f"Trained the tokenizer {name}: {info.vocab_size:,} entries{_density(info.bytes_per_token)}.")
         for note in info.notes:
             say(note)
@@ -78,8 +78,8 @@ def train(
 @click.option("--end", default="", metavar="TOKEN", help="Which of its tokens ends a text, where its files do not say.")
 @click.option("--pad", default="", metavar="TOKEN", help="Which of its tokens is padding; without one, one is added.")
 @click.option("--replace", is_flag=True, help="Replace the tokenizer of this name.")
-@pass_house
-def import_(house: House, source: str, name: str, end: str, pad: str, replace: bool) -> None:
+@pass_environment
+def import_(env: Environment, source: str, name: str, end: str, pad: str, replace: bool) -> None:
     """Take in a tokenizer of others: tokenizer.json, or GPT-2's encoder.json with vocab.bpe.
 
     PATH is one of these files, or the folder that holds them. Nothing is downloaded.
@@ -87,8 +87,8 @@ def import_(house: House, source: str, name: str, end: str, pad: str, replace: b
     check_name(name, "name of a tokenizer")
     path = Path(source).expanduser().absolute()
     given: dict[str, Any] = {"name": name, "end": end, "pad": pad, "replace": replace}
-    ask_once(house.workspace, "tokenizer.import", source=str(path), **given)
-    info = find_tokenizer(house.workspace, name).info
+    ask_once(env.workspace, "tokenizer.import", source=str(path), **given)
+    info = find_tokenizer(env.workspace, name).info
     say(f"Imported the tokenizer {name}: {info.type}, {info.vocab_size:,} entries.")
     for note in info.notes:
         say(note)
@@ -96,11 +96,11 @@ def import_(house: House, source: str, name: str, end: str, pad: str, replace: b
 
 @tokenizer.command("list")
 @json_option
-@pass_house
-def list_(house: House, as_json: bool) -> None:
+@pass_environment
+def list_(env: Environment, as_json: bool) -> None:
     """List the tokenizers of the workspace."""
     say_table(
-        [_row(entry) for entry in list_tokenizers(house.workspace)],
+        [_row(entry) for entry in list_tokenizers(env.workspace)],
         {
             "name": "name",
             "kind": "kind",
@@ -119,24 +119,24 @@ def list_(house: House, as_json: bool) -> None:
 @click.option("--data", "dataset", metavar="NAME", help="Show how it fits a dataset, and the tokens it never uses.")
 @click.option("--with", "other", metavar="T2", help="The same for a second tokenizer, to compare.")
 @json_option
-@pass_house
-def show(house: House, name: str, text: str | None, dataset: str | None, other: str | None, as_json: bool) -> None:
+@pass_environment
+def show(env: Environment, name: str, text: str | None, dataset: str | None, other: str | None, as_json: bool) -> None:
     """Show a tokenizer: size, special tokens, bytes per token, round trips.
 
     With --text or --data, T may also be the folder of a checkpoint.
     """
     names = [name, *([other] if other else [])]
     if text is not None:
-        found = {each: ask_once(house.workspace, "tokens.of", tokenizer=each, texts=[text])[0] for each in names}
+        found = {each: ask_once(env.workspace, "tokens.of", tokenizer=each, texts=[text])[0] for each in names}
         say_json(token_rows(found, text)) if as_json else say("\n".join(token_lines(found, text)))
     if dataset is not None:
-        facts = {each: _facts(house, each, dataset) for each in names}
+        facts = {each: _facts(env, each, dataset) for each in names}
         say_json(facts) if as_json else say("\n".join(fact_lines(facts)))
     if text is not None or dataset is not None:
         return
     if other is not None:
         raise UserError("--with compares on a text or a dataset.", "Give --text TEXT or --data NAME as well.")
-    info = find_tokenizer(house.workspace, name).info
+    info = find_tokenizer(env.workspace, name).info
     if as_json:
         say_json(msgspec.to_builtins(info))
         return
@@ -160,22 +160,22 @@ def show(house: House, name: str, text: str | None, dataset: str | None, other: 
 @tokenizer.command("delete")
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@pass_house
-def delete(house: House, name: str, yes: bool) -> None:
+@pass_environment
+def delete(env: Environment, name: str, yes: bool) -> None:
     """Delete a tokenizer that nothing needs."""
-    find_tokenizer(house.workspace, name)
+    find_tokenizer(env.workspace, name)
     confirm(f"Delete the tokenizer {name!r}?", yes)
-    delete_tokenizer(house.workspace, name)
+    delete_tokenizer(env.workspace, name)
     say(f"Deleted the tokenizer {name}. `workbench bin restore {name}` takes it back.")
 
 
-def _facts(house: House, name: str, dataset: str) -> Any:
+def _facts(env: Environment, name: str, dataset: str) -> Any:
     def told(progress: DeskProgress) -> None:
         if sys.stderr.isatty():
             share = progress.done / progress.total if progress.total else 0
             click.echo(f"\r{progress.phase} {share:.0%} ", nl=progress.done == progress.total, err=True)
 
-    return ask_once(house.workspace, "tokens.facts", on_progress=told, tokenizer=name, dataset=dataset)
+    return ask_once(env.workspace, "tokens.facts", on_progress=told, tokenizer=name, dataset=dataset)
 
 
 def _row(entry: Tokenizer) -> dict[str, object]:

@@ -12,11 +12,11 @@ from stages.store.specs import FROM_CHECKPOINT, TRAINING, on_several_gpus, spec_
 from stages.store.specs.parents import extra_parents
 from workbench.cli.common import (
     CommandGroup,
-    House,
+    Environment,
     SpecCommand,
     detach_option,
     gpus_option,
-    pass_house,
+    pass_environment,
     run_stage,
     say,
     set_option,
@@ -39,9 +39,9 @@ def train() -> None:
 @gpus_option
 @set_option
 @detach_option
-@pass_house
+@pass_environment
 def _train(
-    house: House,
+    env: Environment,
     dataset: str,
     tokenizer: str,
     preset: str | None,
@@ -51,17 +51,17 @@ def _train(
     detach: bool,
 ) -> None:
     stage = click.get_current_context().command.name or ""
-    settings = stage_settings(house, stage, pairs, preset=preset, gpus=wanted_gpus(stage, gpus))
-    find_dataset(house.workspace, dataset)
-    found = estimate(house.workspace, settings, dataset, tokenizer, stage)
-    chosen = name or unique_name(run_names(house.workspace), f"{dataset[:40]}-{found.preset}")
+    settings = stage_settings(env, stage, pairs, preset=preset, gpus=wanted_gpus(stage, gpus))
+    find_dataset(env.workspace, dataset)
+    found = estimate(env.workspace, settings, dataset, tokenizer, stage)
+    chosen = name or unique_name(run_names(env.workspace), f"{dataset[:40]}-{found.preset}")
     epochs = f", {found.epochs:,.1f} epochs" if found.epochs else ""
     each = f" in each of {settings['gpus']} processes" if settings.get("gpus", 1) > 1 else ""
     memory = f"about {found.memory / 1e6:,.0f} MB of memory{each}"
     say(f"{chosen}: {found.parameters:,} parameters, {found.tokens:,} tokens to see{epochs}, {memory}.")
     if found.warning:
         say(f"Warning: {found.warning}")
-    run = run_stage(house, stage, chosen, settings, dataset=dataset, tokenizer=tokenizer, detach=detach)
+    run = run_stage(env, stage, chosen, settings, dataset=dataset, tokenizer=tokenizer, detach=detach)
     if not detach:
         say_trained(run)
 
@@ -72,9 +72,9 @@ def _train(
 @gpus_option
 @set_option
 @detach_option
-@pass_house
+@pass_environment
 def _tune(
-    house: House,
+    env: Environment,
     dataset: str,
     checkpoint: str,
     name: str | None,
@@ -85,16 +85,16 @@ def _tune(
 ) -> None:
     """`beside`: the stage's further parents, by role."""
     stage = click.get_current_context().command.name or ""
-    settings = stage_settings(house, stage, pairs, gpus=wanted_gpus(stage, gpus))
-    refuse_kind(stage, find_dataset(house.workspace, dataset))
-    found = resolve_checkpoint(house.workspace, checkpoint)
+    settings = stage_settings(env, stage, pairs, gpus=wanted_gpus(stage, gpus))
+    refuse_kind(stage, find_dataset(env.workspace, dataset))
+    found = resolve_checkpoint(env.workspace, checkpoint)
     lineage = found.lineage()
     stem = lineage.name if lineage else found.path.name
-    chosen = name or unique_name(run_names(house.workspace), f"{stem[:40]}-{stage}")
+    chosen = name or unique_name(run_names(env.workspace), f"{stem[:40]}-{stage}")
     extra = {role: other for role, other in beside.items() if other}
     further = "".join(f", {role} {other}" for role, other in extra.items())
     say(f"{chosen}: from {stem}{f' at step {found.step:,}' if found.step else ''}, on {dataset}{further}.")
-    run = run_stage(house, stage, chosen, settings, dataset=dataset, checkpoint=checkpoint, extra=extra, detach=detach)
+    run = run_stage(env, stage, chosen, settings, dataset=dataset, checkpoint=checkpoint, extra=extra, detach=detach)
     if not detach:
         say_trained(run)
 

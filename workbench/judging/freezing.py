@@ -15,7 +15,7 @@ from stages.store.datasets import Kind
 from stages.store.errors import UserError
 from stages.store.labels import Labels
 from stages.store.labels.figures import figures
-from stages.store.labels.judged import Choice, Judged, chat_of, judged, preference_of
+from stages.store.labels.judged import Choice, Judgement, chat_of, judged, preference_of
 from stages.store.names import nearest
 from stages.store.records import Record
 from stages.store.sources import spool
@@ -115,5 +115,5 @@ def build_settings(settings: dict[str, Any], path: Path, *, best: bool) -> dict[
     return {**settings, "sources": [str(path)], "kind": kind_of(best)}
 
 
-def _record(one: Judged, labels: Labels, best: bool) -> Record | None:
+def _record(one: Judgement, labels: Labels, best: bool) -> Record | None:
     return chat_of(one, labels) if best else preference_of(one)

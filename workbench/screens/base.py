@@ -123,7 +123,7 @@ GONE = (NoMatches, NoScreen, ScreenStackError, MountError, NoActiveAppError)
 """What Textual raises where something is looked for, or put, on a screen that is no longer there."""
 
 
-class Left(Screen[ScreenResultType]):
+class Leavable(Screen[ScreenResultType]):
     """A screen that people leave while it waits for something: what its workers then no longer find is no mistake."""
 
     @property
@@ -175,10 +175,10 @@ def is_late(error: BaseException, app: App[Any]) -> bool:
         return False
     pump = active_message_pump.get(app)
     nodes = pump.ancestors_with_self if isinstance(pump, Widget) else []
-    return not app.is_running or any(isinstance(node, Left) and node.left for node in nodes)
+    return not app.is_running or any(isinstance(node, Leavable) and node.left for node in nodes)
 
 
-class Sized(Left[ScreenResultType]):
+class Sized(Leavable[ScreenResultType]):
     """A screen with size classes, which asks for a larger window where it cannot be worked in."""
 
     HORIZONTAL_BREAKPOINTS = WIDTHS

@@ -30,7 +30,7 @@ from workbench.watch import Watch
 from workbench.widgets.log_tail import LogTail
 from workbench.widgets.loss_plot import LossPlot
 from workbench.widgets.picklist import PickList, cell
-from workbench.widgets.run_facts import RunFacts
+from workbench.widgets.settings_pane import SettingsPane
 
 NOT_HERE = frozenset(("evaluate", "sample"))
 """What a run offers whose model writes text; this one labels it."""
@@ -97,7 +97,7 @@ class ClassifiedScreen(RunScreen):
                         yield Static("nothing judged yet: that comes at the end", id="figures", classes="muted")
                     yield PickList(id="worst", empty="no example")
                 yield LogTail(id="log")
-                yield RunFacts(id="settings")
+                yield SettingsPane(id="settings")
 
     @property
     def found(self) -> Classified | None:

@@ -30,8 +30,8 @@ from workbench.widgets.lamps import Lamps
 from workbench.widgets.log_tail import LogTail
 from workbench.widgets.loss_plot import LossPlot
 from workbench.widgets.rollouts import Rollouts
-from workbench.widgets.run_facts import RunFacts
 from workbench.widgets.samples import SHOWN, Samples
+from workbench.widgets.settings_pane import SettingsPane
 
 COMMON = ("evaluate", "sample", "log_axis")
 """Keys that are named where there is room: `?` names all."""
@@ -71,7 +71,7 @@ class CockpitScreen(RunScreen):
             yield Rollouts(id="rollouts")
             yield Samples(id="samples")
             yield LogTail(id="log")
-            yield RunFacts(id="settings")
+            yield SettingsPane(id="settings")
 
     def offers(self, action: str) -> bool:
         """Where the bar has little room, what only a cockpit has comes before what every run has."""

@@ -27,7 +27,7 @@ from workbench.widgets.log_tail import LogTail
 from workbench.widgets.loss_plot import LossPlot
 from workbench.widgets.measure_table import MeasureTable
 from workbench.widgets.picklist import PickList
-from workbench.widgets.run_facts import RunFacts
+from workbench.widgets.settings_pane import SettingsPane
 
 NOT_HERE = frozenset(
     ("pause", "checkpoint", "learning_rate", "chat", "inside", "smoothing", "range", "whole", "zoom", "pan")
@@ -88,7 +88,7 @@ class EvaluationScreen(RunScreen):
             with Vertical(id="run-panes", classes="pane"), ContentSwitcher(initial="answers"):
                 yield PickList(id="answers", empty="no answers to read")
                 yield LogTail(id="log")
-                yield RunFacts(id="settings")
+                yield SettingsPane(id="settings")
 
     def on_mount(self) -> None:
         self.query_one("#run-plot").display = False

@@ -22,7 +22,7 @@ from textual.worker import get_current_worker
 from stages.store.errors import UserError
 from stages.store.labels import LabelSet, open_labels
 from stages.store.labels.figures import Figures, Progress, figures, progress
-from stages.store.labels.judged import Choice, Judged, judged
+from stages.store.labels.judged import Choice, Judgement, judged
 from workbench.display import line, looks_same
 from workbench.judging.label_sheet import BAR, SHORT, sheet_of
 from workbench.judging.labelling import annotator_name
@@ -147,7 +147,7 @@ class RankScreen(PlaceScreen):
     def _read_figures(self, name: str) -> None:
         worker = get_current_worker()
 
-        def wanted(every: Iterator[Judged]) -> Iterator[Judged]:
+        def wanted(every: Iterator[Judgement]) -> Iterator[Judgement]:
             return takewhile(lambda _: not worker.is_cancelled, every)
 
         try:

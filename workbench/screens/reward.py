@@ -25,7 +25,7 @@ from workbench.watch import Watch
 from workbench.widgets.log_tail import LogTail
 from workbench.widgets.loss_plot import LossPlot
 from workbench.widgets.picklist import PickList
-from workbench.widgets.run_facts import RunFacts
+from workbench.widgets.settings_pane import SettingsPane
 
 NOT_HERE = frozenset(WRITING)
 """What a run offers whose model writes text; this one scores it."""
@@ -82,7 +82,7 @@ class RewardScreen(RunScreen):
                     yield Static(id="disagreements-title", classes="muted", markup=False)
                     yield PickList(id="disagreements", empty="no pair is ordered the other way")
                 yield LogTail(id="log")
-                yield RunFacts(id="settings")
+                yield SettingsPane(id="settings")
 
     @property
     def card(self) -> ReportCard | None:

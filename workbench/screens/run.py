@@ -30,8 +30,8 @@ from workbench.themes import STATUS_STYLES
 from workbench.watch import Watch
 from workbench.widgets.log_tail import LogTail
 from workbench.widgets.loss_plot import LossPlot
-from workbench.widgets.run_facts import RunFacts
 from workbench.widgets.samples import SHOWN, Samples
+from workbench.widgets.settings_pane import SettingsPane
 
 
 class RunScreen(Onward, Plotting, Steering, PlaceScreen):
@@ -85,7 +85,7 @@ class RunScreen(Onward, Plotting, Steering, PlaceScreen):
             with Vertical(id="run-panes", classes="pane"), ContentSwitcher(initial="samples"):
                 yield Samples(id="samples")
                 yield LogTail(id="log")
-                yield RunFacts(id="settings")
+                yield SettingsPane(id="settings")
 
     def on_mount(self) -> None:
         self._name_pane(self.PANES[0])
@@ -168,7 +168,7 @@ class RunScreen(Onward, Plotting, Steering, PlaceScreen):
     def _arrive(self, entry: Entry) -> None:
         """The first look: say what run this is, and show first what matters most about it."""
         self.show_trail("runs", entry.spec.name)
-        self.query_one(RunFacts).show(entry)
+        self.query_one(SettingsPane).show(entry)
         if entry.status in ("failed", "lost") or entry.spec.stage in ("build", "tokenizer"):
             self._show_pane("log")
 
@@ -181,7 +181,7 @@ class RunScreen(Onward, Plotting, Steering, PlaceScreen):
             entry.state.result,
             entry.state.last_checkpoint,
         ):
-            self.query_one(RunFacts).show(entry)
+            self.query_one(SettingsPane).show(entry)
             self.refresh_bindings()
             self.look_onward()
 

@@ -17,7 +17,7 @@ ROW = 5
 """Lines that an answer needs: three of its text, and its border."""
 
 
-class Asked(VerticalScroll, can_focus=True):
+class PromptPane(VerticalScroll, can_focus=True):
     """What the answers are answers to."""
 
     BINDINGS = [*SCROLL_KEYS]

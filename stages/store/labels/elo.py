@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from stages.store.labels.judged import Judged
+from stages.store.labels.judged import Judgement
 from stages.store.statistics import Share, Z, share
 
 MIDDLE, SCALE = 1_000.0, 400 / math.log(10)
@@ -53,7 +53,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     wins: Share
 
 
-def outcomes(judged: Iterable[Judged]) -> Iterator[Outcome]:
+def outcomes(judged: Iterable[Judgement]) -> Iterator[Outcome]:
     """Every pair of completions by two known checkpoints that was ranked; "all bad" ranks them as a tie."""
     for one in judged:
         ranks = one.label.ranks

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import msgspec
 
-from stages.store.labels.judged import Judged
+from stages.store.labels.judged import Judgement
 from stages.store.labels.records import Label
 from stages.store.labels.store import Labels
 from stages.store.statistics import Share, compare, kendall_tau, mean_interval, share
@@ -98,7 +98,7 @@ def progress(labels: Labels, name: str | None = None) -> list[Progress]:
     ]
 
 
-def figures(judged: Iterable[Judged]) -> Figures:
+def figures(judged: Iterable[Judgement]) -> Figures:
     """The figures of labels, which include repeats (`Choice.repeats`) and overruled ones (`Choice.overruled`)."""
     every = list(judged)
     ranked = [one for one in every if one.label.ranks is not None]
@@ -134,7 +134,7 @@ def _by_day(labels: Iterable[Label]) -> dict[str, int]:
     return {day.isoformat(): days[day] for day in sorted(days)}
 
 
-def _has_own(one: Judged) -> bool:
+def _has_own(one: Judgement) -> bool:
     """Whether the person wrote one of the candidates: that one is best, and was not shown at its place."""
     return any(completion.author == one.label.annotator for completion in one.completions)
 
@@ -149,7 +149,7 @@ def _per_hour(labels: Sequence[Label]) -> float | None:
     return 3_600 * counted / worked if worked > 0 else None
 
 
-def _best_by_place(ranked: Sequence[Judged]) -> list[Share]:
+def _best_by_place(ranked: Sequence[Judgement]) -> list[Share]:
     """Over rankings of the commonest number of completions."""
     sizes = [len(one.completions) for one in ranked]
     if not sizes:
@@ -159,7 +159,7 @@ def _best_by_place(ranked: Sequence[Judged]) -> list[Share]:
     return [share(sum(1 for ranks in clear if ranks and ranks[place] == 1), len(clear)) for place in range(size)]
 
 
-def _longer_wins(ranked: Sequence[Judged]) -> Share:
+def _longer_wins(ranked: Sequence[Judgement]) -> Share:
     wins = count = 0
     for one in ranked:
         ranks, lengths = _ranks(one), [len(completion.text) for completion in one.completions]
@@ -170,7 +170,7 @@ def _longer_wins(ranked: Sequence[Judged]) -> Share:
     return share(wins, count)
 
 
-def _asked_again(ranked: Sequence[Judged]) -> Iterator[tuple[Judged, Judged]]:
+def _asked_again(ranked: Sequence[Judgement]) -> Iterator[tuple[Judgement, Judgement]]:
     """Judgements with those of the same person on the same prompt, asked again."""
     by_id = {one.label.id: one for one in ranked}
     for one in ranked:
@@ -178,7 +178,7 @@ def _asked_again(ranked: Sequence[Judged]) -> Iterator[tuple[Judged, Judged]]:
             yield by_id[one.label.repeats], one
 
 
-def _shared(ranked: Sequence[Judged]) -> Iterator[tuple[Judged, Judged]]:
+def _shared(ranked: Sequence[Judgement]) -> Iterator[tuple[Judgement, Judgement]]:
     """The latest judgements of every two people of one prompt in one set, those of prompts asked again left out."""
     first = [one for one in ranked if one.label.repeats is None]
     for _, about in _grouped(first, lambda one: (one.label.set_id, one.label.place)):
@@ -186,13 +186,13 @@ def _shared(ranked: Sequence[Judged]) -> Iterator[tuple[Judged, Judged]]:
         yield from combinations(latest.values(), 2)
 
 
-def _agreements(pairs: Iterable[tuple[Judged, Judged]]) -> list[Agreement]:
+def _agreements(pairs: Iterable[tuple[Judgement, Judgement]]) -> list[Agreement]:
     """How far people agree, by who they are."""
     people = _grouped(list(pairs), lambda pair: " and ".join(sorted({one.label.annotator for one in pair})))
     return [_agreement(who, [_aligned(one, other) for one, other in own]) for who, own in people]
 
 
-def _conflicts(pairs: Iterable[tuple[Judged, Judged]]) -> Iterator[Conflict]:
+def _conflicts(pairs: Iterable[tuple[Judgement, Judgement]]) -> Iterator[Conflict]:
     for one, other in pairs:
         a, b = _aligned(one, other)
         tau = kendall_tau(a, b)
@@ -216,14 +216,14 @@ def _agreement(who: str, aligned: Sequence[tuple[list[int], list[int]]]) -> Agre
     return Agreement(who=who, prompts=len(aligned), pairs=share(agree, agree + differ), tau=bounded)
 
 
-def _aligned(one: Judged, other: Judged) -> tuple[list[int], list[int]]:
+def _aligned(one: Judgement, other: Judgement) -> tuple[list[int], list[int]]:
     """The ranks of the completions that both judged, in one order."""
     theirs = dict(zip(other.label.shown, _ranks(other), strict=True))
     both = [(rank, theirs[id_]) for id_, rank in zip(one.label.shown, _ranks(one), strict=True) if id_ in theirs]
     return [a for a, _ in both], [b for _, b in both]
 
 
-def _ranks(one: Judged) -> list[int]:
+def _ranks(one: Judgement) -> list[int]:
     assert one.label.ranks is not None
     return one.label.ranks
 

@@ -37,7 +37,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     """Whether labels count, too, that disagreed and in whose place a later one speaks (`Label.settles`)."""
 
 
-class Judged(NamedTuple):
+class Judgement(NamedTuple):
     """A label with what it is about. `completions` stand in the order in which they were shown."""
 
     label: Label
@@ -46,7 +46,7 @@ class Judged(NamedTuple):
     completions: list[Completion]
 
 
-def judged(labels: Labels, choice: Choice | None = None) -> Iterator[Judged]:
+def judged(labels: Labels, choice: Choice | None = None) -> Iterator[Judgement]:
     """The labels that are meant, in the order in which they were given."""
     wanted = choice or Choice()
     names = {one.id: one.name for one in labels.sets()}
@@ -60,7 +60,7 @@ def judged(labels: Labels, choice: Choice | None = None) -> Iterator[Judged]:
         for one in batch:
             shown, prompt = list(islice(completions, len(one.shown))), prompts[one.prompt_id]
             if not wanted.parts or prompt.part in wanted.parts:
-                yield Judged(one, names[one.set_id], prompt, shown)
+                yield Judgement(one, names[one.set_id], prompt, shown)
 
 
 def _is_meant(label: Label, name: str, wanted: Choice) -> bool:
@@ -73,7 +73,7 @@ def _is_meant(label: Label, name: str, wanted: Choice) -> bool:
     )
 
 
-def preference_of(one: Judged) -> PreferenceRecord | None:
+def preference_of(one: Judgement) -> PreferenceRecord | None:
     """The ranking as a record, best first; None for a label that ranks nothing (a skip, a flag, an answer)."""
     if one.label.kind not in ("rank", "pair", "rate") or one.label.ranks is None or len(one.completions) < 2:
         return None
@@ -101,7 +101,7 @@ def preference_of(one: Judged) -> PreferenceRecord | None:
     )
 
 
-def chat_of(one: Judged, labels: Labels) -> ChatRecord | None:
+def chat_of(one: Judgement, labels: Labels) -> ChatRecord | None:
     """The answer that a person wrote, or the one they ranked alone at the top; None where there is none."""
     if one.label.kind == "write" and one.label.completion is not None:
         (best,) = labels.completions([one.label.completion])

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from stages.store.specs.base import about
-from stages.store.specs.policy import Policy
+from stages.store.specs.policy import PolicyGradient
 
 
-class GRPO(Policy, kw_only=True, frozen=True, forbid_unknown_fields=True):
+class GRPO(PolicyGradient, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Improve a policy by groups of completions: those that score above their group's mean become likelier."""
 
     group: Annotated[int, about("Completions of each prompt.", unit="completions", ge=2, le=4_096, group="prompts")] = 8

@@ -23,7 +23,7 @@ RewardFile = Annotated[
 ]
 
 
-class Policy(Answering, kw_only=True, frozen=True, forbid_unknown_fields=True):
+class PolicyGradient(Answering, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Improve a policy on its own completions."""
 
     GROUPS: ClassVar[tuple[str, ...]] = ("prompts", "reward", "loss", "method", "training", "machine", "watching")

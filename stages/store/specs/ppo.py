@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 import msgspec
 
 from stages.store.specs.base import about
-from stages.store.specs.policy import Policy
+from stages.store.specs.policy import PolicyGradient
 
 
-class PPO(Policy, kw_only=True, frozen=True, forbid_unknown_fields=True):
+class PPO(PolicyGradient, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Improve a policy by PPO: rewards less a KL penalty, advantages from a value model that learns beside it."""
 
     batch_size: Annotated[
