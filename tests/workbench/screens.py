@@ -57,6 +57,7 @@ from workbench.screens import machine as machine_screen
 from workbench.screens.check import ExamplesScreen
 from workbench.screens.classified import ExampleScreen
 from workbench.screens.classify import ClassifyScreen
+from workbench.screens.compare import CompareScreen
 from workbench.screens.evaluation import AnswerScreen
 from workbench.screens.fill import FillScreen
 from workbench.screens.flagging import Flagging
@@ -238,6 +239,14 @@ def parents_named(pilot: Pilot[Any], text: str) -> None:
     add_checkpoint(add_run(workspace, "pretrain", text), 10)
 
 
+async def open_compare(pilot: Pilot[Any], text: str, patch: pytest.MonkeyPatch) -> None:
+    found = [add_run(pilot.app.workspace, "sft", text, settings={"lr": 1e-3, text: text, "seed": 1})]
+    found += [add_run(pilot.app.workspace, "sft", "other", settings={"lr": 1e-4, "seed": 1})]
+    for run, value in zip(found, (0.5, 1234567.0), strict=True):
+        append(run.metrics, {"step": 1, "time": CREATED, "train/loss": value, text: 1.0})
+    await pilot.app.push_screen(CompareScreen(found))
+
+
 async def open_sweep_form(pilot: Pilot[Any], text: str, patch: pytest.MonkeyPatch) -> None:
     parents_named(pilot, text)
     await pilot.app.push_screen(sweep_form("pretrain", {"name": text, "preset": text}))
@@ -278,6 +287,7 @@ OPENERS: dict[str, Opener] = {
     "ClassifiedScreen": open_classified,
     "ClassifyScreen": open_asking,
     "CockpitScreen": open_cockpit,
+    "CompareScreen": open_compare,
     "DisagreementScreen": open_disagreement,
     "ExampleScreen": open_example,
     "ExamplesScreen": pushing(

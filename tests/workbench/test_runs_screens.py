@@ -17,6 +17,7 @@ from stages.store.rundir import RunDir, RunError, RunState
 from stages.store.workspace import Workspace
 from tests.workbench.conftest import CREATED, SIZES, add_metrics, add_run, screen_text, settled, wait_for
 from workbench.app import WorkbenchApp
+from workbench.screens.compare import CompareScreen
 from workbench.screens.pick import Pick
 from workbench.screens.question import Ask, Question
 from workbench.screens.run import RunScreen
@@ -146,6 +147,22 @@ async def test_the_key_of_the_place_leads_from_a_run_to_the_list(populated: Work
         assert isinstance(pilot.app.screen, RunScreen)
         await pilot.press("R")
         await wait_for(pilot, lambda: isinstance(pilot.app.screen, RunsScreen))
+
+
+async def test_marked_runs_stand_side_by_side_in_a_table(workspace: Workspace, make_app: MakeApp) -> None:
+    for number, (name, lr) in enumerate((("slow", 1e-4), ("fast", 1e-3), ("odd", 1e-2))):
+        run = add_run(workspace, "sft", name, created=CREATED + number, settings={"lr": lr, "epochs": 2.0})
+        append(run.metrics, {"step": 1, "time": CREATED, "train/loss": 0.5 + number})
+    async with make_app().run_test(size=(80, 24)) as pilot:
+        await open_runs(pilot)
+        await pilot.press("t")
+        await settled(pilot)
+        assert not isinstance(pilot.app.screen, CompareScreen), "one run is nothing to compare"
+        await pilot.press("j", "space", "j", "t")
+        await wait_for(pilot, lambda: "last values" in screen_text(pilot.app))
+        shown = " ".join(screen_text(pilot.app).split("side by side")[1].split("╰")[0].split())
+        assert "fast slow" in shown and "lr 0.001 0.0001" in shown and "train/loss 1.5 0.5" in shown
+        assert "epochs" not in shown and "odd" not in shown
 
 
 async def test_a_reward_model_is_not_asked_to_write(

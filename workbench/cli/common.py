@@ -17,6 +17,7 @@ from stages.store.specs import spec_of
 from stages.store.workspace import Workspace, find_workspace
 from workbench.display import displayable, displayable_line
 from workbench.settings import Settings, load_settings
+from workbench.wording import cell_text
 
 Row = Mapping[str, Any]
 WHOLE_SENTENCE = 300
@@ -203,7 +204,7 @@ def say_table(rows: Sequence[Row], columns: Mapping[str, str], *, as_json: bool,
     elif not rows:
         say(empty)
     else:
-        for line in _aligned([list(columns.values()), *([_cell(row.get(key)) for key in columns] for row in rows)]):
+        for line in _aligned([list(columns.values()), *([cell_text(row.get(key)) for key in columns] for row in rows)]):
             click.echo(line)
 
 
@@ -219,16 +220,6 @@ def confirm(question: str, yes: bool) -> None:
     """Ask on a terminal unless `yes`; a no ends the command."""
     if not yes and sys.stdin.isatty() and sys.stdout.isatty():
         click.confirm(displayable_line(question), abort=True)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:.4g}" if isinstance(value, float) else displayable_line(str(value))
 
 
 def _aligned(cells: list[list[str]]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,8 +10,9 @@ import click
 
 from stages.store.errors import UserError
 from stages.store.names import nearest
-from stages.store.rundir import RunDir, find_run
+from stages.store.rundir import find_run
 from workbench.cli.common import Environment, json_option, pass_environment, say_table
+from workbench.differences import columns_of, differences, last_values, row_of
 from workbench.plots.curves import Track
 from workbench.plots.scope import AXES, Axis
 from workbench.plots.series import Bucket, tick_label, ticks
@@ -41,11 +41,11 @@ def compare(env: Environment, names: Sequence[str], metric: str | None, against:
     runs = [find_run(env.workspace, name) for name in names]
     if len({run.id for run in runs}) < len(runs):
         raise UserError("A run was named twice.", "Name different runs; `workbench runs` lists them with --json by id.")
-    columns = _columns(runs)
+    columns = columns_of(runs)
     tracks = [Track.of(run) for run in runs]
     for track in tracks:
         track.catch_up()
-    tables = [_differences(runs, columns), _last(tracks, columns)]
+    tables = [differences(runs, columns), last_values(tracks, columns)]
     if metric is not None:
         if against == "compute" and not any(track.whole.has(against) for track in tracks):
             raise UserError("The compute of these runs is not known.", "It is of runs that pre-train a decoder.")
@@ -61,38 +61,6 @@ def compare(env: Environment, names: Sequence[str], metric: str | None, against:
         say_table(table, {"name": heading, **{column: column for column in columns}}, as_json=False, empty=empty)
 
 
-def _columns(runs: Sequence[RunDir]) -> list[str]:
-    """What to call each run: its name, or its id where two have the same."""
-    names = [run.spec().name for run in runs]
-    count = Counter([*names, "name", "kind", *AXES])
-    return [name if count[name] == 1 else run.id for name, run in zip(names, runs, strict=True)]
-
-
-def _row(name: str, kind: str, columns: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
-    return {"name": name, "kind": kind, **dict(zip(columns, values, strict=True))}
-
-
-def _differences(runs: Sequence[RunDir], columns: Sequence[str]) -> list[dict[str, Any]]:
-    """A row for everything asked for that is not the same in all runs: stage, parents, seed, settings."""
-    asked: list[dict[str, Any]] = []
-    for run in runs:
-        spec = run.spec()
-        parents = {role: f"{parent.name} {parent.digest[:8]}".strip() for role, parent in spec.parents.items()}
-        asked.append({"stage": spec.stage, **parents, "seed": spec.seed, **spec.settings})
-    names = dict.fromkeys(name for values in asked for name in values)
-    rows = [(name, [values.get(name) for values in asked]) for name in names]
-    return [
-        _row(name, "setting", columns, [_plain(value) for value in values])
-        for name, values in rows
-        if any(value != values[0] for value in values)
-    ]
-
-
-def _last(tracks: Sequence[Track], columns: Sequence[str]) -> list[dict[str, Any]]:
-    names = dict.fromkeys(name for track in tracks for name in track.whole.metrics())
-    return [_row(name, "metric", columns, [_latest(track, name) for track in tracks]) for name in names]
-
-
 def _extremes(tracks: Sequence[Track], columns: Sequence[str], metric: str) -> list[dict[str, Any]]:
     found = [track.whole.buckets(metric) for track in tracks]
     if not any(found):
@@ -100,7 +68,7 @@ def _extremes(tracks: Sequence[Track], columns: Sequence[str], metric: str) -> l
         raise UserError(f"None of these runs has logged {metric!r}.", nearest(metric, names))
     lows = [min((bucket.low for bucket in buckets), default=None) for buckets in found]
     highs = [max((bucket.high for bucket in buckets), default=None) for buckets in found]
-    return [_row("lowest", "extreme", columns, lows), _row("highest", "extreme", columns, highs)]
+    return [row_of("lowest", "extreme", columns, lows), row_of("highest", "extreme", columns, highs)]
 
 
 def _along(tracks: Sequence[Track], columns: Sequence[str], metric: str, axis: Axis) -> list[dict[str, Any]]:
@@ -115,7 +83,7 @@ def _along(tracks: Sequence[Track], columns: Sequence[str], metric: str, axis: A
         values = [_mean([bucket for bucket in buckets if before < bucket.last <= place]) for buckets in found]
         if not any(value is not None for value in values):
             continue
-        rows.append({axis: place, **_row(_place(place, axis, end), "curve", columns, values)})
+        rows.append({axis: place, **row_of(_place(place, axis, end), "curve", columns, values)})
     return rows
 
 
@@ -129,15 +97,3 @@ def _place(place: float, axis: Axis, end: float) -> str:
 def _mean(buckets: Sequence[Bucket]) -> float | None:
     size = sum(bucket.size for bucket in buckets)
     return sum(bucket.total for bucket in buckets) / size if size else None
-
-
-def _latest(track: Track, metric: str) -> float | int | None:
-    latest = track.whole.latest(metric)
-    if latest is None:
-        return None
-    return int(latest[1]) if latest[1].is_integer() else latest[1]
-
-
-def _plain(value: Any) -> Any:
-    """Lists and the like as text, for a cell."""
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

@@ -63,6 +63,7 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
         bind("runs.inside", "I", "inside", "Inside", "Token probabilities and attention.", show=False),
         bind("runs.mark", "space", "mark", "Mark", "Mark the run, or take its mark away: marked runs share the plot."),
         bind("runs.unmark", "u", "unmark", "Unmark", "Take all marks away.", show=False),
+        bind("runs.compare", "t", "compare", "Table", "Marked runs side by side: settings that differ, last values."),
         bind("runs.note", "N", "note", "Note", "Say something about the run; / finds it.", show=False),
         bind("runs.bookmark", "b", "bookmark", "Bookmark", "Give the run a star, or take it away.", show=False),
         bind("runs.archive", "A", "archive", "Archive", "Put the run away, or back; /archived shows them.", show=False),
@@ -122,6 +123,8 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
         return [self._track_of(entry) for entry in self._shown()]
 
     def offers(self, action: str) -> bool:
+        if action == "compare":
+            return bool(self._marks.places) and len(self._shown()) > 1
         if action in ("mark", "filter"):
             return bool(self._entries) and not isinstance(self.focused, Input)
         return super().offers(action)
@@ -181,6 +184,15 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
             self.notify(f"{len(MARKERS)} runs are marked; there is no marker left to tell another by.")
         self._list()
         self.plot_changed()
+
+    def action_compare(self) -> None:
+        """Show the marked runs side by side, with the one under the cursor."""
+        if len(shown := self._shown()) < 2:
+            self.notify("Mark another run with space: the table shows the marked runs and the one under the cursor.")
+            return
+        from workbench.screens.compare import CompareScreen
+
+        self.app.push_screen(CompareScreen([entry.run for entry in shown]))
 
     def action_unmark(self) -> None:
         """Draw the run under the cursor alone."""
