@@ -20,10 +20,11 @@ import msgspec
 from stages.store.errors import UserError
 from stages.store.labels import giving, spans
 from stages.store.labels.migration import prepare
+from stages.store.labels.reading import LabelReader
 from stages.store.labels.records import Candidate, Completion, Label, LabelSet, Mode, Prompt, Shown
 from stages.store.labels.rows import COLUMNS, as_json, insert_label, label_of, new_id
 from stages.store.labels.trouble import PATIENCE, begin_writing, trouble
-from stages.store.names import check_name, nearest
+from stages.store.names import check_name
 from stages.store.records import Message, Part, part_of
 
 
@@ -48,12 +49,11 @@ def open_labels(path: Path) -> Labels:
     return Labels(path, connection)
 
 
-class Labels:
-    """One connection to labels.db. A context manager; to be used by one thread at a time."""
+class Labels(LabelReader):
+    """One connection to labels.db, to read and to write. A context manager; to be used by one thread at a time."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
-        self.path = path
-        self._db = connection
+        super().__init__(path, connection)
         self._holder = giving.new_holder()
 
     def __enter__(self) -> Labels:
@@ -67,8 +67,6 @@ class Labels:
         with contextlib.suppress(sqlite3.Error, UserError), self._writing():
             self._db.execute("DELETE FROM leases WHERE holder = ?", (self._holder,))
         self._db.close()
-
-    # -- prompts, completions, sets ----------------------------------------------------------------------------------
 
     def add_prompt(self, prompt: Prompt) -> int:
         """The id of a prompt; a conversation that is there already keeps its row."""
@@ -114,18 +112,6 @@ class Labels:
                 place += 1
         return self.find_set(name)
 
-    def sets(self) -> list[LabelSet]:
-        """All sets, the newest first."""
-        return [_set_of(row) for row in self._rows(f"{_SETS} ORDER BY created DESC, id DESC")]
-
-    def find_set(self, name: str) -> LabelSet:
-        """The set of this name; UserError naming the nearest otherwise."""
-        rows = self._rows(f"{_SETS} WHERE name = ?", name)
-        if not rows:
-            names = [one for (one,) in self._rows("SELECT name FROM sets")]
-            raise UserError(f"There is no label set {name!r}.", nearest(name, names))
-        return _set_of(rows[0])
-
     def place_by_writer(self, set_id: int, prompt_id: int, candidates: Iterable[Candidate]) -> int | None:
         """The place at which `add_set` with `by_writer` has put these candidates, all of them distinct."""
         with trouble(self.path):
@@ -135,8 +121,6 @@ class Labels:
         """The place in a set at which these texts are the candidates of a prompt, in whatever order."""
         with trouble(self.path):
             return self._place_of(set_id, prompt_id, _key(dict.fromkeys(texts)))
-
-    # -- work --------------------------------------------------------------------------------------------------------
 
     def next(self, set_id: int, annotator: str, *, after: int = -1) -> Shown | None:
         """The next prompt for this person, from beyond place `after` and then from the start; None when all is done.
@@ -246,82 +230,6 @@ class Labels:
         rows = self._rows(f"SELECT {COLUMNS} FROM in_force WHERE {which}", *values)
         return [label_of(row) for row in rows]
 
-    # -- reading -----------------------------------------------------------------------------------------------------
-
-    def labels(self, set_id: int | None = None, *, annotator: str | None = None, history: bool = False) -> list[Label]:
-        """Labels in the order in which they were given: those in force, or with `history` every row."""
-        wheres = {"set_id = ?": set_id, "annotator = ?": annotator}
-        chosen = {where: value for where, value in wheres.items() if value is not None}
-        condition = " AND ".join(["1", *chosen])
-        table = "labels" if history else "in_force"
-        rows = self._rows(f"SELECT {COLUMNS} FROM {table} WHERE {condition} ORDER BY id", *chosen.values())
-        return [label_of(row) for row in rows]
-
-    def label_of(self, set_id: int, place: int, annotator: str) -> Label | None:
-        """What this person's latest judgement of what stands at a place says, if it is in force."""
-        which = "set_id = ? AND place = ? AND annotator = ? AND kind <> 'flag'"
-        return self._latest(which, set_id, place, annotator)
-
-    def last(self, set_id: int, annotator: str) -> Label | None:
-        """The latest label that this person gave in a set, here, and that is in force."""
-        return self._latest("set_id = ? AND annotator = ? AND origin = ''", set_id, annotator)
-
-    def count(self, set_id: int, annotator: str | None = None) -> int:
-        """Prompts of a set that are judged, by this person or by as many as the set asks for."""
-        with trouble(self.path):
-            return spans.tally(self._db, set_id, spans.EVERYBODY if annotator is None else annotator)
-
-    def counts(self, set_id: int) -> dict[str, int]:
-        """How many prompts of a set each person has judged, in the order of their names."""
-        which = "set_id = ? AND annotator <> ? AND places > 0"
-        return dict(self._rows(f"SELECT annotator, places FROM tallies WHERE {which}", set_id, spans.EVERYBODY))
-
-    def annotators(self) -> list[str]:
-        """Everybody who has a label in force, by name; models among them."""
-        return [who for (who,) in self._rows("SELECT DISTINCT annotator FROM in_force ORDER BY annotator")]
-
-    def rankings_at(self, set_id: int, place: int) -> list[int]:
-        """The ids of all rankings of what stands at a place that are in force."""
-        rows = self._rows("SELECT id FROM rankings WHERE set_id = ? AND place = ? ORDER BY id", set_id, place)
-        return [id_ for (id_,) in rows]
-
-    def count_all(self) -> int:
-        """All judgements and answers that people gave here and did not take back."""
-        return self._one("SELECT count(*) FROM in_force WHERE kind NOT IN ('flag', 'skip') AND origin = ''")
-
-    def prompts_of_run(self, run: str) -> int:
-        """Prompts of which completions by this run have been taken in."""
-        return self._one("SELECT count(DISTINCT prompt) FROM completions WHERE run = ?", run)
-
-    def prompt(self, prompt_id: int) -> Prompt:
-        """A prompt by its id."""
-        return self.prompts([prompt_id])[prompt_id]
-
-    def prompts(self, ids: Iterable[int]) -> dict[int, Prompt]:
-        """Prompts by their ids."""
-        rows = self._those("SELECT id, messages, part, answer, source, meta FROM prompts", list(ids))
-        return {
-            id_: Prompt(
-                messages=msgspec.json.decode(messages, type=list[Message]),
-                part=part,
-                answer=answer,
-                source=source,
-                meta=msgspec.json.decode(meta),
-            )
-            for id_, messages, part, answer, source, meta in rows
-        }
-
-    def completions(self, ids: Sequence[int]) -> list[Completion]:
-        """Completions by their ids, in that order."""
-        rows = self._those("SELECT id, text, checkpoint, ended, author FROM completions", ids)
-        found = {
-            id_: Completion(id=id_, text=text, checkpoint=checkpoint, ended=ended, author=author)
-            for id_, text, checkpoint, ended, author in rows
-        }
-        return [found[id_] for id_ in ids]
-
-    # -- the inside --------------------------------------------------------------------------------------------------
-
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         """A transaction that holds the file for writing from its start."""
@@ -334,21 +242,6 @@ class Labels:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
-
-    def _rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        with trouble(self.path):
-            return self._db.execute(sql, values).fetchall()
-
-    def _those(self, sql: str, ids: Sequence[int]) -> list[tuple[Any, ...]]:
-        """The rows with these ids."""
-        return self._rows(f"{sql} WHERE id IN ({', '.join('?' * len(ids))})", *ids)
-
-    def _one(self, sql: str, *values: Any) -> int:
-        return int(self._rows(sql, *values)[0][0])
-
-    def _latest(self, condition: str, *values: Any) -> Label | None:
-        sql = f"SELECT {COLUMNS} FROM in_force WHERE {condition} ORDER BY id DESC LIMIT 1"
-        return next((label_of(row) for row in self._rows(sql, *values)), None)
 
     def _add_prompt(self, prompt: Prompt) -> int:
         messages = as_json(prompt.messages)
@@ -399,17 +292,6 @@ class Labels:
         lease = (label.set_id, label.place, self._holder)
         self._db.execute("DELETE FROM leases WHERE set_id = ? AND place = ? AND holder = ?", lease)
         return stored
-
-
-_SETS = (
-    "SELECT id, name, mode, people, repeat_share, created, "
-    "(SELECT coalesce(max(place) + 1, 0) FROM set_prompts WHERE set_id = sets.id) FROM sets"
-)
-
-
-def _set_of(row: tuple[Any, ...]) -> LabelSet:
-    id_, name, mode, people, share, created, prompts = row
-    return LabelSet(id=id_, name=name, mode=mode, people=people, repeat_share=share, created=created, prompts=prompts)
 
 
 def _check(label: Label) -> None:
