@@ -188,16 +188,23 @@ def _refuse_empty(corpus: Corpus, reader: _Counted, writers: dict[str, RecordWri
     """Raise UserError when training or validation would have nothing to read."""
     noun = "document" if corpus.kind == "text" else "record"
     kept = sum(writer.records for writer in writers.values())
+    bad = next((_told(problem) for problem in corpus.problems), "")
     if kept == 0:
         nothing = (
             "There is no text in the sources." if corpus.kind == "text" else "There are no records in the sources."
         )
         what = f"Cleaning left none of {reader.read:,} {noun}s." if reader.read else nothing
-        raise UserError(what, next((_told(problem) for problem in corpus.problems), ""))
+        raise UserError(what, bad)
     if writers["train"].records == 0:
         raise UserError(f"Every {noun} fell into the validation part.", "Choose a smaller share.")
     if writers["val"].records == 0 and split.how != "none":
         otherwise = "tail:0.1, which takes the end of the text" if corpus.kind == "text" else "none"
+        if bad:
+            raise UserError(
+                bad if bad.endswith(".") else f"{bad}.",
+                f"Mend it: the {kept:,} {noun}{'s' if kept > 1 else ''} left cannot be split by documents. "
+                f"Else choose the split {otherwise}.",
+            )
         raise UserError(
             f"There are no validation {noun}s: {kept:,} {noun} cannot be split by documents.",
             f"Choose the split {otherwise}, or add a {noun}.",

@@ -127,6 +127,11 @@ def one_document(folder: Path) -> Path:
     return folder / "one.txt"
 
 
+def one_good_one_bad(folder: Path) -> Path:
+    (folder / "two.jsonl").write_text('{"text": "A single document."}\n{"text": "cut o\n')
+    return folder / "two.jsonl"
+
+
 BAD: list[tuple[Callable[[Path], Path], str]] = [
     (missing, "no file or folder"),
     (binary, "not text"),
@@ -134,6 +139,7 @@ BAD: list[tuple[Callable[[Path], Path], str]] = [
     (empty, "no text"),
     (empty_folder, "no text"),
     (one_document, "validation"),
+    (one_good_one_bad, "two.jsonl, line 2"),
 ]
 
 
@@ -142,6 +148,12 @@ def test_bad_input_ends_in_one_clear_line(tmp_path: Path, make: Callable[[Path],
     with pytest.raises(UserError) as error:
         build(tmp_path / "d", make(tmp_path))
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_bad_line_is_blamed_before_the_split(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as error:
+        build(tmp_path / "d", one_good_one_bad(tmp_path))
+    assert str(error.value).index("line 2") < str(error.value).index("the 1 document left cannot be split")
 
 
 def test_a_failed_build_leaves_nothing_and_says_why(tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from stages.store.checkpoints import list_checkpoints
+from stages.store.errors import UserError
 from stages.store.labels import open_labels
 from stages.store.rundir import Parent, find_run
 from stages.store.workspace import Workspace
-from tests.workbench.conftest import add_run, screen_text, settled, wait_for
+from tests.workbench.conftest import add_dataset, add_run, screen_text, settled, wait_for
 from workbench.app import WorkbenchApp
 from workbench.cli.root import run as command
 from workbench.models.lineage_tree import lineage_tree, matching, rows
@@ -62,6 +63,22 @@ def test_each_stands_below_what_it_goes_on_from(grown: Workspace) -> None:
     assert chatty.note == "sft, on notes"
 
 
+def test_a_dataset_of_labels_stands_below_their_set(grown: Workspace) -> None:
+    add_dataset(grown, "liked", digest="1a" * 32, kind="preference", settings={"label_sets": ["answers"]})
+    add_dataset(grown, "of-a-set-that-is-gone", digest="1b" * 32, settings={"label_sets": ["gone"]})
+    below = ["      └ run answers", "        └ labels answers", "          └ dataset liked"]
+    assert drawn(grown, "liked")[-3:] == below
+    assert drawn(grown, "gone") == ["└ dataset of-a-set-that-is-gone"]
+
+
+def test_a_set_that_was_sampled_anew_from_what_it_taught_is_no_ring(grown: Workspace) -> None:
+    """A set is known by its name, which a later run may bear too."""
+    add_dataset(grown, "liked", digest="1a" * 32, kind="preference", settings={"label_sets": ["answers"]})
+    parent = {"dataset": Parent("liked", "1a" * 32)}
+    add_run(grown, "sample", "answers", parents=parent, created=1_796_000_900.0)
+    assert drawn(grown, "liked") == ["└ dataset liked", "  └ run answers", "    └ labels answers"]
+
+
 def test_a_run_whose_parents_are_gone_stands_for_itself(workspace: Workspace, tmp_path: Path) -> None:
     add_run(workspace, "sft", "orphan", parents={"checkpoint": Parent(str(tmp_path), "e" * 64)})
     assert drawn(workspace) == ["└ run orphan"]
@@ -77,8 +94,10 @@ def test_the_command_prints_it(
     tree = json.loads(capsys.readouterr().out)
     assert [node["name"] for node in tree] == ["notes", "world"]
     assert len(tree[1]["children"][0]["digest"]) == 64
-    assert command(["lineage", "nowhere"]) == 0
-    assert capsys.readouterr().out == "Nothing matches.\n"
+    for options in ([], ["--json"]):
+        with pytest.raises(UserError, match=r"Nothing here matches 'chaty'\. Did you mean 'chatty'\?") as caught:
+            command(["lineage", "chaty", *options])
+        assert caught.value.exit_code == 2 and not capsys.readouterr().out
 
 
 @pytest.mark.parametrize("size", [(120, 40), (80, 24)])

@@ -53,10 +53,10 @@ def from_labels(
     )
     settings = stage_settings(env, "build", pairs, kind=kind_of(best))
     with open_labels(env.workspace.labels) as labels:
-        records = freeze(labels, choice, best=best, agreed=agreed).records
-    path = spooled(env.workspace, name, records)
+        frozen = freeze(labels, choice, best=best, agreed=agreed)
+    records, path = frozen.records, spooled(env.workspace, name, frozen.records)
     try:
-        run_stage(env, "build", name, build_settings(settings, path, best=best), detach=False)
+        run_stage(env, "build", name, build_settings(settings, path, frozen.sets, best=best), detach=False)
     except WorkFailed:
         raise  # a run that is lost may be resumed, and reads it again
     except UserError:

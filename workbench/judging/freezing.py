@@ -62,6 +62,8 @@ class Frozen(NamedTuple):
     prompts: int
     conflicts: int
     """Prompts that were left out because people are in conflict about them."""
+    sets: list[str]
+    """Names of the label sets that they are from."""
 
 
 def freeze(labels: Labels, choice: Choice, *, best: bool, agreed: bool) -> Frozen:
@@ -76,6 +78,7 @@ def freeze(labels: Labels, choice: Choice, *, best: bool, agreed: bool) -> Froze
         Counter(one.label.annotator for one, _ in made),
         len({one.label.prompt_id for one, _ in made}),
         len(conflicts),
+        list(dict.fromkeys(one.set_name for one, _ in made)),
     )
 
 
@@ -110,9 +113,9 @@ def day(text: str) -> float:
         raise UserError(f"{text!r} is no day.", "Give it as 2026-05-01.") from None
 
 
-def build_settings(settings: dict[str, Any], path: Path, *, best: bool) -> dict[str, Any]:
-    """What the build is told: the settings, with the file as its source."""
-    return {**settings, "sources": [str(path)], "kind": kind_of(best)}
+def build_settings(settings: dict[str, Any], path: Path, sets: list[str], *, best: bool) -> dict[str, Any]:
+    """What the build is told: the settings, with the file as its source, and the label sets that it is from."""
+    return {**settings, "sources": [str(path)], "kind": kind_of(best), "label_sets": sets}
 
 
 def _record(one: Judgement, labels: Labels, best: bool) -> Record | None:

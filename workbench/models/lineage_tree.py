@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from stages.store.checkpoints import list_checkpoints
-from stages.store.datasets import list_datasets
+from stages.store.datasets import Dataset, list_datasets
 from stages.store.errors import UserError
 from stages.store.labels import open_labels
 from stages.store.models import list_models
@@ -45,15 +45,20 @@ def lineage_tree(workspace: Workspace) -> list[Node]:
     """What stands for itself, the oldest first: datasets, imported models, and what lost its parents.
 
     A thing stands below the one it goes on from: a run below the checkpoint it continues, else below its dataset; a
-    tokenizer below the dataset it was trained on; a label set below the run that sampled it. What else it was made from
-    is told in its note.
+    tokenizer below the dataset it was trained on; a label set below the run that sampled it; a dataset of labels below
+    their set. What else it was made from is told in its note.
     """
     roots: list[Node] = []
     known: dict[str, Node] = {}
+    frozen: list[tuple[list[str], Node]] = []
     for dataset in sorted(list_datasets(workspace), key=lambda one: one.info.created):
-        note = f"{dataset.info.kind}, {sum(dataset.info.records.values()):,} records"
-        known[dataset.info.digest] = Node("dataset", dataset.name, dataset.name, dataset.info.digest, note)
-        roots.append(known[dataset.info.digest])
+        sets = label_sets(dataset)
+        told = f", of the labels of {', '.join(sets)}" if len(sets) > 1 else ""
+        note = f"{dataset.info.kind}, {sum(dataset.info.records.values()):,} records{told}"
+        node = Node("dataset", dataset.name, dataset.name, dataset.info.digest, note)
+        known[dataset.info.digest] = node
+        roots.append(node)
+        frozen += [(sets, node)] if sets else []
     for model in list_models(workspace):
         note = f"{model.info.family}, {model.info.parameters:,} parameters"
         known[model.digest()] = Node("model", model.name, model.name, model.digest(), note)
@@ -67,9 +72,26 @@ def lineage_tree(workspace: Workspace) -> list[Node]:
     for spec, node in runs:
         _below(_parent(spec, known), node, roots)
     samplers = {spec.name: node for spec, node in runs if spec.stage == "sample"}
-    for node in _label_sets(workspace):
+    judged = {node.name: node for node in _label_sets(workspace)}
+    for node in judged.values():
         _below(samplers.get(node.name), node, roots)
+    for sets, node in frozen:
+        above = next((judged[name] for name in sets if name in judged), None)
+        if above is not None and not _holds(node, above):
+            roots[:] = [root for root in roots if root is not node]
+            above.children.append(node)
     return roots
+
+
+def label_sets(dataset: Dataset) -> list[str]:
+    """Names of the label sets that a dataset was frozen from."""
+    found = dataset.info.settings.get("label_sets")
+    return [str(name) for name in found] if isinstance(found, list) else []
+
+
+def _holds(node: Node, sought: Node) -> bool:
+    """Whether a node is another, or above it: a set that was sampled anew under its old name may be."""
+    return node is sought or any(_holds(child, sought) for child in node.children)
 
 
 def matching(nodes: list[Node], words: list[str]) -> list[Node]:

@@ -34,6 +34,7 @@ PATIENCE = 0.4
 class BuildScreen(LaunchScreen):
     STAGE = "build"
     HEADING = "Build a dataset"
+    HIDDEN = ("label_sets",)
     CSS_PATH = ["launch.tcss", "../widgets/form.tcss", "build.tcss"]
 
     def compose_body(self) -> ComposeResult:
@@ -41,7 +42,7 @@ class BuildScreen(LaunchScreen):
         values = {**self.workbench.settings.stage(self.STAGE), **self.given}
         with Container(id="build-body"):
             with Container(id="build-form"):
-                yield SpecForm(Build, values, extra=self.extra_fields())
+                yield SpecForm(Build, values, extra=self.extra_fields(), hidden=self.HIDDEN)
             with VerticalScroll(id="build-look", classes="pane"):
                 yield Static(id="look")
         yield Static(id="trouble", classes="error")

@@ -101,8 +101,9 @@ class FreezeScreen(LaunchScreen):
         """Freeze the labels into a file, and have a build read it."""
         chosen, name = Freeze(**settings), extra["name"]
         best = chosen.makes == "best answers"
-        path = spooled(self.workbench.workspace, name, self._frozen(chosen, extra["label_set"]).records)
-        build = build_settings(self.workbench.settings.stage(self.STAGE), path, best=best)
+        frozen = self._frozen(chosen, extra["label_set"])
+        path = spooled(self.workbench.workspace, name, frozen.records)
+        build = build_settings(self.workbench.settings.stage(self.STAGE), path, frozen.sets, best=best)
         try:
             return super().launch(build, {"name": name})
         except UserError:

@@ -84,7 +84,9 @@ class MaskScreen(PlaceScreen):
     def _head(self, found: Mapping[str, Any]) -> Content:
         """Which conversation, how many tokens of each state, and why it is refused if it is."""
         where = f"{self._split} {self.record + 1:,} of {self.total:,}"
-        counts = ", ".join(f"{found[state]:,} {state}" for state in STYLES if found[state] or state != "cut")
+        each = [f"{found[state]:,} {state}" for state in STYLES if found[state] or state != "cut"]
+        total = sum(found[state] for state in STYLES)
+        counts = f"{total:,} token{'' if total == 1 else 's'}: {', '.join(each)}"
         cut = f", turns lost: {found['turns_cut']:,}" if found["turns_cut"] else ""
         last = " · last turn only" if self._masking.get("turns") == "last" else ""
         first = Content.assemble((where, "bold"), f" · {counts}{cut}{last} · ", line(found["source"], "$text-muted"))

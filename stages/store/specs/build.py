@@ -36,6 +36,10 @@ class Build(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
         bool, about("Replace the dataset of this name, once the new one is complete.", group="sources")
     ] = False
 
+    label_sets: Annotated[
+        list[str], about("Label sets that the records were frozen from, for the lineage.", group="sources")
+    ] = []
+
     normalise: Annotated[Literal["NFC", "NFKC", "none"], about("Unicode normalisation.", group="cleaning")] = "NFC"
     control_characters: Annotated[
         bool, about("Remove control characters, but not newlines and tabs.", group="cleaning")
