@@ -11,32 +11,31 @@ import datetime
 import secrets
 import time
 from pathlib import Path
-from typing import cast
 
 import msgspec
 from textual import on, work
 from textual.app import ComposeResult
-from textual.binding import Binding
-from textual.containers import ScrollableContainer
 from textual.widgets import Static
 
-from stages.store.chat import REASONS, Done, Facts
+from stages.store.chat import Done, Facts
 from stages.store.checkpoints import Checkpoint, resolve_checkpoint
 from stages.store.errors import UserError
 from stages.store.labels.backup import back_up
 from stages.store.specs.chat import Chat
 from stages.store.specs.retrieval import Retrieval
 from workbench.chat_client import ChatClient
+from workbench.chat_wording import described, end_of, outcome, settings_line
 from workbench.copying import copy_out
 from workbench.display import content, line, shortened
 from workbench.grounding import absolute_source, framed, sources_told
 from workbench.judging.exchange import MOST, Exchange
 from workbench.judging.on_the_spot import CHAT, Answer, answer_of, candidates_of
-from workbench.keys import SCROLL_KEYS, bind
+from workbench.keys import bind
 from workbench.messages import CheckpointChosen
 from workbench.screens.base import PlaceScreen
 from workbench.screens.going_on import GoingOn
 from workbench.screens.rank_answers import RankAnswersScreen, Ranked
+from workbench.widgets.chat_transcript import ChatTranscript
 from workbench.widgets.prompt import Prompt
 from workbench.widgets.transcript import Transcript
 
@@ -44,19 +43,6 @@ RATE_INTERVAL = 0.25
 """Seconds between two figures of how fast an answer is written."""
 PLACEHOLDER = "Text for the model to continue"
 MESSAGE = "Your message"
-
-
-def _scrolling() -> list[Binding]:
-    """Keys that scroll: all but left, right, h, l and k, which are about answers here."""
-    taken = ("left", "right")
-    own = [cast("Binding", one) for one in ScrollableContainer.BINDINGS]
-    return [one for one in own if one.key not in taken] + [one for one in SCROLL_KEYS if one.key != "k"]
-
-
-class ChatTranscript(Transcript, inherit_bindings=False):
-    """The transcript, which leaves the keys of answers to the screen."""
-
-    BINDINGS = [*_scrolling()]
 
 
 class ChatScreen(PlaceScreen):
@@ -156,7 +142,7 @@ class ChatScreen(PlaceScreen):
             return False
         finally:
             self._loading = False
-        self._show_model(_described(facts))
+        self._show_model(described(facts))
         self._loaded_from = found.path
         self._show_placeholder()
         self._look_ahead()
@@ -277,7 +263,7 @@ class ChatScreen(PlaceScreen):
             return
         transcript, so_far = self.query_one(Transcript), exchange.given + exchange.answer.text
         transcript.start_block()
-        transcript.write(f"… {_end_of(so_far)}", "prompt")
+        transcript.write(f"… {end_of(so_far)}", "prompt")
         if (answer := await self._written(exchange, self.sampling, so_far=so_far)) is not None:
             exchange.extend(answer)
 
@@ -296,7 +282,7 @@ class ChatScreen(PlaceScreen):
         try:
             async for piece in self._client.complete(said, sampling):
                 if isinstance(piece, Done):
-                    transcript.write(f"\n{_outcome(piece)}", "note")
+                    transcript.write(f"\n{outcome(piece)}", "note")
                     self._show_sources(exchange)
                     return answer_of(text, piece, facts, sampling)
                 text += piece
@@ -321,7 +307,7 @@ class ChatScreen(PlaceScreen):
         transcript.write(answer.text, "answer")
         count = len(exchange.answers)
         number = f"answer {exchange.at + 1} of {count} · " if count > 1 else ""
-        transcript.write(f"\n{number}{_outcome(answer.done)}", "note")
+        transcript.write(f"\n{number}{outcome(answer.done)}", "note")
         self._show_sources(exchange)
         if exchange.ranked:
             transcript.write(f"\n{exchange.ranked}", "note")
@@ -535,39 +521,4 @@ class ChatScreen(PlaceScreen):
 
     def _show_sampling(self) -> None:
         source = f" · from {shortened(self.retrieval.source, 24)}" if self.retrieval.source else ""
-        self.query_one("#sampling", Static).update(content(_settings_line(self.sampling) + source))
-
-
-def _described(facts: Facts) -> str:
-    kind = "base model: it continues your text" if facts.kind == "base" else "chat model: it answers you"
-    if not facts.parameters:
-        return f"{kind} · at {facts.device}"
-    count = facts.parameters
-    size = f"{count:,}" if count < 1e5 else f"{count / 1e6:.1f} M" if count < 1e9 else f"{count / 1e9:.2f} B"
-    return f"{kind} · {size} parameters · context {facts.context:,} · {facts.device} {facts.precision}"
-
-
-def _outcome(done: Done) -> str:
-    parts = [f"{done.tokens:,} tokens", f"{done.tokens_per_s:,.0f} tokens/s", REASONS[done.reason], f"seed {done.seed}"]
-    if done.turns_cut:
-        parts.append(f"the first {done.turns_cut:,} messages no longer fit")
-    elif done.cut:
-        parts.append(f"only the last {done.prompt_tokens:,} tokens of the text fitted")
-    return " · ".join(parts)
-
-
-def _settings_line(settings: Chat) -> str:
-    parts = [
-        f"temperature {settings.temperature:g}",
-        f"top-k {settings.top_k or 'all'}",
-        f"top-p {settings.top_p:g}",
-        f"up to {settings.max_new_tokens:,} tokens",
-        "seed drawn" if settings.seed is None else f"seed {settings.seed}",
-    ]
-    parts += [f"stop {stop!r}" for stop in settings.stop]
-    return " · ".join(parts + (["system message"] if settings.system else []))
-
-
-def _end_of(text: str, characters: int = 60) -> str:
-    """The end of a text on one line."""
-    return " ".join(text[-characters:].split())
+        self.query_one("#sampling", Static).update(content(settings_line(self.sampling) + source))

@@ -38,7 +38,7 @@ from workbench.judging.labelling import AWAY, annotator_name
 from workbench.judging.on_the_spot import DUELS, prompt_of
 from workbench.keys import bind
 from workbench.screens.base import PlaceScreen
-from workbench.widgets.contenders import Contenders, PromptPane
+from workbench.widgets.contenders import Contenders, QuestionPane
 from workbench.widgets.prompt import Prompt
 
 KINDS = ("prompts", "chat", "preference")
@@ -95,7 +95,7 @@ class DuelScreen(PlaceScreen):
 
     def compose_body(self) -> ComposeResult:
         yield Static(id="model")
-        with PromptPane(classes="pane", id="asked") as asked:
+        with QuestionPane(classes="pane", id="asked") as asked:
             asked.border_title = "prompt"
             yield Static(id="prompt")
         yield Contenders(id="contenders")
@@ -106,7 +106,7 @@ class DuelScreen(PlaceScreen):
 
     def on_mount(self) -> None:
         self.sampling = self._given or self.workbench.settings.chat
-        self.query_one(PromptPane).focus()
+        self.query_one(QuestionPane).focus()
         self.show_trail("duel")
         self.poll(0.5, self._show_progress)
         if self._first is None or self._second is None:
@@ -215,11 +215,11 @@ class DuelScreen(PlaceScreen):
     async def _answer(self, prompt: Asks) -> None:
         """Have both answer, and show the answers when both are there: the quicker one would be known by its pace."""
         duel = self.duel
-        if duel is None or not self.query(PromptPane):
+        if duel is None or not self.query(QuestionPane):
             return  # the person has left meanwhile
         self._turn += 1
         turn, self.round, self._writing = self._turn, None, True
-        self.query_one(PromptPane).focus()
+        self.query_one(QuestionPane).focus()
         self._show_progress()
         self.refresh_bindings()
         try:
@@ -232,13 +232,13 @@ class DuelScreen(PlaceScreen):
             return
         if turn == self._turn:
             self._writing = False
-            if self.query(PromptPane):  # or the person has left meanwhile
+            if self.query(QuestionPane):  # or the person has left meanwhile
                 await self._show(round_)
 
     async def _show(self, round_: Round) -> None:
         """Put a prompt and its answers before the person."""
         self.round, self._began = round_, time.monotonic()
-        asked = self.query_one(PromptPane)
+        asked = self.query_one(QuestionPane)
         asked.border_title = Content.assemble("prompt · ", line(round_.prompt.part), " part")
         asked.scroll_home(animate=False)
         self.query_one("#prompt", Static).update(conversation(round_.prompt))
@@ -352,7 +352,7 @@ class DuelScreen(PlaceScreen):
         elif self.focused is self.query_one(Prompt):
             self.query_one(Contenders).take_focus()
             if self.focused is self.query_one(Prompt):
-                self.query_one(PromptPane).focus()
+                self.query_one(QuestionPane).focus()
         else:
             self.dismiss()
 

@@ -30,7 +30,7 @@ from workbench.judging.on_the_spot import CHAT, save_judgement
 from workbench.judging.order import Order
 from workbench.keys import bind
 from workbench.screens.base import PlaceScreen
-from workbench.widgets.contenders import Contenders, PromptPane
+from workbench.widgets.contenders import Contenders, QuestionPane
 
 
 class Ranked(NamedTuple):
@@ -93,7 +93,7 @@ class RankAnswersScreen(PlaceScreen):
         self._began = time.monotonic()
 
     def compose_body(self) -> ComposeResult:
-        with PromptPane(classes="pane", id="asked") as asked:
+        with QuestionPane(classes="pane", id="asked") as asked:
             asked.border_title = "the turn"
             yield Static(conversation(self._prompt), id="prompt")
         yield Contenders(id="contenders")

@@ -17,9 +17,10 @@ ROW = 5
 """Lines that an answer needs: three of its text, and its border."""
 
 
-class PromptPane(VerticalScroll, can_focus=True):
+class QuestionPane(VerticalScroll, can_focus=True):
     """What the answers are answers to."""
 
+    HELP_TITLE = "The question"
     BINDINGS = [*SCROLL_KEYS]
 
 

@@ -25,6 +25,7 @@ DIGEST = 12
 class SettingsPane(VerticalScroll, can_focus=True):
     """The resolved settings of one run; those that differ from the defaults stand out."""
 
+    HELP_TITLE = "The settings"
     BINDINGS = [*SCROLL_KEYS]
 
     def compose(self) -> ComposeResult:
