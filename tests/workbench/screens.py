@@ -10,6 +10,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -54,6 +55,7 @@ from workbench.machine import Gpu, Holder, Machine, Reading
 from workbench.run_board import Entry
 from workbench.screens import bin as bin_screen
 from workbench.screens import machine as machine_screen
+from workbench.screens.card import CardScreen
 from workbench.screens.check import ExamplesScreen
 from workbench.screens.classified import ExampleScreen
 from workbench.screens.classify import ClassifyScreen
@@ -284,6 +286,7 @@ OPENERS: dict[str, Opener] = {
     "AnswerScreen": open_answer,
     "Ask": pushing(lambda pilot, text: Ask(text, text, "", str)),
     "BinScreen": open_bin,
+    "CardScreen": pushing(lambda pilot, text: CardScreen(text, f"# {text}\n\n{text}: 1\n", Path("/cards") / "one")),
     "ClassifiedScreen": open_classified,
     "ClassifyScreen": open_asking,
     "CockpitScreen": open_cockpit,

@@ -116,3 +116,26 @@ async def test_the_screen_filters_and_leads_on(
         await pilot.press("G", "enter")
         await wait_for(pilot, lambda: isinstance(pilot.app.screen, RunScreen))
         assert "chatty" in screen_text(pilot.app)
+
+
+async def test_a_run_is_done_again_and_a_card_is_written_from_its_line(
+    grown: Workspace, make_app: Callable[..., WorkbenchApp], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+    monkeypatch.setattr(WorkbenchApp, "start_run", lambda app, stage, values=None: started.append(stage))
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settled(pilot)
+        await pilot.press("L")
+        await wait_for(pilot, lambda: "world-tiny@" in screen_text(app))
+        await pilot.press("g", "T", "m")
+        await settled(pilot)
+        assert not started and isinstance(app.screen, LineageScreen), "the first line is a dataset"
+        kinds = [node.kind for node in app.screen._shown]
+        app.screen.query_one(LineageList).highlighted = kinds.index("checkpoint")
+        await pilot.press("m")
+        await wait_for(pilot, lambda: "model card of" in screen_text(app))
+        cards = list((grown.root / "cards").glob("world-tiny*/README.md"))
+        assert len(cards) == 1 and "world-tiny" in cards[0].read_text()
+        await pilot.press("escape", "T")
+        await wait_for(pilot, lambda: started == ["pretrain"])

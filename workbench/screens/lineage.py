@@ -19,12 +19,14 @@ from textual.content import Content
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
+from stages.store.checkpoints import resolve_checkpoint
 from stages.store.errors import UserError
 from stages.store.rundir import find_run
 from workbench.display import displayable_line, line, shortened
 from workbench.keys import LIST_KEYS, bind
 from workbench.models.lineage_tree import Node, lineage_tree, matching, rows
 from workbench.screens.base import PlaceScreen
+from workbench.screens.steering import do_again
 from workbench.widgets.filter_field import NO_MATCH, Filterable
 
 STYLES = {
@@ -57,6 +59,8 @@ class LineageScreen(PlaceScreen):
     CSS_PATH = "lineage.tcss"
     AUTO_FOCUS = "LineageList"
     BINDINGS = [
+        bind("lineage.again", "T", "again", "Again", "Do the run again: the same, or with a change."),
+        bind("lineage.card", "m", "card", "Model card", "A card in Markdown: data, recipe, curves, figures, parents."),
         bind("lineage.back", "escape", "back", "Back", "To where you were."),
     ]
 
@@ -75,9 +79,61 @@ class LineageScreen(PlaceScreen):
         self.show_trail("lineage")
         self.poll(5.0, self._look)
 
+    def offers(self, action: str) -> bool:
+        """Only of runs and checkpoints."""
+        node = self._node
+        return action not in ("again", "card") or (node is not None and node.kind in ("run", "checkpoint"))
+
+    @property
+    def _node(self) -> Node | None:
+        """What the cursor is on."""
+        at = self.query_one(LineageList).highlighted if self.query(LineageList) else None
+        return self._shown[at] if at is not None and at < len(self._shown) else None
+
+    @on(OptionList.OptionHighlighted)
+    def _highlighted(self) -> None:
+        self.refresh_bindings()
+
     def action_back(self) -> None:
         """Leave."""
         self.dismiss(None)
+
+    def action_again(self) -> None:
+        """Open the form of the run, filled as it was."""
+        if (node := self._node) is None or node.kind not in ("run", "checkpoint"):
+            self.notify("Only a run is done again: go to a line of a run or a checkpoint.")
+            return
+        try:
+            run = find_run(self.workbench.workspace, node.key)
+        except UserError as error:
+            self.workbench.show_error(error)
+            return
+        do_again(self.workbench, run)
+
+    def action_card(self) -> None:
+        """Write the card of the checkpoint, or of a run's last one, and show it."""
+        if (node := self._node) is None or node.kind not in ("run", "checkpoint"):
+            self.notify("A card is of a checkpoint: go to a line of one, or of its run.")
+            return
+        self._write_card(node)
+
+    @work(thread=True, exclusive=True, group="card")
+    def _write_card(self, node: Node) -> None:
+        from workbench.again import readable
+        from workbench.models.model_card import card_of, write_card
+        from workbench.plots.svg import legible_name
+        from workbench.screens.card import CardScreen
+
+        workspace = self.workbench.workspace
+        try:
+            checkpoint = resolve_checkpoint(workspace, node.name if node.kind == "checkpoint" else node.key)
+            card = card_of(workspace, checkpoint)
+            folder = workspace.root / "cards" / legible_name([readable(workspace, str(checkpoint.path))])
+            write_card(card, folder)
+        except UserError as error:
+            self.app.call_from_thread(self.workbench.show_error, error)
+            return
+        self.app.call_from_thread(self.app.push_screen, CardScreen(node.name, card.markdown, folder))
 
     @on(LineageList.Filtered)
     def _filter_changed(self) -> None:

@@ -16,6 +16,7 @@ from workbench.run_board import Entry
 from workbench.screens.question import Ask, Question
 
 if TYPE_CHECKING:
+    from workbench.app import WorkbenchApp
     from workbench.screens.base import WorkbenchScreen
 
     Base = WorkbenchScreen[None]
@@ -154,12 +155,7 @@ class Steering(Base):
     def action_again(self) -> None:
         """Open the form of the run's stage as it was filled then: start it to repeat the run, or change something."""
         if entry := self.run_in_view():
-            if entry.spec.stage not in (*TRAINING, "sample", "evaluate"):
-                self.notify(f"A run that is {entry.spec.stage} is not repeated from here.")
-                return
-            from workbench.again import form_values
-
-            self.workbench.start_run(entry.spec.stage, form_values(self.workbench.workspace, entry.run))
+            do_again(self.workbench, entry.run)
 
     def action_sample(self) -> None:
         """Open the form that has the run's model write completions to judge."""
@@ -213,6 +209,20 @@ class Steering(Base):
             return
         self.app.call_from_thread(self.notify, f"{said} {entry.spec.name}.")
         self.post_message(RunSteered())
+
+
+def do_again(app: WorkbenchApp, run: RunDir) -> None:
+    """Open the form of a run's stage as it was filled then."""
+    from workbench.again import form_values
+
+    try:
+        stage = run.spec().stage
+        if stage in (*TRAINING, "sample", "evaluate"):
+            app.start_run(stage, form_values(app.workspace, run))
+        else:
+            app.notify(f"A run that is {stage} is not repeated from here.")
+    except UserError as error:
+        app.show_error(error)
 
 
 def _of_a_scorer(entry: Entry) -> str:
