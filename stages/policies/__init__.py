@@ -1,1 +1,1 @@
-"""What stages share that improve a policy: rollouts, references, rewards, KL, the critic, alarms."""
+"""What stages share that improve a policy: rollouts, references, rewards, KL, the critic, alarms, the loop."""

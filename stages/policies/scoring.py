@@ -35,7 +35,7 @@ Score = Callable[[Sequence[Response]], list[float]]
 """A number for each completion."""
 
 
-class Chosen(Protocol):
+class RewardSettings(Protocol):
     """The settings that say what scores completions; `stages.store.specs.policy` tells what each means."""
 
     @property
@@ -51,14 +51,14 @@ class Chosen(Protocol):
 
 
 def open_score(
-    chosen: Chosen, model: Path | None, policy: Path, template: str, device: str, *, precision: str = "auto"
+    settings: RewardSettings, model: Path | None, policy: Path, template: str, device: str, *, precision: str = "auto"
 ) -> Score:
     """The scorer that the settings name. model: the folder of a reward model, if there is one.
 
     policy, template: whose completions are scored, and the chat template they are written by. Raises UserError when a
     setting that the choice needs is missing or wrong, or when the reward model reads another language.
     """
-    kind = chosen.reward
+    kind = settings.reward
     if kind == "auto":
         kind = "model" if model else "exact"
     if model is not None and kind != "model":
@@ -71,11 +71,11 @@ def open_score(
         case "world":
             return _world
         case "pattern":
-            return _by_pattern(chosen.reward_pattern)
+            return _by_pattern(settings.reward_pattern)
         case "length":
-            return _by_length(chosen.reward_length, chosen.max_new_tokens)
+            return _by_length(settings.reward_length, settings.max_new_tokens)
         case _:
-            return _by_function(chosen.reward_file)
+            return _by_function(settings.reward_file)
 
 
 def _by_model(model: Path | None, policy: Path, template: str, device: str, precision: str) -> Score:
@@ -85,20 +85,22 @@ def _by_model(model: Path | None, policy: Path, template: str, device: str, prec
     refuse_other_language(model, policy, template)
     scorer = Scorer(model, device, precision=precision)
 
-    def score(said: Sequence[Response]) -> list[float]:
-        return [scorer.scale.normal(raw) for raw in scorer.score_ids([each.whole for each in said]).tolist()]
+    def score(responses: Sequence[Response]) -> list[float]:
+        return [scorer.scale.normal(raw) for raw in scorer.score_ids([each.whole for each in responses]).tolist()]
 
     return score
 
 
-def _exact(said: Sequence[Response]) -> list[float]:
+def _exact(responses: Sequence[Response]) -> list[float]:
     """1 for the known answer, by the rule that evaluation uses; else 0."""
-    return [float(is_right(_record(each.prompt), each.text, "auto")) for each in said]
+    return [float(is_right(_record(each.prompt), each.text, "auto")) for each in responses]
 
 
-def _world(said: Sequence[Response]) -> list[float]:
+def _world(responses: Sequence[Response]) -> list[float]:
     """2 for a right full sentence, 1 for another right answer, 0 for a wrong one (`stages.data.world.answers`)."""
-    return [float(world_score({"answer": _answer(each.prompt), "meta": each.prompt.meta}, each.text)) for each in said]
+    return [
+        float(world_score({"answer": _answer(each.prompt), "meta": each.prompt.meta}, each.text)) for each in responses
+    ]
 
 
 def _by_pattern(pattern: str) -> Score:
@@ -108,21 +110,21 @@ def _by_pattern(pattern: str) -> Score:
         compiled = re.compile(pattern)
     except re.error as error:
         raise UserError(f"reward_pattern is no regular expression: {error}.") from error
-    return lambda said: [float(compiled.search(each.text) is not None) for each in said]
+    return lambda responses: [float(compiled.search(each.text) is not None) for each in responses]
 
 
 def _by_length(wanted: int | None, longest: int) -> Score:
     """Without a length to come to: tokens as a share of the longest allowed. Else 1 there, less the share it is off."""
     if wanted is None:
-        return lambda said: [len(each.tokens) / longest for each in said]
-    return lambda said: [1 - abs(len(each.tokens) - wanted) / wanted for each in said]
+        return lambda responses: [len(each.tokens) / longest for each in responses]
+    return lambda responses: [1 - abs(len(each.tokens) - wanted) / wanted for each in responses]
 
 
 def _by_function(file: str) -> Score:
     function = _load(file)
 
-    def score(said: Sequence[Response]) -> list[float]:
-        return [_call(function, each, file) for each in said]
+    def score(responses: Sequence[Response]) -> list[float]:
+        return [_call(function, each, file) for each in responses]
 
     return score
 
@@ -148,9 +150,9 @@ def _load(file: str) -> Callable[..., object]:
     return function
 
 
-def _call(function: Callable[..., object], said: Response, file: str) -> float:
+def _call(function: Callable[..., object], response: Response, file: str) -> float:
     try:
-        found = function(said.prompt.messages[-1].content, said.text, said.prompt.answer)
+        found = function(response.prompt.messages[-1].content, response.text, response.prompt.answer)
     except Exception as error:  # whatever a person's file raises
         raise WorkFailed(f"The reward function failed: {_told(error, Path(file).expanduser())}.") from error
     if isinstance(found, bool | int | float) and math.isfinite(found):

@@ -19,7 +19,7 @@ from stages.asking.dialogue import Dialogue
 from stages.serve.answers import Answers, Choice
 from stages.serve.batcher import Batcher, Piece, Question
 from stages.serve.guard import App, Guard, Refused, TooLarge
-from stages.serve.questions import ChatBody, CompletionBody, Reading, parse, read_chat, read_completion
+from stages.serve.questions import ChatRequest, CompletionRequest, Reading, parse, read_chat, read_completion
 
 FLUSH = 0.02
 """Seconds of text that go into one chunk of a stream."""
@@ -91,12 +91,12 @@ class Endpoint:
         return {"id": name, "object": "model", "created": created, "owned_by": "workbench", "max_model_len": length}
 
     async def _completions(self, request: Request) -> Response:
-        asked = parse(await request.body(), CompletionBody, self.served.name)
+        asked = parse(await request.body(), CompletionRequest, self.served.name)
         reading = await asyncio.to_thread(read_completion, asked, self.served.model, self.batcher.length)
         return await self._answer(request, reading, chat=False)
 
     async def _chat(self, request: Request) -> Response:
-        asked = parse(await request.body(), ChatBody, self.served.name)
+        asked = parse(await request.body(), ChatRequest, self.served.name)
         served = self.served
         reading = await asyncio.to_thread(read_chat, asked, served.model, served.dialogue, self.batcher.length)
         return await self._answer(request, reading, chat=True)

@@ -27,7 +27,7 @@ class StreamOptions(msgspec.Struct):
     include_usage: bool = False
 
 
-class Body(msgspec.Struct, kw_only=True):
+class GenerationRequest(msgspec.Struct, kw_only=True):
     """What both kinds of request have in common."""
 
     model: str
@@ -50,7 +50,9 @@ class Body(msgspec.Struct, kw_only=True):
     response_format: dict[str, Any] | None = None
 
 
-class CompletionBody(Body, kw_only=True):
+class CompletionRequest(GenerationRequest, kw_only=True):
+    """POST /v1/completions."""
+
     prompt: str | list[Any]
     logprobs: int | None = None
     echo: bool | None = None
@@ -63,13 +65,17 @@ class Content(msgspec.Struct):
     text: str = ""
 
 
-class AskedMessage(msgspec.Struct):
+class RequestMessage(msgspec.Struct):
+    """A message of the conversation."""
+
     role: str
     content: str | list[Content] | None = None
 
 
-class ChatBody(Body, kw_only=True):
-    messages: list[AskedMessage]
+class ChatRequest(GenerationRequest, kw_only=True):
+    """POST /v1/chat/completions."""
+
+    messages: list[RequestMessage]
     max_completion_tokens: int | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
@@ -91,66 +97,66 @@ class Reading:
     """Whether a stream ends with the count of tokens."""
 
 
-A = TypeVar("A", bound=Body)
+A = TypeVar("A", bound=GenerationRequest)
 
 
 def parse(body: bytes, kind: type[A], served: str) -> A:
     """The request in a body. Raises Refused when it cannot be read, or asks for what is not served."""
     try:
-        asked = msgspec.json.decode(body, type=kind)
+        request = msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refused(400, "invalid_request", f"The request cannot be read: {str(error)[:300]}.") from error
-    if asked.model != served:
+    if request.model != served:
         raise Refused(
-            404, "model_not_found", f"There is no model {asked.model[:100]!r} here.", f"It is {served!r}.", "model"
+            404, "model_not_found", f"There is no model {request.model[:100]!r} here.", f"It is {served!r}.", "model"
         )
     refused = {
-        "presence_penalty": asked.presence_penalty,
-        "frequency_penalty": asked.frequency_penalty,
-        "logit_bias": asked.logit_bias,
-        "suffix": asked.suffix,
-        "tools": asked.tools,
-        "functions": asked.functions,
-        "response_format": (asked.response_format or {}).get("type", "text") != "text",
-        "best_of": (asked.best_of or 1) > (asked.n or 1),
+        "presence_penalty": request.presence_penalty,
+        "frequency_penalty": request.frequency_penalty,
+        "logit_bias": request.logit_bias,
+        "suffix": request.suffix,
+        "tools": request.tools,
+        "functions": request.functions,
+        "response_format": (request.response_format or {}).get("type", "text") != "text",
+        "best_of": (request.best_of or 1) > (request.n or 1),
     }
     for name, value in refused.items():
         if value:
             raise Refused(400, "unsupported", f"{name} is not served here.", "Leave it out.", name)
-    return asked
+    return request
 
 
-def read_completion(asked: CompletionBody, model: TextModel, length: int) -> Reading:
+def read_completion(request: CompletionRequest, model: TextModel, length: int) -> Reading:
     """A completion: texts or token ids, each continued."""
-    prompts = [_encode(prompt, model) for prompt in _prompts(asked.prompt)]
-    limit = DEFAULT_TOKENS if asked.max_tokens is None else asked.max_tokens
-    logprobs = asked.logprobs
+    prompts = [_encode(prompt, model) for prompt in _prompts(request.prompt)]
+    limit = DEFAULT_TOKENS if request.max_tokens is None else request.max_tokens
+    logprobs = request.logprobs
     _within("logprobs", logprobs, 0, MAX_ALTERNATIVES)
-    return _reading(asked, model, length, prompts, limit, logprobs, (), bool(asked.echo))
+    return _reading(request, model, length, prompts, limit, logprobs, (), bool(request.echo))
 
 
-def read_chat(asked: ChatBody, model: TextModel, dialogue: Dialogue | None, length: int) -> Reading:
+def read_chat(request: ChatRequest, model: TextModel, dialogue: Dialogue | None, length: int) -> Reading:
     """A conversation, answered. Raises Refused for a base model."""
     if dialogue is None:
         raise Refused(400, "no_chat_template", "This is a base model: it has no chat template.", "Use /v1/completions.")
-    turns = [Turn(message.role, _text(message.content)) for message in asked.messages]
+    turns = [Turn(message.role, _text(message.content)) for message in request.messages]
     try:
         prompt = dialogue.prompt(turns, 2**31)
     except UserError as error:
         raise Refused(400, "invalid_request", error.title, error.hint, "messages") from error
-    limit = asked.max_completion_tokens if asked.max_completion_tokens is not None else asked.max_tokens
+    limit = request.max_completion_tokens if request.max_completion_tokens is not None else request.max_tokens
     if limit is None:
         limit = max(1, length - len(prompt.tokens))
     if limit < 1:
         raise Refused(400, "invalid_request", "max_tokens must be at least 1.", param="max_tokens")
-    _within("top_logprobs", asked.top_logprobs, 0, MAX_ALTERNATIVES)
-    logprobs = (asked.top_logprobs or 0) if asked.logprobs else None
+    _within("top_logprobs", request.top_logprobs, 0, MAX_ALTERNATIVES)
+    logprobs = (request.top_logprobs or 0) if request.logprobs else None
     ends = () if prompt.end_of_turn is None else (prompt.end_of_turn,)
-    return _reading(asked, model, length, [prompt.tokens], limit, logprobs, ends, False)
+    return _reading(request, model, length, [prompt.tokens], limit, logprobs, ends, False)
 
 
 def _reading(
-    asked: Body,
+    request: GenerationRequest,
     model: TextModel,
     length: int,
     prompts: list[list[int]],
@@ -159,7 +165,7 @@ def _reading(
     ends: tuple[int, ...],
     echo: bool,
 ) -> Reading:
-    _within("n", asked.n, 1, MAX_CHOICES)
+    _within("n", request.n, 1, MAX_CHOICES)
     _within("max_tokens", limit, 0 if echo else 1, 2**31)
     for prompt in prompts:
         room = length - len(prompt)
@@ -168,25 +174,25 @@ def _reading(
                 f"The prompt has {len(prompt):,} tokens, and the model sees {length:,}." if prompt else "It is empty."
             )
             raise Refused(400, "context_length_exceeded", text, "Shorten it." if prompt else "Send a prompt.", "prompt")
-    if len(prompts) * (asked.n or 1) > MAX_CHOICES:
+    if len(prompts) * (request.n or 1) > MAX_CHOICES:
         raise Refused(400, "invalid_request", f"A request may ask for at most {MAX_CHOICES} answers.", param="n")
-    seed = asked.seed if asked.seed is not None else secrets.randbelow(2**31)
+    seed = request.seed if request.seed is not None else secrets.randbelow(2**31)
     samplings: list[Sampling | None] = [
-        _sampling(asked, model, limit, logprobs, ends, seed + choice) if limit else None
-        for choice in range(asked.n or 1)
+        _sampling(request, model, limit, logprobs, ends, seed + choice) if limit else None
+        for choice in range(request.n or 1)
     ]
-    usage = bool(asked.stream_options and asked.stream_options.include_usage)
-    return Reading(prompts, samplings, _stops(asked.stop), logprobs, echo, bool(asked.stream), usage)
+    usage = bool(request.stream_options and request.stream_options.include_usage)
+    return Reading(prompts, samplings, _stops(request.stop), logprobs, echo, bool(request.stream), usage)
 
 
 def _sampling(
-    asked: Body, model: TextModel, limit: int, logprobs: int | None, ends: tuple[int, ...], seed: int
+    request: GenerationRequest, model: TextModel, limit: int, logprobs: int | None, ends: tuple[int, ...], seed: int
 ) -> Sampling:
     try:
         return Sampling(
-            temperature=1.0 if asked.temperature is None else asked.temperature,
-            top_k=max(0, asked.top_k or 0),
-            top_p=1.0 if asked.top_p is None else asked.top_p,
+            temperature=1.0 if request.temperature is None else request.temperature,
+            top_k=max(0, request.top_k or 0),
+            top_p=1.0 if request.top_p is None else request.top_p,
             seed=seed % 2**63,
             max_new_tokens=limit,
             stop_ids=tuple(sorted({*model.end_ids, *ends})),

@@ -1,1 +1,1 @@
-"""What stages that train share: opening a checkpoint, adapters, memory, precision, devices, several processes."""
+"""What stages that train share: opening, the loop, updates, adapters, memory, precision, devices, several processes."""

@@ -1,4 +1,4 @@
-"""The course of a pre-training, whatever the model is asked: open or resume, step, log, evaluate, sample, save.
+"""Pre-training, whatever the model is asked: opening or resuming, a step, validation. The loop is `Course`.
 
 What is asked of text is an `Objective`. Each stands with its formula in the file of its stage; there is no base class.
 """
