@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from stages.store.rundir import RunDir
+from stages.store.specs.parents import extra_parents
 from workbench.plots.curves import Track
 from workbench.plots.scope import AXES
 
@@ -28,7 +29,11 @@ def differences(runs: Sequence[RunDir], columns: Sequence[str]) -> list[dict[str
     asked: list[dict[str, Any]] = []
     for run in runs:
         spec = run.spec()
-        parents = {role: f"{parent.name} {parent.digest[:8]}".strip() for role, parent in spec.parents.items()}
+        called = {one.role: one.field for one in extra_parents(spec.stage)}  # a role may be a setting's name as well
+        parents = {
+            called.get(role, role): f"{parent.name} {parent.digest[:8]}".strip()
+            for role, parent in spec.parents.items()
+        }
         asked.append({"stage": spec.stage, **parents, "seed": spec.seed, **spec.settings})
     names = dict.fromkeys(name for values in asked for name in values)
     rows = [(name, [values.get(name) for values in asked]) for name in names]

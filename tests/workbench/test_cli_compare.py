@@ -116,3 +116,10 @@ def test_runs_without_metrics_are_compared_by_their_settings(command: Command, w
     add_run(workspace, "pretrain", "other", settings={"lr": 0.1}, created=CREATED + 1)
     out = command("compare", "one", "other")[1]
     assert out == "Their settings are the same.\n\nThey have logged no metric.\n"
+
+
+def test_a_reward_model_and_the_setting_of_that_name_are_told_apart(command: Command, workspace: Workspace) -> None:
+    for name, scorer in (("warm", "old"), ("cold", "new")):
+        add_run(workspace, "ppo", name, settings={"reward": "model"}, parents={"reward": Parent(scorer, "e5" * 32)})
+    out = command("compare", "warm", "cold", "--json")[1]
+    assert rows(out, "setting") == {"reward_model": ["old e5e5e5e5", "new e5e5e5e5"]}

@@ -151,6 +151,16 @@ async def test_without_a_sweep_the_screen_says_what_they_are(
         await snapshot(pilot, "sweeps-empty-80x24")
 
 
+async def test_n_asks_what_kind_of_run_is_swept(unstarted: Workspace, make_app: MakeApp) -> None:
+    async with make_app().run_test(size=(80, 24)) as pilot:
+        pilot.app.push_screen(SweepsScreen())
+        await settled(pilot)
+        await pilot.press("n")
+        await wait_for(pilot, lambda: "Sweep what kind of run?" in screen_text(pilot.app))
+        await pilot.press("end", "enter")
+        await wait_for(pilot, lambda: "Sweep: ppo with every combination" in screen_text(pilot.app))
+
+
 async def test_a_sweep_of_a_stage_that_goes_on_from_a_checkpoint(unstarted: Workspace, make_app: MakeApp) -> None:
     add_dataset(unstarted, "talks", kind="chat", digest="c1" * 32)
     async with make_app().run_test(size=(120, 40)) as pilot:

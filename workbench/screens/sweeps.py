@@ -27,6 +27,7 @@ from stages.store.scaling import Fit
 from workbench.display import content, line
 from workbench.keys import bind
 from workbench.screens.base import PlaceScreen
+from workbench.screens.pick import pick_stage
 from workbench.screens.question import Question
 from workbench.studies import groups
 from workbench.studies.board import Counted, GroupBoard
@@ -222,9 +223,13 @@ class SweepsScreen(PlaceScreen):
         self._show()
 
     def action_new(self) -> None:
+        """Ask what kind of run varies, and open its form."""
+        pick_stage(self.app, "Sweep what kind of run?", (), self._open_form)
+
+    def _open_form(self, stage: str) -> None:
         from workbench.screens.sweeping import sweep_form
 
-        self.app.push_screen(sweep_form("pretrain"))
+        self.app.push_screen(sweep_form(stage))
 
     def action_new_scale(self) -> None:
         from workbench.screens.sweeping import ScaleScreen
