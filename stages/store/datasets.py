@@ -107,7 +107,8 @@ def find_dataset(workspace: Workspace, name: str) -> Dataset:
     recover_interrupted(workspace.datasets)
     path = workspace.datasets / check_name(name, "name of a dataset")
     if not (path / "dataset.json").is_file():
-        raise UserError(f"There is no dataset {name!r}.", nearest(name, (d.name for d in list_datasets(workspace))))
+        known = [dataset.name for dataset in list_datasets(workspace)]
+        raise UserError(f"There is no dataset {name!r}.", nearest(name, known, "data build SOURCE… --name NAME"))
     return _open(path)
 
 

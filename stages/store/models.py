@@ -74,7 +74,7 @@ def find_model(workspace: Workspace, name: str) -> Model:
     path = workspace.models / check_name(name, "name of a model")
     if not (path / INFO).is_file():
         known = [model.name for model in list_models(workspace)]
-        raise UserError(f"There is no imported model {name!r}.", nearest(name, known))
+        raise UserError(f"There is no imported model {name!r}.", nearest(name, known, "import FOLDER --name NAME"))
     return _open(path)
 
 

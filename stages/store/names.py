@@ -21,10 +21,15 @@ def check_name(name: str, what: str = "name") -> str:
     return name
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A sentence that names the known name closest to `name`, or all of them when none is close."""
+def nearest(name: str, known: Iterable[str], makes: str = "") -> str:
+    """A sentence that names the known name closest to `name`, or all of them when none is close.
+
+    makes: the command that makes the first where there is none yet.
+    """
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if close:
         return f"Did you mean {close[0]!r}?"
-    return f"Known: {', '.join(names)}." if names else "There is none yet."
+    if names:
+        return f"Known: {', '.join(names)}."
+    return f"There is none yet: `workbench {makes}` makes one." if makes else "There is none yet."

@@ -286,7 +286,7 @@ def find_run(workspace: Workspace, name: str) -> RunDir:
     names = others | names
     if name in names:
         return names[name]
-    raise UserError(f"There is no run {name!r}.", nearest(name, names))
+    raise UserError(f"There is no run {name!r}.", nearest(name, names, "train STAGE --data DATASET"))
 
 
 def _readable_spec(run: RunDir) -> Iterator[RunSpec]:

@@ -81,7 +81,8 @@ def find_tokenizer(workspace: Workspace, name: str) -> Tokenizer:
     path = workspace.tokenizers / check_name(name, "name of a tokenizer")
     if not (path / INFO).is_file():
         known = [tokenizer.name for tokenizer in list_tokenizers(workspace)]
-        raise UserError(f"There is no tokenizer {name!r}.", nearest(name, known))
+        makes = "tokenizer train --data DATASET --name NAME"
+        raise UserError(f"There is no tokenizer {name!r}.", nearest(name, known, makes))
     return _open(path)
 
 

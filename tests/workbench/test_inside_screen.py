@@ -153,6 +153,22 @@ async def test_the_mark_layers_and_heads_are_moved_by_keys(
         await wait_for(pilot, lambda: not isinstance(app.screen, InsideScreen))
 
 
+async def test_while_typing_the_bar_of_keys_says_how_to_get_to_the_attention(
+    populated: Workspace, make_app: MakeApp, asked: list[dict[str, Any]]
+) -> None:
+    async with (app := make_app()).run_test(size=(80, 24)) as pilot:
+        screen = await open_inside(pilot, app)
+        assert isinstance(screen.focused, TextField)
+        assert "esc Tokens and attention" in screen_text(app) and "v View" not in screen_text(app)
+        await pilot.press("escape")
+        await wait_for(pilot, lambda: "v View" in screen_text(app))
+        assert "esc Tokens" not in screen_text(app)
+        await pilot.press("v")
+        await wait_for(pilot, lambda: "looks at: " in screen_text(app))
+        await pilot.press("e")
+        await wait_for(pilot, lambda: "esc Tokens and attention" in screen_text(app))
+
+
 async def test_what_the_desk_refuses_stands_in_place_of_the_tokens(
     populated: Workspace, make_app: MakeApp, asked: list[dict[str, Any]]
 ) -> None:

@@ -243,6 +243,18 @@ async def test_a_lost_run_is_called_lost_and_r_starts_a_worker_on_it(
         assert screen.run_in_view()
 
 
+async def test_where_a_live_run_stands_is_told_in_one_line_however_narrow(at_work: RunDir, make_app: MakeApp) -> None:
+    figures: dict[str, Any] = {"step": 120_400, "total": 360_000, "rate": 41.2, "eta": 9_790.0, "device": "cpu"}
+    at_work.write_state(RunState(status="running", unit="steps", **figures))
+    async with make_app().run_test(size=(80, 24)) as pilot:
+        screen = await open_run(pilot, at_work)
+        await wait_for(pilot, lambda: "2:43:10 to go" in screen_text(pilot.app))
+        assert screen.query_one("#run-state").size.height == 1
+        at_work.write_state(RunState(status="running", unit="steps", **figures | {"eta": None, "rate": None}))
+        await wait_for(pilot, lambda: "33%   pretrain · cpu" in screen_text(pilot.app))
+        assert screen.query_one("#run-state").size.height == 1
+
+
 async def test_a_run_is_followed_and_a_rewind_is_shown_right(at_work: RunDir, make_app: MakeApp) -> None:
     async with make_app().run_test(size=(120, 40)) as pilot:
         screen = await open_run(pilot, at_work)

@@ -33,7 +33,6 @@ from typing import Any
 from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
-from textual.events import Key
 from textual.widgets import Static, TextArea
 
 from stages.store.errors import UserError
@@ -51,6 +50,14 @@ FIRST = "The opposite of hot is cold."
 WAIT = 0.15
 """Seconds that typing must pause before the model is asked."""
 CANDIDATES = 12
+
+
+class LookedAtField(TextField):
+    """The text, whose bar of keys says how to get out of it."""
+
+    BINDINGS = [
+        bind("inside.leave", "escape", "screen.leave", "Tokens and attention", "Leave the text for what is told of it.")
+    ]
 
 
 class InsideScreen(PlaceScreen):
@@ -83,7 +90,7 @@ class InsideScreen(PlaceScreen):
         self.at = self.looked_layer = self.looked_head = self._colouring = 0
 
     def compose_body(self) -> ComposeResult:
-        field = TextField(FIRST)
+        field = LookedAtField(FIRST)
         field.border_title = "Text"
         field.add_class("pane")
         yield field
@@ -102,16 +109,14 @@ class InsideScreen(PlaceScreen):
         else:
             self.call_after_refresh(self.action_checkpoint)
 
-    def on_key(self, event: Key) -> None:
-        if event.key == "escape" and isinstance(self.focused, TextField):
-            event.stop()
-            event.prevent_default()
-            self.query_one(ScoredStrip).focus()
-
     def offers(self, action: str) -> bool:
         if action == "colour":
             return self._found is not None and len(colourings(self._found)) > 1
         return action != "view" or self.has_class("-narrow")
+
+    def action_leave(self) -> None:
+        """From the text to its tokens, where the keys of layers and heads act."""
+        self.query_one(ScoredStrip).focus()
 
     def action_edit(self) -> None:
         self.query_one(TextField).focus()

@@ -186,13 +186,14 @@ class RunScreen(Onward, Plotting, Steering, PlaceScreen):
             self.look_onward()
 
     def _state(self, entry: Entry) -> Content:
-        bar = _bar(entry, 24 if self.size.width >= 100 else 10)
+        """Where the run stands: of a live one in a line, for which the least needful gives way."""
+        bar, told = _bar(entry, 24 if self.size.width >= 100 else 10), state_of(entry)
+        if not entry.live:
+            return Content.assemble(bar, told)
         facts = " · ".join(part for part in (entry.spec.stage, entry.state.device) if part)
-        return (
-            Content.assemble(bar, state_of(entry))
-            if not facts
-            else Content.assemble(bar, state_of(entry), line(f"   {facts}", "$text-muted") if entry.live else "")
-        )
+        whole = Content.assemble(bar, told, line(f"   {facts}", "$text-muted") if facts else "")
+        room = self.size.width - 2
+        return next((one for one in (whole, Content.assemble(bar, told)) if one.cell_length <= room), told)
 
     def _draw(self) -> None:
         watch = self._watch

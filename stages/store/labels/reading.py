@@ -39,7 +39,7 @@ class LabelReader:
         rows = self._rows(f"{_SETS} WHERE name = ?", name)
         if not rows:
             names = [one for (one,) in self._rows("SELECT name FROM sets")]
-            raise UserError(f"There is no label set {name!r}.", nearest(name, names))
+            raise UserError(f"There is no label set {name!r}.", nearest(name, names, "labels new NAME --from DATASET"))
         return _set_of(rows[0])
 
     def labels(self, set_id: int | None = None, *, annotator: str | None = None, history: bool = False) -> list[Label]:

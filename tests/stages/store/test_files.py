@@ -156,6 +156,21 @@ def test_publishing_a_folder_survives_a_kill_at_every_call(tmp_path: Path, call:
     assert [p.name for p in tmp_path.iterdir()] == (["thing"] if found else [])
 
 
+def test_what_is_not_there_is_told_with_the_nearest_name_or_what_makes_the_first(tmp_path: Path) -> None:
+    from stages.store.datasets import find_dataset
+    from stages.store.names import nearest
+    from stages.store.rundir import find_run
+    from stages.store.tokenizers import find_tokenizer
+    from stages.store.workspace import Workspace
+
+    assert nearest("wrold", ["notes", "world"], "data build") == "Did you mean 'world'?"
+    assert nearest("qqq", ["notes", "world"], "data build") == "Known: notes, world."
+    workspace = Workspace(tmp_path).ensure()
+    for find, command in ((find_dataset, "data build"), (find_tokenizer, "tokenizer train"), (find_run, "train")):
+        with pytest.raises(UserError, match=f"There is none yet: `workbench {command} .*` makes one\\."):
+            find(workspace, "x")
+
+
 def test_names_cannot_leave_the_workspace() -> None:
     from stages.store.names import check_name
 
