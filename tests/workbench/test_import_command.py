@@ -14,6 +14,7 @@ from stages.store.workspace import Workspace
 from tests.stages.inside_kinds import KINDS
 from tests.tiny_model import write_tiny_checkpoint
 from workbench import __main__ as entry
+from workbench.models.tuning import tunable
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -54,11 +55,14 @@ def test_a_model_is_imported_listed_shown_and_deleted(command: Command, folder: 
     assert command("models", "show", "m")[0] == 2
 
 
-def test_a_model_that_labels_is_imported_and_asked_by_its_name(command: Command, tmp_path: Path) -> None:
+def test_a_model_that_labels_is_imported_and_asked_by_its_name(
+    command: Command, tmp_path: Path, workspace: Workspace
+) -> None:
     (folder := tmp_path / "labelling").mkdir()
     KINDS["gpt2 classify"].write(folder)
     code, out, err = command("import", str(folder), "--name", "m")
     assert code == 0 and "`workbench classify m TEXT` tells what it says of a text" in out, err
+    assert tunable(workspace) == [] and tunable(workspace, ("classify",)) == ["m"], "it writes nothing"
     code, out, err = command("classify", "m", "the cat", "--json")
     assert code == 0 and {row["label"] for row in json.loads(out)["labels"]} == {"a", "b", "c"}, err
 

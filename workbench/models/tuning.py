@@ -16,6 +16,7 @@ from stages.store import strict
 from stages.store.checkpoints import list_checkpoints, resolve_checkpoint
 from stages.store.datasets import Dataset, find_dataset, list_datasets
 from stages.store.errors import UserError
+from stages.store.models import list_models
 from stages.store.rundir import list_runs
 from stages.store.sources import HELD_OUT
 from stages.store.specs import spec_of
@@ -28,6 +29,8 @@ FROZEN = 4
 """Bytes a parameter beside adapters; bf16 halves them."""
 FROM_SFT = ("reward", "dpo", "grpo", "ppo")
 """Stages that go on from an instruction-tuned model."""
+MADE_BY = {"reward": "reward", "labels": "classify"}
+"""By the head of an imported model: the stage that makes such a one here."""
 IN_BLOCK = re.compile(r"\.\d+\.")
 """What names of tensors in a numbered block have in common: `h.0.attn`, `model.layers.11.mlp`."""
 BYTES_PER_TOKEN = 3.5
@@ -149,7 +152,10 @@ def context_of(folder: Path) -> int:
 
 
 def tunable(workspace: Workspace, made_by: Collection[str] = LANGUAGE_MODELS) -> list[str]:
-    """Names of checkpoints that a stage may begin from: runs of these stages that have one, then imported models."""
+    """Names of checkpoints that a stage may begin from: runs of these stages that have one, then imported models.
+
+    Of imported ones that score or label texts, those alone that these stages would have made.
+    """
     names = []
     for run in list_runs(workspace):
         try:
@@ -158,7 +164,9 @@ def tunable(workspace: Workspace, made_by: Collection[str] = LANGUAGE_MODELS) ->
             continue
         if spec.stage in made_by and list_checkpoints(run):
             names.append(spec.name)
-    imported = sorted(path.parent.name for path in workspace.models.glob("*/config.json"))
+    heads = {model.name: model.info.head for model in list_models(workspace)}
+    found = sorted(path.parent.name for path in workspace.models.glob("*/config.json"))
+    imported = [name for name in found if not (head := heads.get(name, "")) or MADE_BY[head] in made_by]
     return list(dict.fromkeys([*names, *imported]))
 
 
