@@ -56,8 +56,8 @@ def card_of(run: Run, *arguments: str) -> dict[str, Any]:
 def test_one_ranking_in_ten_turned_round(run: Run, tmp_path: Path) -> None:
     """What the turned ones cost: as many rankings, straight, are the measure. The rule itself is told beside it.
 
-    A model of two layers orders style, and answers that are cut off or stutter; whether a fact is right it hardly sees
-    at the answer's end, however it is trained, so that it stays below the rule with either.
+    It orders style, and answers that are cut off or stutter. Whether a fact is right it does not learn from so few
+    rankings, many of them in words foreign to the SFT model, so that it stays below the rule with either: docs/demo.md.
     """
     for source, name in (
         ("demo", "text"),
