@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from textual.content import Content
 from textual.pilot import Pilot
 from textual.widgets import Static
 
@@ -23,6 +24,7 @@ from workbench.plots.series import Series
 from workbench.rollout_facts import level, rollout_of
 from workbench.screens.cockpit import CockpitScreen
 from workbench.widgets.rollouts import Rollouts, RolloutStrip
+from workbench.widgets.side_by_side import flowed
 
 MakeApp = Callable[..., WorkbenchApp]
 Snapshot = Callable[[Pilot[None], str], Awaitable[None]]
@@ -216,3 +218,9 @@ def test_levels_grow_with_the_figure() -> None:
     assert [level("probability", value) for value in (0.0, -0.2, -0.6, -1.3, -9.0)] == [0, 1, 2, 3, 4]
     assert level("advantage", -9.0) == -4
     assert rollout_of({"pieces": ["a"], "token_kl": [1.0, 2.0]}).levels("kl") == []
+
+
+def test_no_figure_is_parted_from_its_name_at_the_end_of_a_row() -> None:
+    parts = [Content(text) for text in ("● reward 1.2", "● KL 0.9", "▲ advantage spread 0.5")]
+    assert flowed(parts, 24).plain.splitlines() == ["● reward 1.2  ● KL 0.9", "▲ advantage spread 0.5"]
+    assert flowed(parts, 0).plain == "● reward 1.2  ● KL 0.9  ▲ advantage spread 0.5"

@@ -32,6 +32,7 @@ from workbench.widgets.log_tail import LogTail
 from workbench.widgets.loss_plot import LossPlot
 from workbench.widgets.samples import SHOWN, Samples
 from workbench.widgets.settings_pane import SettingsPane
+from workbench.widgets.side_by_side import flowed
 
 
 class RunScreen(Onward, Plotting, Steering, PlaceScreen):
@@ -199,16 +200,18 @@ class RunScreen(Onward, Plotting, Steering, PlaceScreen):
         watch = self._watch
         if watch is None:
             return
-        now = (watch.track.version, watch.state.total, watch.status)
+        metrics = self.query_one("#run-metrics", Static)
+        width = metrics.content_size.width if self.has_class("-tall") else 0
+        now = (watch.track.version, watch.state.total, watch.status, width)
         if now == self._drawn:
             return
         self._drawn = now
         picture = self.picture_of(watch.track, end=last_step(watch.state))
         picture.empty = picture.empty or in_place_of_a_curve(watch.entry)
         self.show_picture(picture)
-        self.query_one("#run-metrics", Static).update(self._metrics(watch), layout=False)
+        metrics.update(self._metrics(watch, width), layout=False)
 
-    def _metrics(self, watch: Watch) -> Content:
+    def _metrics(self, watch: Watch, width: int) -> Content:
         """The newest value of every group but the one that is plotted, which stands out by its name alone."""
         chosen = self.group
         parts: list[Content] = []
@@ -216,9 +219,9 @@ class RunScreen(Onward, Plotting, Steering, PlaceScreen):
             latest = watch.curves.latest(group.metrics[0])
             style = "bold $primary reverse" if group == chosen else "$text-muted"
             name = line(f" {group.title} ", style)
-            value = Content(f" {figure(latest[1])}  " if latest else "  ")
+            value = Content(f" {figure(latest[1])}" if latest else "")
             parts.append((name + value).stylize_before(Style.from_meta({"group": group.title})))
-        return Content.assemble(*parts)
+        return flowed(parts, width)
 
     def _show_pane(self, pane: str) -> None:
         self.query_one(ContentSwitcher).current = pane

@@ -12,11 +12,10 @@ from textual.widgets import Static
 
 from workbench.keys import SCROLL_KEYS
 from workbench.plots.gauges import SPARK, Reading
+from workbench.widgets.side_by_side import flowed
 
 WELL, ILL = "●", "▲"
 """A lamp within its band, and one that has left it: told apart without colours."""
-
-GAP = "  "
 
 
 class Lamps(VerticalScroll, can_focus=True):
@@ -63,16 +62,13 @@ def _column(readings: Sequence[Reading]) -> Content:
 
 def _rows(readings: Sequence[Reading], width: int) -> Content:
     """One after the other; no lamp is parted from its figure at the end of a line."""
-    rows = [Content()]
-    for reading in readings:
-        part = _clickable(Content.assemble(_lamp(reading), f" {reading.gauge.title} ", (reading.text, "bold")), reading)
-        if not rows[-1]:
-            rows[-1] = part
-        elif rows[-1].cell_length + len(GAP) + part.cell_length <= width:
-            rows[-1] = Content.assemble(rows[-1], GAP, part)
-        else:
-            rows.append(part)
-    return Content("\n").join(rows)
+    return flowed(
+        (
+            _clickable(Content.assemble(_lamp(each), f" {each.gauge.title} ", (each.text, "bold")), each)
+            for each in readings
+        ),
+        width,
+    )
 
 
 def _lamp(reading: Reading) -> Content:
