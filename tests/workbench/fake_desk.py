@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from stages.desk import Job, main
@@ -37,6 +38,14 @@ def doze(job: Job, seconds: float) -> str:
     """Sleep without hearing a cancel."""
     job.progress(1, 0, "dozing")
     time.sleep(seconds)
+    return "awake"
+
+
+def wait_for(job: Job, path: str) -> str:
+    """Work until there is a file of that name."""
+    job.progress(1, 0, "waiting")
+    while not Path(path).exists():
+        time.sleep(0.01)
     return "awake"
 
 
@@ -74,6 +83,6 @@ def library(job: Job) -> str:
 
 
 if __name__ == "__main__":
-    for verb in ("echo", "heed", "hang", "doze", "die", "huge", "refuse", "break_", "babble", "library"):
+    for verb in ("echo", "heed", "hang", "doze", "wait_for", "die", "huge", "refuse", "break_", "babble", "library"):
         VERBS[verb] = f"tests.workbench.fake_desk:{verb}"
     main(sys.argv[1:])
