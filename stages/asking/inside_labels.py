@@ -93,6 +93,8 @@ class InsideLabels:
             for at, (piece, token) in enumerate(zip(written.shown, ids, strict=True))
         ]
         note = NOTES.get(head.task, "") if len(self._parts(text)) < 2 else ""
+        if 0 < len(apart) < len(written.own):
+            note = " · ".join(filter(None, (note, f"the first {len(apart):,} tokens masked in turn")))
         given = told[0][0].text if told and told[0] and not head.each_token else ""
         return Score(
             tokens, [], written.left_out, note=note, head=head.task, read_at=read_at, label=given, remark=remark

@@ -201,10 +201,13 @@ def test_of_a_long_text_as_many_tokens_are_masked_as_there_is_room_for(
 ) -> None:
     KINDS["bert classify"].write(tmp_path)
     inside = open_inside(tmp_path)
-    every = inside.score("the cat sat on the mat").tokens
+    whole = inside.score("the cat sat on the mat")
+    every = whole.tokens
     monkeypatch.setattr(verdict, "AT_ONCE", 1)
     monkeypatch.setattr(verdict, "MOST_READ", 3 * len(every))
-    some = inside.score("the cat sat on the mat").tokens
+    cut = inside.score("the cat sat on the mat")
+    some = cut.tokens
+    assert (whole.note, cut.note) == ("", "the first 3 tokens masked in turn")
     assert [token.without for token in some[:4]] == pytest.approx([token.without for token in every[:4]], abs=1e-5)
     assert every[4].without is not None and all(token.without is None for token in some[4:])
 
