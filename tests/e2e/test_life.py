@@ -139,7 +139,7 @@ def test_a_student_ranks_a_dozen_answers_and_the_model_learns_from_them(
     terminal.press("Left")
     student.enter("Have world-tiny-sft answer a dozen prompts, to rank the answers")
     name = "world-tiny-sft-on-world-chat"
-    student.enter("Have checkpoints write completions to judge", "12 prompts", "enter starts it")
+    student.enter("Have checkpoints write completions to judge", "12 of ", "prompts · ", "enter starts it")
     student.enter(f"runs › {name}", "finished", f"Judge {name}")
     with open_labels(student.workspace.ensure().labels) as labels:
         wait_until(lambda: any(one.name == name for one in labels.sets()), what="the set")
