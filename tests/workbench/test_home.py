@@ -7,8 +7,20 @@ from typing import Any
 
 import pytest
 
+from stages.store.checkpoints import list_checkpoints
+from stages.store.rundir import Parent, RunDir, find_run
 from stages.store.workspace import Workspace
-from tests.workbench.conftest import SIZES, add_dataset, add_run, add_tokenizer, screen_text, settled, wait_for
+from tests.workbench.conftest import (
+    CREATED,
+    SIZES,
+    add_checkpoint,
+    add_dataset,
+    add_run,
+    add_tokenizer,
+    screen_text,
+    settled,
+    wait_for,
+)
 from workbench.app import WorkbenchApp
 from workbench.screens.build import BuildScreen
 from workbench.screens.data import DataScreen
@@ -162,3 +174,27 @@ async def test_status_that_changes_is_drawn_in_its_colour(make_app: MakeApp, wor
         names.show([("a", Content.styled("one", "green"))])
         prompt = names.get_option("a").prompt
         assert isinstance(prompt, Content) and str(prompt.spans[0].style) == "green"
+
+
+async def test_n_on_the_policy_asks_by_which_method(make_app: MakeApp, populated: Workspace, opened: list[Any]) -> None:
+    tuned = from_checkpoint(populated, "sft", "tuned", find_run(populated, "world-tiny"))
+    from_checkpoint(populated, "dpo", "better", tuned)
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settled(pilot)
+        row = app.screen.query_one(LifeRow)
+        row.cursor = 6
+        await pilot.press("n")
+        await wait_for(pilot, lambda: "Improve the model by what?" in screen_text(app))
+        await pilot.press("end", "enter")
+        await wait_for(pilot, lambda: opened)
+        assert opened == [("start", "ppo", {})]
+
+
+def from_checkpoint(workspace: Workspace, stage: str, name: str, origin: RunDir) -> RunDir:
+    """A finished run that went on from the last checkpoint of another, with one of its own."""
+    parent = list_checkpoints(origin)[-1]
+    parents = {"checkpoint": Parent(str(parent.path), parent.digest())}
+    run = add_run(workspace, stage, name, created=CREATED + 500, parents=parents)
+    add_checkpoint(run, 10)
+    return run
