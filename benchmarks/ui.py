@@ -128,6 +128,7 @@ def app_in_terminal(workspace: Workspace) -> Iterator[Terminal]:
         "COLORTERM": "truecolor",
         **{f"XDG_{name}_HOME": home for name in ("CONFIG", "STATE", "DATA", "CACHE")},
     }
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program is compiled once
     terminal = Terminal([sys.executable, "-P", "-m", "workbench"], environment)
     try:
         yield terminal

@@ -67,8 +67,7 @@ def _plain(number: float) -> str:
 @cache
 def fields(spec: type[msgspec.Struct]) -> tuple[Field, ...]:
     """The settings of a spec in the order of its definition, or of its GROUPS where it names them."""
-    hints = typing.get_type_hints(spec, include_extras=True)
-    found = [_field(info, hints[info.name]) for info in msgspec.structs.fields(spec)]
+    found = [_field(info) for info in msgspec.structs.fields(spec)]
     groups: tuple[str, ...] = getattr(spec, "GROUPS", ())
     return tuple(sorted(found, key=lambda field: groups.index(field.group)) if groups else found)
 
@@ -150,13 +149,13 @@ def _check(field: Field, value: Any, where: str, prefix: str) -> Any:
         raise UserError(f"{where}: {prefix + field.name!r} is {shown}; expected {field.expected}.", hint) from error
 
 
-def _field(info: msgspec.structs.FieldInfo, hint: Any) -> Field:
+def _field(info: msgspec.structs.FieldInfo) -> Field:
     required = info.required
     default = info.default if info.default is not msgspec.NODEFAULT else None
     if info.default_factory is not msgspec.NODEFAULT:
         default = info.default_factory()
-    inner, optional = _without_none(hint)
-    metas = _metas(hint) + _metas(inner)
+    inner, optional = _without_none(info.type)
+    metas = _metas(info.type) + _metas(inner)
     plain = inner.__origin__ if typing.get_origin(inner) is typing.Annotated else inner
     extra: dict[str, Any] = {}
     for meta in metas:

@@ -20,9 +20,11 @@ from tests.e2e.terminal import environment, workbench
 from tests.workbench.conftest import add_dataset
 
 LATENCY = 0.150
-"""Seconds from a key to its answer on the screen, for nineteen keys of twenty."""
+"""Seconds from a key until its answer is seen, for nineteen keys of twenty: all of it, or a screen's beginning."""
 KEY_BYTES = 4_000
 """Bytes that nineteen keys of twenty within a screen may send: what the line carries in 200 ms."""
+BEGUN = 100
+"""Cells that are different when another screen has begun to appear."""
 SCREEN_BYTES = 16_000
 """Bytes that a key may send that leads to another screen, or draws another plot."""
 SMALL = """
@@ -55,8 +57,10 @@ class Press(NamedTuple):
 
     where: str
     key: str
-    first: float
-    """Seconds until something of the answer could be seen: all of it, or the place that the key leads to named."""
+    begun: float
+    """Seconds until the answer could be seen: all of it, or the beginning of the screen that the key leads to."""
+    named: float
+    """Seconds until the screen that the key leads to was named."""
     seconds: float
     """Seconds until all of the answer was there."""
     sent: int
@@ -98,11 +102,13 @@ class Engineer:
         self._press(key, lambda: self.line.shows(*texts), lambda: self.line.shows(texts[0]))
 
     def _press(self, key: str, answered: Callable[[], bool], leads: Callable[[], bool] | None = None) -> None:
-        before, pressed = self.line.arrived, time.perf_counter()
-        first = self.line.key(key, leads or answered)
-        seconds = self.line.until(answered) - pressed if leads else first
+        picture, before, pressed = self.line.picture, self.line.arrived, time.perf_counter()
+        begun = picture.changes + BEGUN
+        times = [self.line.key(key, (lambda: picture.changes >= begun) if leads else answered)]
+        times += [self.line.until(what) - pressed for what in ((leads, answered) if leads else ())]
         self.think()
-        self.presses.append(Press(self.where, key, first, seconds, self.line.arrived - before, leads is not None))
+        sent = self.line.arrived - before
+        self.presses.append(Press(self.where, key, times[0], max(times[:2]), max(times), sent, leads is not None))
 
 
 @pytest.fixture
@@ -134,7 +140,10 @@ def report(presses: list[Press]) -> str:
         ways = [press for press in presses if press.where == where and press.leads]
         slow = in_ms([press.seconds for press in keys], 0.95) if keys else "-"
         sent = f"{percentile([float(press.sent) for press in keys], 0.95):6,.0f} B" if keys else "-"
-        there = ", ".join(f"{way.first * 1e3:,.0f}, {way.seconds * 1e3:,.0f} ms, {way.sent:,} B to it" for way in ways)
+        there = ", ".join(
+            f"{way.begun * 1e3:,.0f}, {way.named * 1e3:,.0f}, {way.seconds * 1e3:,.0f} ms, {way.sent:,} B to it"
+            for way in ways
+        )
         rows.append(f"{where:8} {len(keys):4} keys  p95 {slow:>8}  p95 {sent:>8}  {there}")
     return "\n".join(rows)
 
@@ -246,8 +255,9 @@ def test_an_engineer_tunes_a_model_over_a_slow_line(tmp_path: Path, lines: list[
     print(f"\n{told}")
     within = [press for press in engineer.presses if not press.leads]
     for name, presses in (("within a screen", within), ("in all", engineer.presses)):
-        first, whole = [press.first for press in presses], [press.seconds for press in presses]
-        print(f"{len(presses)} keys {name}: to the answer median {in_ms(first, 0.5)}, p95 {in_ms(first, 0.95)}")
-        print(f"    until all of it was there median {in_ms(whole, 0.5)}, p95 {in_ms(whole, 0.95)}")
+        print(f"{len(presses)} keys {name}")
+        for what in ("begun", "named", "seconds"):
+            found = [float(getattr(press, what)) for press in presses]
+            print(f"    until {what}: median {in_ms(found, 0.5)}, p95 {in_ms(found, 0.95)}")
     assert percentile([press.seconds for press in within], 0.95) <= LATENCY, told
-    assert percentile([press.first for press in engineer.presses], 0.95) <= LATENCY, told
+    assert percentile([press.begun for press in engineer.presses], 0.95) <= LATENCY, told

@@ -60,7 +60,8 @@ def test_no_kind_is_forgotten() -> None:
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if name.startswith("save_") and function.__module__ == module.__name__
     }
-    assert writers - {"save_published"} == {kind.by for kind in KINDS.values()}, "what writes a checkpoint's folder"
+    parts = {"save_published", "save_tensors"}
+    assert writers - parts == {kind.by for kind in KINDS.values()}, "what writes a checkpoint's folder"
     assert set(BY_STAGE) == set(TRAINING) and set.union(*BY_STAGE.values()) == set(KINDS), "what trains a model"
     assert {name.split()[0] for name in KINDS} == set(get_args(Family))
     for body in ("gpt2", "bert"):

@@ -9,7 +9,7 @@ import pytest
 
 from stages.store.checkpoints import list_checkpoints
 from stages.store.errors import UserError
-from stages.store.rundir import Parent, RunDir, find_run
+from stages.store.rundir import Parent, RunDir, find_run, list_runs
 from stages.store.workspace import Workspace
 from tests.stages.helpers import TINY, build_small_world, finish
 from tests.workbench.conftest import add_checkpoint, add_run, settled, wait_for
@@ -18,6 +18,7 @@ from workbench import runs
 from workbench.again import form_values, repeat
 from workbench.app import WorkbenchApp
 from workbench.cli.root import run as command
+from workbench.screens.run import RunScreen
 from workbench.screens.start import StartScreen
 from workbench.widgets.form import SpecForm
 from workbench.widgets.run_list import RunList
@@ -78,6 +79,23 @@ async def test_the_form_comes_filled_as_it_was(
         assert settings == first.spec().settings
         assert (extra["dataset"], extra["tokenizer"]) == ("rhymes", "bytes")
         assert extra["name"].startswith("first-")
+
+
+async def test_one_key_does_a_run_again_exactly(
+    world: tuple[Workspace, RunDir], make_app: Callable[..., WorkbenchApp]
+) -> None:
+    workspace, first = world
+    app = make_app()
+    app.workspace = workspace
+    async with app.run_test(size=(120, 40)) as pilot:
+        screen = await open_runs(pilot)
+        await settled(pilot)
+        screen.query_one(RunList).select(first.id)
+        await pilot.press("E")
+        await wait_for(pilot, lambda: isinstance(app.screen, RunScreen))
+    again = finish(list_runs(workspace)[0])
+    assert again.id != first.id and again.spec().parents == first.spec().parents
+    assert weights(again) == weights(first)
 
 
 def test_the_reward_model_and_the_setting_of_that_name_have_a_field_each(

@@ -9,7 +9,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 from textual import on, work
@@ -21,13 +22,16 @@ from textual.widgets.option_list import Option
 
 from stages.store.checkpoints import resolve_checkpoint
 from stages.store.errors import UserError
-from stages.store.rundir import find_run
+from stages.store.rundir import RunDir, find_run
 from workbench.display import displayable_line, line, shortened
 from workbench.keys import LIST_KEYS, bind
 from workbench.models.lineage_tree import Node, lineage_tree, matching, rows
 from workbench.screens.base import PlaceScreen
-from workbench.screens.steering import do_again
+from workbench.screens.steering import do_again, do_exactly
 from workbench.widgets.filter_field import NO_MATCH, Filterable
+
+if TYPE_CHECKING:
+    from workbench.app import WorkbenchApp
 
 STYLES = {
     "dataset": "$success",
@@ -60,6 +64,7 @@ class LineageScreen(PlaceScreen):
     AUTO_FOCUS = "LineageList"
     BINDINGS = [
         bind("lineage.again", "T", "again", "Again", "Do the run again: the same, or with a change."),
+        bind("lineage.exactly", "E", "exactly", "Exactly", "Do the run again at once, exactly as it was.", show=False),
         bind("lineage.card", "m", "card", "Model card", "A card in Markdown: data, recipe, curves, figures, parents."),
         bind("lineage.back", "escape", "back", "Back", "To where you were."),
     ]
@@ -82,7 +87,7 @@ class LineageScreen(PlaceScreen):
     def offers(self, action: str) -> bool:
         """Only of runs and checkpoints."""
         node = self._node
-        return action not in ("again", "card") or (node is not None and node.kind in ("run", "checkpoint"))
+        return action not in ("again", "exactly", "card") or (node is not None and node.kind in ("run", "checkpoint"))
 
     @property
     def _node(self) -> Node | None:
@@ -100,6 +105,13 @@ class LineageScreen(PlaceScreen):
 
     def action_again(self) -> None:
         """Open the form of the run, filled as it was."""
+        self._with_run(do_again)
+
+    def action_exactly(self) -> None:
+        """Do the run again as it was, at once."""
+        self._with_run(do_exactly)
+
+    def _with_run(self, does: Callable[[WorkbenchApp, RunDir], None]) -> None:
         if (node := self._node) is None or node.kind not in ("run", "checkpoint"):
             self.notify("Only a run is done again: go to a line of a run or a checkpoint.")
             return
@@ -108,7 +120,7 @@ class LineageScreen(PlaceScreen):
         except UserError as error:
             self.workbench.show_error(error)
             return
-        do_again(self.workbench, run)
+        does(self.workbench, run)
 
     def action_card(self) -> None:
         """Write the card of the checkpoint, or of a run's last one, and show it."""

@@ -157,6 +157,11 @@ class Steering(Base):
         if entry := self.run_in_view():
             do_again(self.workbench, entry.run)
 
+    def action_exactly(self) -> None:
+        """Do the run again as it was, at once."""
+        if entry := self.run_in_view():
+            do_exactly(self.workbench, entry.run)
+
     def action_sample(self) -> None:
         """Open the form that has the run's model write completions to judge."""
         if entry := self.run_in_view():
@@ -223,6 +228,21 @@ def do_again(app: WorkbenchApp, run: RunDir) -> None:
             app.notify(f"A run that is {stage} is not repeated from here.")
     except UserError as error:
         app.show_error(error)
+
+
+def do_exactly(app: WorkbenchApp, run: RunDir) -> None:
+    """Start a run's stage with the same settings, seed and parents, and show the new run; a refusal is shown."""
+    from workbench.again import repeat
+
+    def start() -> None:
+        try:
+            made = repeat(app.workspace, run, cpu_width=app.settings.queue.cpu_width)
+        except UserError as error:
+            app.call_from_thread(app.show_error, error)
+        else:
+            app.call_from_thread(app.open_run, made)
+
+    app.run_worker(start, thread=True, group="again")
 
 
 def _of_a_scorer(entry: Entry) -> str:
