@@ -19,6 +19,8 @@ import resource
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -177,6 +179,32 @@ def parser_of(stages: str, **numbers: int) -> argparse.ArgumentParser:
     return parser
 
 
+def prepared(folder: Path, shape: str) -> tuple[Workspace, Path, list[str]]:
+    """A workspace in `folder` with the model `base` and the prompts `asked`; its base's folder and these questions."""
+    workspace = Workspace(folder).ensure()
+    base = write_model(workspace.models / "base", shape)
+    questions = [f"How much is {n} and {99 - n}?" for n in range(10, 90)]
+    prompt_dataset(workspace.datasets / "asked", [(each, "99") for each in questions])
+    return workspace, base, questions
+
+
+def compare(
+    shape: str, stage: str, kind: type, args: argparse.Namespace, mine: Callable[[], Any], theirs: Callable[..., Turns]
+) -> None:
+    """Have both take turns, or one alone, and print times or memory. theirs(job): TRL's steps, and those of `job`."""
+    before = held()
+    job = None if args.who == "theirs" else mine()
+    if args.who == "ours":
+        for _ in range(args.steps + WARM):
+            job.step()
+    else:
+        turns = theirs(job)
+    if args.who == "both":
+        say(shape, stage, kind, turns)
+    else:
+        say_memory(shape, stage, args.who, before)
+
+
 def main() -> None:
     """Print a table."""
     args = parser_of(",".join(CONTESTS), prompts=8, group=8, new=32).parse_args()
@@ -184,22 +212,12 @@ def main() -> None:
     print(f"{args.prompts} prompts x {args.group} completions of {args.new} tokens, fp32, {args.threads} threads")
     for shape in args.shapes.split(","):
         with tempfile.TemporaryDirectory() as folder:
-            workspace = Workspace(Path(folder)).ensure()
-            base = write_model(workspace.models / "base", shape)
-            questions = [f"How much is {n} and {99 - n}?" for n in range(10, 90)]
-            prompt_dataset(workspace.datasets / "asked", [(each, "99") for each in questions])
+            workspace, base, questions = prepared(Path(folder), shape)
             for name in args.stages.split(","):
-                contest, before = CONTESTS[name], held()
-                job = None if args.who == "theirs" else ours(workspace, name, args)
-                if args.who == "ours":
-                    for _ in range(args.steps + WARM):
-                        job.step()
-                else:
-                    turns = against(job, base, questions, contest, args)
-                if args.who == "both":
-                    say(shape, name, contest.kind, turns)
-                else:
-                    say_memory(shape, name, args.who, before)
+                contest = CONTESTS[name]
+                mine = partial(ours, workspace, name, args)
+                theirs = partial(against, base=base, questions=questions, contest=contest, args=args)
+                compare(shape, name, contest.kind, args, mine, theirs)
 
 
 if __name__ == "__main__":

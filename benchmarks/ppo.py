@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,10 +24,10 @@ import trl
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from benchmarks.policy import WARM, Turns, held, parser_of, say, say_memory, write_model
+from benchmarks.policy import WARM, Turns, compare, parser_of, prepared
 from stages import ppo
 from stages.store.workspace import Workspace
-from tests.stages.policy_helpers import policy_run, prompt_dataset
+from tests.stages.policy_helpers import policy_run
 
 
 class NoCost(torch.nn.Module):
@@ -130,21 +131,10 @@ def main() -> None:
 def measure(shape: str, passes: int, args: argparse.Namespace) -> None:
     """Steps of models of one shape, with so many updates each."""
     with tempfile.TemporaryDirectory() as folder:
-        workspace = Workspace(Path(folder)).ensure()
-        base = write_model(workspace.models / "base", shape)
-        questions = [f"How much is {n} and {99 - n}?" for n in range(10, 90)]
-        prompt_dataset(workspace.datasets / "asked", [(each, "99") for each in questions])
-        name, before = f"ppo × {passes}", held()
-        job = None if args.who == "theirs" else ours(workspace, passes, args)
-        if args.who == "ours":
-            for _ in range(args.steps + WARM):
-                job.step()
-        else:
-            turns = against(job, base, questions, passes, args)
-        if args.who == "both":
-            say(shape, name, trl.PPOTrainer, turns)
-        else:
-            say_memory(shape, name, args.who, before)
+        workspace, base, questions = prepared(Path(folder), shape)
+        mine = partial(ours, workspace, passes, args)
+        theirs = partial(against, base=base, questions=questions, passes=passes, args=args)
+        compare(shape, f"ppo × {passes}", trl.PPOTrainer, args, mine, theirs)
 
 
 if __name__ == "__main__":
