@@ -6,8 +6,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from textual import work
@@ -19,15 +18,17 @@ from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
 from stages.store.errors import UserError
-from stages.store.specs import FROM_CHECKPOINT
 from stages.store.workspace import Workspace
 from workbench.copying import copy_out, worth_copying
 from workbench.display import displayable, displayable_line
 from workbench.frugal import FrugalUpdate, ShownCells
 from workbench.keys import bind
 from workbench.keys_in_turn import Followed, KeysInTurn
-from workbench.life import FREEZE, Step
+from workbench.life import Step
+from workbench.lookout import Lookout
 from workbench.messages import CheckpointChosen
+from workbench.places import PLACES, chat, form
+from workbench.starter_at_work import StarterAtWork
 from workbench.themes import THEMES
 
 if TYPE_CHECKING:
@@ -37,16 +38,8 @@ if TYPE_CHECKING:
 
     from stages.store.rundir import RunDir
     from workbench.desk_client import DeskClient
-    from workbench.endings import Endings
     from workbench.settings import Settings
-    from workbench.starter import StarterLife
 
-STARTER_INTERVAL = 1.0
-"""Seconds between looks at the run that the starter life waits for."""
-MEMORY_INTERVAL = 10.0
-"""Seconds between looks at how much memory is left."""
-ENDINGS_INTERVAL = 3.0
-"""Seconds between looks for runs that have ended."""
 WARM_UP_AFTER = 0.7
 """Seconds after the start until the other screens are imported."""
 QUIT_AGAIN = 2.0
@@ -88,25 +81,17 @@ class WorkbenchApp(App[None], inherit_bindings=False):
         super().__init__()
         self.settings = settings
         self.workspace = workspace
-        self._shown = ShownCells()
-        self._keys = KeysInTurn(self, super().on_event)
-        self._chat_with: str | None = None
-        self._interrupted = 0.0
+        self.starter = StarterAtWork(self)
         self.failure: UserError | None = None
         """What to say after a mistake of ours ended the app."""
-        self._chat_opened = False
-        self._scarce = ""
-        self._endings: Endings | None = None
-        self._starter: StarterLife | None = None
+        self._shown = ShownCells()
+        self._keys = KeysInTurn(self, super().on_event)
+        self._lookout = Lookout(self)
         self._desk: DeskClient | None = None
-        modes: dict[str, Callable[[], Screen[Any]]] = {
-            "home": self._home,
-            "data": self._data,
-            "runs": self._runs,
-            "rank": self._rank,
-            "chat": self._chat,
-        }
-        for mode, make in modes.items():
+        self._chat_with: str | None = None
+        self._chat_opened = False
+        self._interrupted = 0.0
+        for mode, make in {**PLACES, "chat": self._chat}.items():
             self.add_mode(mode, make)
         for theme in THEMES:
             self.register_theme(theme)
@@ -139,8 +124,7 @@ class WorkbenchApp(App[None], inherit_bindings=False):
             self._check_keymap()
         if not self.is_headless:
             self.set_timer(WARM_UP_AFTER, self._warm_up)
-        self.set_interval(MEMORY_INTERVAL, self._watch_memory)
-        self.set_interval(ENDINGS_INTERVAL, self._watch_runs)
+        self._lookout.begin()
 
     def _warm_up(self) -> None:
         from workbench.warm_up import warm_up
@@ -185,39 +169,7 @@ class WorkbenchApp(App[None], inherit_bindings=False):
 
     def start_run(self, stage: str, values: Mapping[str, Any] | None = None) -> None:
         """Open the start form of a stage; `values` fill its fields: settings, name, parents."""
-        filled = dict(values or {})
-        if stage == FREEZE:
-            from workbench.screens.freeze import FreezeScreen
-
-            self.push_screen(FreezeScreen(filled.get("label_set")))
-        elif stage == "build":
-            from workbench.screens.build import BuildScreen
-
-            self.push_screen(BuildScreen(filled))
-        elif stage == "tokenizer":
-            from workbench.screens.tokenizer import TokenizerScreen
-
-            self.push_screen(TokenizerScreen(filled))
-        elif stage in FROM_CHECKPOINT:
-            from workbench.screens.tune import TuneScreen
-
-            self.push_screen(TuneScreen(stage, filled))
-        elif stage == "evaluate":
-            from workbench.screens.evaluate import EvaluateScreen
-
-            self.push_screen(EvaluateScreen(filled))
-        elif stage == "in_context":
-            from workbench.screens.in_context import InContextScreen
-
-            self.push_screen(InContextScreen(filled))
-        elif stage == "sample":
-            from workbench.screens.sample import SampleScreen
-
-            self.push_screen(SampleScreen(filled))
-        else:
-            from workbench.screens.start import StartScreen
-
-            self.push_screen(StartScreen(stage, filled))
+        self.push_screen(form(stage, dict(values or {})))
 
     def open_step(self, step: Step) -> None:
         """Open a step of a life: the form filled in, the run, what was made, the set to judge, the chat."""
@@ -261,13 +213,6 @@ class WorkbenchApp(App[None], inherit_bindings=False):
         await self.switch_mode("data")
         if isinstance(self.screen, DataScreen):
             self.screen.choose(kind, name)
-
-    def begin_starter(self, dataset: str | None = None) -> None:
-        """Run the starter life, or go on with that of `dataset`; a step that failed is tried again."""
-        from workbench.starter import StarterLife
-
-        self._starter = StarterLife(self.workspace, self.settings, dataset)
-        self._advance_starter(self._starter, again=True)
 
     def get_key_display(self, binding: Binding) -> str:
         """Enter by its name, as the sentences say it; all else as Textual shows it."""
@@ -354,39 +299,8 @@ class WorkbenchApp(App[None], inherit_bindings=False):
         if not isinstance(self.screen, HelpScreen):
             self.push_screen(HelpScreen.of(self.screen))
 
-    @work(thread=True, exclusive=True, group="starter")
-    def _advance_starter(self, starter: StarterLife, again: bool = False) -> None:
-        try:
-            advance = starter.advance(again=again)
-        except UserError as error:
-            self.call_from_thread(self._end_starter, error.title, error.hint, "error")
-            return
-        step = advance.step
-        if advance.outcome in ("launched", "waiting"):
-            if advance.outcome == "launched" and self.current_mode != "home":  # Home shows it
-                self.call_from_thread(self.notify, f"The starter life: {step.title} is at work.")
-            self.call_from_thread(self.set_timer, STARTER_INTERVAL, partial(self._advance_starter, starter))
-        elif advance.outcome == "done":
-            self.call_from_thread(self._end_starter, f"{step.name} is trained.", "C chats with it.", "information")
-        else:
-            title = f"The starter life halted at {step.title}."
-            self.call_from_thread(self._end_starter, title, f"{step.detail}. On Home, s tries again.", "warning")
-
-    def _watch_runs(self) -> None:
-        if not any(worker.group == "endings" and worker.is_running for worker in self.workers):
-            self._look_for_endings()
-
-    @work(thread=True, group="endings")
-    def _look_for_endings(self) -> None:
-        """Tell of runs that have ended by themselves."""
-        from workbench.endings import Endings, notice
-
-        self._endings = self._endings or Endings(self.workspace)
-        if ended := self._endings.look():
-            self.call_from_thread(self._tell_of_endings, notice(ended))
-
-    def _tell_of_endings(self, text: str) -> None:
-        """A toast, and as the settings say the terminal's bell or a notice on the desktop."""
+    def tell_of_endings(self, text: str) -> None:
+        """A toast that runs have ended, and as the settings say the terminal's bell or a notice on the desktop."""
         from workbench.endings import desktop_notice
 
         self.notify(text, title="Work has ended.")
@@ -394,24 +308,6 @@ class WorkbenchApp(App[None], inherit_bindings=False):
             self.bell()
         if self.settings.app.notice == "desktop" and self._driver is not None:
             self._driver.write(desktop_notice(displayable_line(text)))
-
-    def _watch_memory(self) -> None:
-        if not any(worker.group == "memory" and worker.is_running for worker in self.workers):
-            self._look_at_memory()
-
-    @work(thread=True, group="memory")
-    def _look_at_memory(self) -> None:
-        """Warn once before memory runs out, and again only after there was enough."""
-        from workbench.machine import scarcity
-
-        told, self._scarce = self._scarce, scarcity()
-        if self._scarce and not told:
-            hint = "M shows which run holds what. A run that is paused gives its memory back."
-            self.call_from_thread(self.notify, hint, title=self._scarce, severity="warning", timeout=20)
-
-    def _end_starter(self, title: str, message: str, severity: SeverityLevel) -> None:
-        self._starter = None
-        self.notify(message, title=title, severity=severity, timeout=10)
 
     def _display(self, screen: Screen[Any], renderable: Any) -> None:
         """Send the terminal only what differs from what it shows."""
@@ -465,7 +361,7 @@ class WorkbenchApp(App[None], inherit_bindings=False):
                 continue
         if not names:
             return None
-        rest = " What the starter life has left waits for you on Home." if self._starter else ""
+        rest = " What the starter life has left waits for you on Home." if self.starter.going else ""
         return f"Still at work: {', '.join(names)}. `workbench` shows them again.{rest}"
 
     @work(thread=True, group="keys")
@@ -477,28 +373,6 @@ class WorkbenchApp(App[None], inherit_bindings=False):
         except UserError as error:
             self.call_from_thread(self.show_error, error)
 
-    def _home(self) -> Screen[Any]:
-        from workbench.screens.home import HomeScreen
-
-        return HomeScreen()
-
-    def _data(self) -> Screen[Any]:
-        from workbench.screens.data import DataScreen
-
-        return DataScreen()
-
-    def _runs(self) -> Screen[Any]:
-        from workbench.screens.runs import RunsScreen
-
-        return RunsScreen()
-
-    def _rank(self) -> Screen[Any]:
-        from workbench.screens.rank import RankScreen
-
-        return RankScreen()
-
     def _chat(self) -> Screen[Any]:
-        from workbench.screens.chat import ChatScreen
-
         self._chat_opened = True
-        return ChatScreen(self._chat_with)
+        return chat(self._chat_with)

@@ -38,7 +38,7 @@ def test_only_what_ended_since_and_by_itself_is_told(workspace: Workspace) -> No
 async def test_it_is_told_wherever_one_is(
     workspace: Workspace, make_app: Callable[..., WorkbenchApp], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workbench.app.ENDINGS_INTERVAL", 0.1)
+    monkeypatch.setattr("workbench.lookout.ENDINGS_INTERVAL", 0.1)
     run = add_run(workspace, "pretrain", "night", "running")
     held = try_lock(run.lock)
     app = make_app()
@@ -46,7 +46,7 @@ async def test_it_is_told_wherever_one_is(
     monkeypatch.setattr(app, "bell", lambda: bells.append(1))
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
         await settled(pilot)
-        await wait_for(pilot, lambda: app._endings is not None and app._endings._live)
+        await wait_for(pilot, lambda: app._lookout.endings is not None and app._lookout.endings._live)
         run.write_state(msgspec.structs.replace(run.state(), status="finished"))
         os.close(held or 0)
         await wait_for(pilot, lambda: "night is finished." in screen_text(app))

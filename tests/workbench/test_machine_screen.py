@@ -125,7 +125,7 @@ async def test_without_a_gpu_it_says_so(workspace: Workspace, make_app: Callable
 async def test_scarce_memory_is_told_once_wherever_one_is(
     workspace: Workspace, make_app: Callable[..., WorkbenchApp], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workbench.app.MEMORY_INTERVAL", 1.0)
+    monkeypatch.setattr("workbench.lookout.MEMORY_INTERVAL", 1.0)
     monkeypatch.setattr(machine, "scarcity", lambda: "Memory is nearly full: 0.1 of 8 GB are free.")
     app = make_app()
     async with app.run_test(size=(120, 40), notifications=True) as pilot:

@@ -187,9 +187,9 @@ class HomeScreen(PlaceScreen):
         """Begin the starter life, or go on with the one that is shown."""
         life = self.life
         if life is not None and life.starter and not self._is_complete(life):
-            self.workbench.begin_starter(life.step("data").name)
+            self.workbench.starter.begin(life.step("data").name)
         else:
-            self.workbench.begin_starter()
+            self.workbench.starter.begin()
 
     def action_models(self) -> None:
         from workbench.screens.models import ModelsScreen
