@@ -12,11 +12,8 @@ saved 12 of 50 at 10:41:07 · 2 > 1 = 3 > 4 · base@2000, sft@400, …
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, TypeVar
 
 from textual import on, work
 from textual.app import ComposeResult
@@ -28,18 +25,17 @@ from stages.store.errors import UserError
 from stages.store.labels import Label, Shown
 from stages.store.labels.records import BEST, WORST, Kind, Mode
 from workbench.display import content
+from workbench.judging.judge_keys import JUDGE_KEYS, acts
 from workbench.judging.judge_lines import ALL_BAD, conversation, heading, order_line, saved_line, told
 from workbench.judging.labelling import Session, annotator_name
 from workbench.judging.order import Order, Ratings
-from workbench.keys import bind
+from workbench.judging.sitting import Sitting
 from workbench.life import FREEZE, Step
 from workbench.screens.base import PlaceScreen
 from workbench.screens.onward import onward_line
 from workbench.widgets.candidate import READING_KEYS, Candidate
 from workbench.widgets.contenders import Contenders
 from workbench.widgets.prompt import Prompt
-
-T = TypeVar("T")
 
 FROZEN = Step("reward", "reward", "next", stage=FREEZE)
 """What comes after judging."""
@@ -59,61 +55,17 @@ class JudgeScreen(PlaceScreen):
     PLACE = "rank"
     CSS_PATH = ["contenders.tcss", "judge.tcss"]
     AUTO_FOCUS = ""
-    BINDINGS = [
-        bind("judge.1", "1", "digit(1)", "…9 Rank", "The next in the order is this one; or its rating, 1 to 7."),
-        *(
-            bind(
-                f"judge.{number}",
-                str(number),
-                f"digit({number})",
-                f"Rank {number}",
-                f"The same for number {number}.",
-                show=False,
-            )
-            for number in range(2, 10)
-        ),
-        bind("judge.tie", "equals_sign", "tie", "Tie", "The next digit shares the rank of the last."),
-        bind("judge.a", "a", "prefer('a')", "First", "The first is better: saved at once."),
-        bind("judge.b", "b", "prefer('b')", "Second", "The second is better: saved at once."),
-        bind("judge.t", "t", "prefer('t')", "Tie", "Both are alike: saved at once."),
-        bind("judge.back", "backspace", "back", "Take back", "Take the last digit back.", show=False),
-        bind("judge.save", "enter", "save", "Save", "Save; what has no rank comes last, tied."),
-        bind("judge.freeze", "enter", "freeze", "Dataset", "All is judged: make a dataset of the labels of this set."),
-        bind("judge.undo", "u", "undo", "Undo", "Take the last saved label back and show its prompt again."),
-        bind("judge.best", "space", "best", "Best", "Only the candidate under the cursor is best: saved at once."),
-        bind("judge.bad", "x", "all_bad", "All bad", "None is any good: all tied, saved at once."),
-        bind("judge.skip", "s", "skip", "Skip", "Skip this prompt, with a reason."),
-        bind("judge.flag", "f", "flag", "Flag", "Flag the candidate: not helpful, not honest, harmful."),
-        bind("judge.note", "n", "note", "Note", "Write a note that is saved with this judgement."),
-        bind(
-            "judge.better", "e", "write", "Write", "Write a better answer: the best of its ranking, and a chat record."
-        ),
-        bind("judge.go", "g", "go", "Go to", "Go to a prompt by its number.", show=False),
-        bind(
-            "judge.differences", "d", "differences", "Differences", "Mark what differs from the one under the cursor."
-        ),
-        bind("judge.markdown", "m", "markdown", "Markdown", "Lay Markdown out, or show the text as it is.", show=False),
-        bind("judge.next", "l,right,tab", "move(1)", "Right", "Cursor to the next candidate.", show=False),
-        bind("judge.previous", "h,left,shift+tab", "move(-1)", "Left", "Cursor to the one before.", show=False),
-        bind("judge.leave", "escape", "leave", "Leave", "Back to the label sets; what is saved stays saved."),
-    ]
+    BINDINGS = [*JUDGE_KEYS]
 
     def __init__(self, set_name: str, settle: Sequence[int] = ()) -> None:
         super().__init__()
         self.set_name = set_name
-        self.to_settle = list(settle)
-        """Places where judgements disagree, this one first; empty when there is other work."""
-        self._settling = bool(settle)
+        self.sitting = Sitting(settle)
         self._over: bool | None = None
         """Whether nothing waits; None before anything was asked for."""
-        self.session: Session | None = None
         self.order, self.ratings = Order(0), Ratings(0)
         self.note = ""
         self._last = Content()
-        self._thread = ThreadPoolExecutor(1, "judge")
-        """Where the session is used, one act after the other, closing it the last."""
-        self._turn = asyncio.Lock()
-        """Held from an act until what it leads to is on the screen, so that the next act is about that."""
         self._unsaved = ""
         """A written answer that the disk did not take: where the next one begins."""
 
@@ -132,17 +84,15 @@ class JudgeScreen(PlaceScreen):
         self._open()
 
     async def on_unmount(self) -> None:
-        if self.session is not None:
-            session, self.session = self.session, None
-            try:
-                await self._do(session.close)
-            except UserError as error:
-                self.workbench.show_error(error)
-        self._thread.shutdown(wait=False)
+        try:
+            await self.sitting.close()
+        except UserError as error:
+            self.workbench.show_error(error)
 
-    async def _do(self, act: Callable[..., T], *arguments: Any) -> T:
-        """Do something with the session while the screen stays alive."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, partial(act, *arguments))
+    @property
+    def session(self) -> Session | None:
+        """The label set at hand; None before it is open."""
+        return self.sitting.session
 
     @property
     def mode(self) -> Mode:
@@ -156,23 +106,16 @@ class JudgeScreen(PlaceScreen):
     def candidates(self) -> list[Candidate]:
         return self.contenders.candidates
 
-    # -- what is shown -----------------------------------------------------------------------------------------------
-
     @work(exclusive=True, group="judge")
     async def _open(self) -> None:
         settings = self.workbench.settings.labels
         try:
             name = annotator_name(settings.annotator)
-            self.session = await self._do(Session, self.workbench.workspace, self.set_name, name)
-            shown = await self._do(self._next, self.session)
+            shown = await self.sitting.open(self.workbench.workspace, self.set_name, name)
         except UserError as error:
             self._tell(error)
             return
         await self._show(shown)
-
-    def _next(self, session: Session) -> Shown | None:
-        """The prompt that comes next."""
-        return session.settle(self.to_settle[0]) if self.to_settle else session.next()
 
     async def _show(self, shown: Shown | None, *, afresh: bool = True) -> None:
         """Put a prompt with its candidates on the screen, and what the person had said of it.
@@ -187,7 +130,7 @@ class JudgeScreen(PlaceScreen):
         writing = self.mode == "write" and shown is not None
         with self.app.batch_update():
             self._ask(conversation(shown.prompt) if shown is not None else self._all_done())
-            self.query_one("#asked").border_title = heading(shown, len(self.to_settle))
+            self.query_one("#asked").border_title = heading(shown, len(self.sitting.to_settle))
             self.query_one("#asked").scroll_home(animate=False)
             completions = shown.completions if shown is not None and not writing else []
             self.contenders.display = bool(completions)
@@ -255,28 +198,8 @@ class JudgeScreen(PlaceScreen):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Each way of judging has its own keys."""
-        if self.session is None or action in ("leave", "undo", "go"):
-            return True
-        if self.session.shown is None:
-            return action == "freeze" and self.session.done > 0
-        match action:
-            case "prefer":
-                return self.mode == "pair"
-            case "tie" | "best":
-                return self.mode == "rank"
-            case "digit" | "back":
-                return self.mode in ("rank", "rate")
-            case "save":
-                return self.mode in ("rank", "rate")
-            case "all_bad":
-                return self.mode in ("rank", "pair")
-            case "freeze":
-                return False
-            case "flag" | "differences" | "markdown" | "move":
-                return self.mode != "write"
-        return True
-
-    # -- keys --------------------------------------------------------------------------------------------------------
+        session = self.session
+        return session is None or acts(action, self.mode, waits=session.shown is not None, done=session.done)
 
     def action_digit(self, number: int) -> None:
         if self.mode == "rate":
@@ -386,8 +309,8 @@ class JudgeScreen(PlaceScreen):
         if self.session is None:
             return
         try:
-            async with self._turn:
-                label = await self._do(self.session.undo)
+            async with self.sitting.turn:
+                label = await self.sitting.do(self.session.undo)
         except UserError as error:
             self._tell(error)
             return
@@ -395,8 +318,7 @@ class JudgeScreen(PlaceScreen):
             self.notify("There is no label of yours to take back here.")
             return
         self._last = Content("taken back")
-        if self._settling:
-            self.to_settle.insert(0, label.place)
+        self.sitting.take_back(label.place)
         await self._show(self.session.shown)
         self._stand_as(label)
         self._show_order()
@@ -443,8 +365,6 @@ class JudgeScreen(PlaceScreen):
         else:
             self.notify("Write an answer first; esc, then s, skips the prompt.")
 
-    # -- saving ------------------------------------------------------------------------------------------------------
-
     async def _save(
         self,
         kind: Kind,
@@ -456,12 +376,12 @@ class JudgeScreen(PlaceScreen):
         """Store, then show the next prompt. The screen says saved only when the label is on the disk."""
         given = {"ranks": ranks, "scores": scores}
         fields = {key: list(values) for key, values in given.items() if values is not None}
-        async with self._turn:
+        async with self.sitting.turn:
             session = self.session
             if session is None or session.shown is None:
                 return
             try:
-                label = await self._do(partial(session.save, kind, verdict=verdict, note=self.note, **fields))
+                label = await self.sitting.do(partial(session.save, kind, verdict=verdict, note=self.note, **fields))
             except UserError as error:
                 self._tell(error)
                 return
@@ -469,13 +389,12 @@ class JudgeScreen(PlaceScreen):
 
     async def _go_on(self, session: Session, label: Label, *, afresh: bool = True) -> None:
         """Say what was saved, and show what comes next. When that cannot be read, the saved prompt stays."""
-        del self.to_settle[:1]
-        if self._settling and not self.to_settle:
+        if not self.sitting.pass_on():
             self.dismiss()
             return
         try:
-            self._last = await self._do(told, session, label)
-            shown = await self._do(self._next, session)
+            self._last = await self.sitting.do(told, session, label)
+            shown = await self.sitting.next(session)
         except UserError as error:
             self._show_order()
             self.workbench.show_error(error)
@@ -493,8 +412,8 @@ class JudgeScreen(PlaceScreen):
             return
         flagged = session.shown.completions[self.contenders.cursor].id
         try:
-            async with self._turn:
-                await self._do(partial(session.save, "flag", completion=flagged, verdict=verdict))
+            async with self.sitting.turn:
+                await self.sitting.do(partial(session.save, "flag", completion=flagged, verdict=verdict))
         except UserError as error:
             self._tell(error)
             return
@@ -503,7 +422,7 @@ class JudgeScreen(PlaceScreen):
 
     @work(group="save")
     async def _write(self, text: str) -> None:
-        async with self._turn:
+        async with self.sitting.turn:
             session = self.session
             if session is None or session.shown is None:
                 return
@@ -511,7 +430,7 @@ class JudgeScreen(PlaceScreen):
             ranks = rated if self.mode == "rate" else self.order.ranks()
             save = partial(session.write, text, best=self.mode != "write", ranks=ranks, note=self.note)
             try:
-                label, *_ = await self._do(save)
+                label, *_ = await self.sitting.do(save)
             except UserError as error:
                 self._unsaved = text
                 self._tell(error)
@@ -523,12 +442,12 @@ class JudgeScreen(PlaceScreen):
         if self.session is None:
             return
         try:
-            async with self._turn:
-                shown = await self._do(self.session.go, place)
+            async with self.sitting.turn:
+                shown = await self.sitting.do(self.session.go, place)
         except UserError as error:
             self._tell(error)
             return
-        self.to_settle, self._settling = [], False
+        self.sitting.turn_to_others()
         await self._show(shown)
 
     def _tell(self, error: UserError) -> None:

@@ -24,6 +24,7 @@ from textual.widgets import Static
 from stages.store.errors import UserError
 from stages.store.labels import Candidate, Label, Prompt
 from workbench.display import content
+from workbench.judging.judge_keys import digit_keys
 from workbench.judging.judge_lines import conversation
 from workbench.judging.labelling import AWAY, annotator_name
 from workbench.judging.on_the_spot import CHAT, save_judgement
@@ -60,18 +61,7 @@ class RankAnswersScreen(PlaceScreen):
     CSS_PATH = "contenders.tcss"
     AUTO_FOCUS = ""
     BINDINGS = [
-        bind("answers.1", "1", "digit(1)", "…9 Rank", "The next in the order is this answer."),
-        *(
-            bind(
-                f"answers.{number}",
-                str(number),
-                f"digit({number})",
-                f"Rank {number}",
-                f"The same for number {number}.",
-                show=False,
-            )
-            for number in range(2, 10)
-        ),
+        *digit_keys("answers", "The next in the order is this answer."),
         bind("answers.tie", "equals_sign", "tie", "Tie", "The next digit shares the rank of the last."),
         bind("answers.back", "backspace", "back", "Take back", "Take the last digit back.", show=False),
         bind("answers.save", "enter", "save", "Save", "Save; what has no rank comes last, tied."),
