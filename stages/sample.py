@@ -34,8 +34,7 @@ from stages.store.endpoints import Endpoint, endpoint_in
 from stages.store.errors import UserError
 from stages.store.files import append_line, drop_torn_line
 from stages.store.labels import Prompt
-from stages.store.labels.store import part_for
-from stages.store.records import ChatRecord, Message, PreferenceRecord, PromptRecord, Record
+from stages.store.records import ChatRecord, Message, PreferenceRecord, PromptRecord, Record, part_of
 from stages.store.specs.chat import Chat
 from stages.store.specs.parents import checkpoint_roles
 from stages.store.specs.sample import Sample
@@ -84,7 +83,7 @@ def typed(texts: Iterable[str]) -> Iterator[Prompt]:
     """What people typed, each text once, as the turn of a user."""
     for text in dict.fromkeys(texts):
         messages = [Message("user", text)]
-        yield Prompt(messages=messages, part=part_for(messages, {}), source="typed")
+        yield Prompt(messages=messages, part=part_of(messages), source="typed")
 
 
 def prompts_of(dataset: Dataset) -> Iterator[Prompt]:
@@ -106,7 +105,7 @@ def prompt_of(record: Record) -> Prompt | None:
     if not messages:
         return None
     answer = record.answer if isinstance(record, PromptRecord) else None
-    part = part_for(messages, record.meta)
+    part = part_of(messages, record.meta)
     return Prompt(messages=messages, part=part, answer=answer, source=record.source, meta=record.meta)
 
 

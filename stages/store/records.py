@@ -7,6 +7,7 @@ said of the record. Digests are over these structs, so that equal records are eq
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -109,8 +110,14 @@ def texts_in(record: Record) -> list[str]:
             return record.texts
 
 
-def part_of(messages: list[Message]) -> Part:
-    """The one part of a prompt set that this prompt belongs to, by hash of what is asked: the same in every dataset."""
+def part_of(messages: Sequence[Message], meta: Mapping[str, Any] | None = None) -> Part:
+    """The one part of a prompt set that this prompt belongs to: that which its record's `meta` names.
+
+    Else by hash of what is asked: the same in every dataset.
+    """
+    named: Part | None = next((part for part, _ in PARTS if meta and meta.get("part") == part), None)
+    if named is not None:
+        return named
     digest = hashlib.sha256(msgspec.json.encode([(m.role, m.content) for m in messages])).digest()
     place = int.from_bytes(digest[:8], "big") % 100
     for part, share in PARTS:

@@ -152,7 +152,7 @@ def test_typed_prompts_need_no_dataset(
     assert "The label set typed has 3 prompts" in capsys.readouterr().out
     tasks = tasks_in(find_run(prepared, "typed"))
     assert [prompt.messages[0].content for prompt, _ in tasks] == ["5 gr", "3 gr, ähm", "4 gr"]
-    assert all(prompt.part == part_of(list(prompt.messages)) and prompt.source == "typed" for prompt, _ in tasks)
+    assert all(prompt.part == part_of(prompt.messages) and prompt.source == "typed" for prompt, _ in tasks)
     assert all(one.sampling["digest"] for _, candidates in tasks for one in candidates)
     with pytest.raises(UserError, match="There are no prompts"):
         command(["sample", "--from", "one"])

@@ -12,8 +12,7 @@ from stages.store.errors import UserError
 from stages.store.labels import Candidate, Label, Labels, LabelSet, Prompt, Shown
 from stages.store.labels.judged import OF_LABEL
 from stages.store.labels.records import Mode
-from stages.store.labels.store import part_for
-from stages.store.records import KINDS, ChatRecord, PreferenceRecord, PromptRecord, Record
+from stages.store.records import KINDS, ChatRecord, PreferenceRecord, PromptRecord, Record, part_of
 
 SAID = ("note", "verdict", "origin")
 """What the meta of a ranking may say of it."""
@@ -50,7 +49,7 @@ def tasks_of(records: Iterable[Record], origin: str, first: int = 0) -> Iterator
         else:
             raise UserError("Only prompts, conversations and preferences can be judged.", "Choose such a dataset.")
         answer = record.answer if isinstance(record, PromptRecord) else None
-        part = part_for(messages, record.meta)
+        part = part_of(messages, record.meta)
         meta = {key: value for key, value in record.meta.items() if key not in OF_LABEL}
         yield Prompt(messages=messages, part=part, answer=answer, source=record.source, meta=meta), candidates
 
@@ -73,7 +72,7 @@ def take_in_labels(labels: Labels, chosen: LabelSet, records: Iterable[Record], 
     A prompt that its annotator has judged in this set is left alone, so that taking records in twice adds nothing.
     """
     ranked = [one for one in records if isinstance(one, PreferenceRecord) and len(set(one.completions)) > 1]
-    asked = [Prompt(messages=one.messages, part=part_for(one.messages, one.meta), source=one.source) for one in ranked]
+    asked = [Prompt(messages=one.messages, part=part_of(one.messages, one.meta), source=one.source) for one in ranked]
     made: dict[tuple[int, str], Label] = {}
     for record, prompt_id in zip(ranked, labels.add_prompts(asked), strict=True):
         place = labels.place_of(chosen.id, prompt_id, record.completions)

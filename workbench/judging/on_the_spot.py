@@ -9,8 +9,7 @@ import msgspec
 from stages.store.chat import Done, Facts, Turn, well_formed
 from stages.store.labels import Candidate, Label, Prompt, open_labels
 from stages.store.labels.records import Mode
-from stages.store.labels.store import part_for
-from stages.store.records import Message
+from stages.store.records import Message, part_of
 from stages.store.specs.chat import Chat
 from stages.store.workspace import Workspace
 
@@ -47,7 +46,7 @@ def named(facts: Facts) -> str:
 def prompt_of(turns: Sequence[Turn], source: str) -> Prompt:
     """A conversation up to its last question."""
     messages = [msgspec.convert({"role": turn.role, "content": well_formed(turn.content)}, Message) for turn in turns]
-    return Prompt(messages=messages, part=part_for(messages, {}), source=source)
+    return Prompt(messages=messages, part=part_of(messages), source=source)
 
 
 def candidates_of(answers: Sequence[Answer], run: str, first: int = 0) -> list[Candidate]:

@@ -7,25 +7,23 @@ Every method that writes returns only when the row is on the disk: rollback jour
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import random
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 
 from stages.store.errors import UserError
-from stages.store.labels import giving, spans
+from stages.store.labels import adding, giving, spans
 from stages.store.labels.migration import prepare
 from stages.store.labels.reading import LabelReader
 from stages.store.labels.records import Candidate, Completion, Label, LabelSet, Mode, Prompt, Shown
-from stages.store.labels.rows import COLUMNS, as_json, insert_label, label_of, new_id
+from stages.store.labels.rows import COLUMNS, insert_label, label_of, new_id
 from stages.store.labels.trouble import PATIENCE, begin_writing, trouble
 from stages.store.names import check_name
-from stages.store.records import Message, Part, part_of
 
 
 def open_labels(path: Path) -> Labels:
@@ -71,7 +69,7 @@ class Labels(LabelReader):
     def add_prompt(self, prompt: Prompt) -> int:
         """The id of a prompt; a conversation that is there already keeps its row."""
         with self._writing():
-            return self._add_prompt(prompt)
+            return adding.add_prompt(self._db, prompt)
 
     def add_set(
         self,
@@ -97,30 +95,18 @@ class Labels(LabelReader):
             values = (name, mode, people, repeat_share, time.time())
             insert = "INSERT INTO sets (name, mode, people, repeat_share, created) VALUES (?, ?, ?, ?, ?)"
             set_id = row[0] if row else new_id(self._db.execute(insert, values))
-            place = self._one("SELECT coalesce(max(place) + 1, 0) FROM set_prompts WHERE set_id = ?", set_id)
-            for prompt, candidates in tasks:
-                prompt_id = self._add_prompt(prompt)
-                distinct = {candidate.text: candidate for candidate in reversed(candidates)}
-                kept = [candidate for candidate in candidates if distinct[candidate.text] is candidate]
-                key = _key(map(_signed if by_writer else _text, kept))
-                if self._place_of(set_id, prompt_id, key) is not None:
-                    continue
-                ids = [self._add_completion(prompt_id, candidate) for candidate in kept]
-                self._db.execute(
-                    "INSERT INTO set_prompts VALUES (?, ?, ?, ?, ?)", (set_id, place, prompt_id, as_json(ids), key)
-                )
-                place += 1
+            adding.add_places(self._db, set_id, tasks, by_writer=by_writer)
         return self.find_set(name)
 
     def place_by_writer(self, set_id: int, prompt_id: int, candidates: Iterable[Candidate]) -> int | None:
         """The place at which `add_set` with `by_writer` has put these candidates, all of them distinct."""
         with trouble(self.path):
-            return self._place_of(set_id, prompt_id, _key(map(_signed, candidates)))
+            return adding.place_of(self._db, set_id, prompt_id, adding.key_of_writers(candidates))
 
     def place_of(self, set_id: int, prompt_id: int, texts: Iterable[str]) -> int | None:
         """The place in a set at which these texts are the candidates of a prompt, in whatever order."""
         with trouble(self.path):
-            return self._place_of(set_id, prompt_id, _key(dict.fromkeys(texts)))
+            return adding.place_of(self._db, set_id, prompt_id, adding.key_of(dict.fromkeys(texts)))
 
     def next(self, set_id: int, annotator: str, *, after: int = -1) -> Shown | None:
         """The next prompt for this person, from beyond place `after` and then from the start; None when all is done.
@@ -170,7 +156,7 @@ class Labels(LabelReader):
     def add_prompts(self, prompts: Iterable[Prompt]) -> list[int]:
         """The ids of prompts, in order."""
         with self._writing():
-            return [self._add_prompt(prompt) for prompt in prompts]
+            return [adding.add_prompt(self._db, prompt) for prompt in prompts]
 
     def write(
         self,
@@ -192,7 +178,7 @@ class Labels(LabelReader):
             k = self._one(
                 "SELECT coalesce(max(k) + 1, 0) FROM completions WHERE run = ? AND prompt = ?", run, shown.prompt_id
             )
-            id_ = self._add_completion(shown.prompt_id, Candidate(run=run, k=k, text=text, author=annotator))
+            id_ = adding.add_completion(self._db, shown.prompt_id, Candidate(run=run, k=k, text=text, author=annotator))
             if not best or not shown.completions:
                 return [self._insert(shown.label("write", annotator, completion=id_, **fields))]
             mine = Completion(id=id_, text=text, checkpoint="", ended="end", author=annotator)
@@ -243,32 +229,6 @@ class Labels(LabelReader):
                     self._db.execute("ROLLBACK")
                 raise
 
-    def _add_prompt(self, prompt: Prompt) -> int:
-        messages = as_json(prompt.messages)
-        key = hashlib.sha256(messages.encode()).hexdigest()
-        row = self._db.execute("SELECT id FROM prompts WHERE key = ?", (key,)).fetchone()
-        if row:
-            return int(row[0])
-        values = (key, messages, prompt.part, prompt.answer, prompt.source, as_json(prompt.meta), time.time())
-        columns = "key, messages, part, answer, source, meta, created"
-        return new_id(self._db.execute(f"INSERT INTO prompts ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", values))
-
-    def _add_completion(self, prompt_id: int, one: Candidate) -> int:
-        values = (prompt_id, one.run, one.k, one.text, one.checkpoint, as_json(one.sampling), one.ended, one.author)
-        self._db.execute(
-            "INSERT OR IGNORE INTO completions (prompt, run, k, text, checkpoint, sampling, ended, author, created) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (*values, time.time()),
-        )
-        key = (one.run, prompt_id, one.k)
-        return self._one("SELECT id FROM completions WHERE run = ? AND prompt = ? AND k = ?", *key)
-
-    def _place_of(self, set_id: int, prompt_id: int, key: str) -> int | None:
-        row = self._db.execute(
-            "SELECT place FROM set_prompts WHERE set_id = ? AND prompt = ? AND key = ?", (set_id, prompt_id, key)
-        ).fetchone()
-        return row[0] if row else None
-
     def _shown(self, set_id: int, place: int, repeats: int | None = None) -> Shown:
         sql = "SELECT prompt, candidates FROM set_prompts WHERE set_id = ? AND place = ?"
         ((prompt_id, candidates),) = self._rows(sql, set_id, place)
@@ -299,23 +259,3 @@ def _check(label: Label) -> None:
     for values in (label.ranks, label.scores):
         assert values is None or len(values) == len(label.shown), "a value for each completion that was shown"
     assert label.kind not in ("rank", "pair", "rate") or label.ranks is not None, "a judgement has ranks"
-
-
-def _key(texts: Iterable[str]) -> str:
-    """The same for the same texts in any order."""
-    return hashlib.sha256(msgspec.json.encode(sorted(texts))).hexdigest()
-
-
-def _text(candidate: Candidate) -> str:
-    return candidate.text
-
-
-def _signed(candidate: Candidate) -> str:
-    """A text with who wrote it."""
-    return as_json([candidate.checkpoint, candidate.text])
-
-
-def part_for(messages: Sequence[Message], meta: dict[str, Any]) -> Part:
-    """The part of a prompt: the one that its record names, else by hash."""
-    named: Part | None = next((part for part in get_args(Part) if meta.get("part") == part), None)
-    return named or part_of(list(messages))
