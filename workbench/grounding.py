@@ -4,18 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stages.store.errors import UserError
 from stages.store.specs.retrieval import Retrieval
 from stages.store.workspace import Workspace
 from workbench.display import shortened
 
+if TYPE_CHECKING:
+    from workbench.desk_client import DeskClient
+    from workbench.judging.exchange import Exchange
+
 FRAME = "{passages}\n\n{question}"
 SHARE = 2
 """Characters of passages for each token of the model's context: about half of it."""
 SHOWN = 72
 """Characters of a passage that are shown with its source."""
+
+
+async def ground(exchange: Exchange, desk: DeskClient, workspace: Workspace, settings: Retrieval, context: int) -> None:
+    """Give the question of an exchange passages of the settings' source, for a model of `context` tokens.
+
+    UserError when the source cannot be read.
+    """
+    assert settings.source is not None
+    place = absolute_source(workspace, settings.source)
+    count = settings.passages
+    found = await desk.ask("retrieval.find", source=place, question=exchange.prompt, count=count)
+    exchange.given = framed(exchange.prompt, found["passages"], settings, context)
+    exchange.sources = sources_told(found["passages"], settings.source)
+
+
+async def what_it_holds(desk: DeskClient, workspace: Workspace, source: str) -> str:
+    """What a source holds, in a sentence. UserError when it cannot be read."""
+    found = await desk.ask("retrieval.look", source=absolute_source(workspace, source))
+    skipped = f", {found['skipped']:,} without text" if found["skipped"] else ""
+    return f"{found['documents']:,} documents, {found['passages']:,} passages{skipped}."
 
 
 def absolute_source(workspace: Workspace, source: str) -> str:

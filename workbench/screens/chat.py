@@ -24,10 +24,10 @@ from stages.store.labels.backup import back_up
 from stages.store.specs.chat import Chat
 from stages.store.specs.retrieval import Retrieval
 from workbench.chat_client import ChatClient
-from workbench.chat_wording import described, end_of, outcome, settings_line
+from workbench.chat_wording import described, end_of, settings_line
 from workbench.copying import copy_out
 from workbench.display import content, line, shortened
-from workbench.grounding import absolute_source, framed, sources_told
+from workbench.grounding import ground, what_it_holds
 from workbench.judging.exchange import MOST, Exchange
 from workbench.judging.on_the_spot import CHAT, Answer, answer_of, candidates_of
 from workbench.keys import bind
@@ -37,7 +37,6 @@ from workbench.screens.going_on import GoingOn
 from workbench.screens.rank_answers import RankAnswersScreen, Ranked
 from workbench.widgets.chat_transcript import ChatTranscript
 from workbench.widgets.prompt import Prompt
-from workbench.widgets.transcript import Transcript
 
 RATE_INTERVAL = 0.25
 """Seconds between two figures of how fast an answer is written."""
@@ -55,13 +54,7 @@ class ChatScreen(PlaceScreen):
         bind("chat.leave", "escape", "leave", "Leave", "End the answer; or leave the input, so that letters are keys."),
         bind("chat.write", "i,enter", "write", "Write", "Back to the input."),
         bind("chat.checkpoint", "o", "checkpoint", "Checkpoint", "Choose another checkpoint; the text stays."),
-        bind(
-            "chat.sampling",
-            "s",
-            "sampling",
-            "Sampling",
-            "Temperature, top-k, length, seed, stop texts, system.",
-        ),
+        bind("chat.sampling", "s", "sampling", "Sampling", "Temperature, top-k, length, seed, stop texts, system."),
         bind("chat.cooler", "minus", "temperature(-0.1)", "Cooler", "Lower the temperature by 0.1.", show=False),
         bind("chat.warmer", "plus", "temperature(0.1)", "Warmer", "Raise the temperature by 0.1.", show=False),
         bind("chat.regenerate", "r", "regenerate", "Again", "Another answer to the last turn, with another seed."),
@@ -105,7 +98,7 @@ class ChatScreen(PlaceScreen):
         self._show_sampling()
         if self._checkpoint is None:
             self._show_model("No model is loaded. o chooses a checkpoint.")
-            self.query_one(Transcript).focus()  # so that o and the places' keys are no text
+            self.transcript.focus()  # so that o and the places' keys are no text
             self.call_after_refresh(self.action_checkpoint)
         else:
             self.load(self._checkpoint)
@@ -208,16 +201,10 @@ class ChatScreen(PlaceScreen):
         if not await self._loaded():
             return
         self._begun = True
-        transcript, talks = self.query_one(Transcript), self._talks
+        talks = self._talks
         before = self._exchange.after() if self._exchange is not None and talks else []
         self._exchange = Exchange(text, before, system=self.sampling.system, talks=talks)
-        transcript.start_block()
-        if talks:
-            transcript.write("you\n", "heading")
-        transcript.write(text, "prompt")
-        if talks:
-            transcript.write("\nassistant\n", "heading")
-        self._exchange.mark = transcript.spans
+        self.transcript.ask(self._exchange)
         if self.retrieval.source is not None and not await self._look_up(self._exchange):
             return
         if (answer := await self._written(self._exchange, self.sampling)) is not None:
@@ -227,17 +214,13 @@ class ChatScreen(PlaceScreen):
 
     async def _look_up(self, exchange: Exchange) -> bool:
         """Give the question passages of the source; False when that failed, which is told."""
-        source, facts = self.retrieval.source, self._client.facts
-        assert source is not None and facts is not None
+        facts = self._client.facts
+        assert facts is not None, "a model is loaded"
         try:
-            place = absolute_source(self.workbench.workspace, source)
-            count = self.retrieval.passages
-            found = await self.workbench.desk.ask("retrieval.find", source=place, question=exchange.prompt, count=count)
+            await ground(exchange, self.workbench.desk, self.workbench.workspace, self.retrieval, facts.context)
         except UserError as error:
             self._tell(error)
             return False
-        exchange.given = framed(exchange.prompt, found["passages"], self.retrieval, facts.context)
-        exchange.sources = sources_told(found["passages"], source)
         return True
 
     @work(exclusive=True, group="chat")
@@ -248,7 +231,7 @@ class ChatScreen(PlaceScreen):
         if exchange.talks != self._talks:
             self.app.notify("A base model continues text, a chat model answers: send the text to this one anew.")
             return
-        self.query_one(Transcript).cut(exchange.mark)
+        self.transcript.cut(exchange.mark)
         seed = self.sampling.seed
         another = None if seed is None else (seed + len(exchange.answers)) % 2**31
         answer = await self._written(exchange, msgspec.structs.replace(self.sampling, seed=another))
@@ -261,9 +244,9 @@ class ChatScreen(PlaceScreen):
         """Go on from the end of the answer: for models that continue text."""
         if exchange.answer is None or not await self._loaded():
             return
-        transcript, so_far = self.query_one(Transcript), exchange.given + exchange.answer.text
-        transcript.start_block()
-        transcript.write(f"… {end_of(so_far)}", "prompt")
+        so_far = exchange.given + exchange.answer.text
+        self.transcript.start_block()
+        self.transcript.write(f"… {end_of(so_far)}", "prompt")
         if (answer := await self._written(exchange, self.sampling, so_far=so_far)) is not None:
             exchange.extend(answer)
 
@@ -273,7 +256,7 @@ class ChatScreen(PlaceScreen):
 
     async def _written(self, exchange: Exchange, sampling: Chat, so_far: str = "") -> Answer | None:
         """Have the turn answered, or `so_far` continued, writing what comes as it comes; None when it failed."""
-        transcript, facts, text = self.query_one(Transcript), self._client.facts, ""
+        transcript, facts, text = self.transcript, self._client.facts, ""
         assert facts is not None, "a model is loaded"
         self._answering, self._began, self._rated = True, time.monotonic(), 0.0
         transcript.add_class("-live")
@@ -282,8 +265,7 @@ class ChatScreen(PlaceScreen):
         try:
             async for piece in self._client.complete(said, sampling):
                 if isinstance(piece, Done):
-                    transcript.write(f"\n{outcome(piece)}", "note")
-                    self._show_sources(exchange)
+                    transcript.end_answer(exchange, piece)
                     return answer_of(text, piece, facts, sampling)
                 text += piece
                 transcript.write(piece, "answer")
@@ -299,24 +281,12 @@ class ChatScreen(PlaceScreen):
         return None
 
     def _show_answer(self, exchange: Exchange) -> None:
-        """The answer that counts, in the place of what stood there, and which of how many it is."""
-        transcript, answer = self.query_one(Transcript), exchange.answer
-        if answer is None:
-            return
-        transcript.cut(exchange.mark)
-        transcript.write(answer.text, "answer")
-        count = len(exchange.answers)
-        number = f"answer {exchange.at + 1} of {count} · " if count > 1 else ""
-        transcript.write(f"\n{number}{outcome(answer.done)}", "note")
-        self._show_sources(exchange)
-        if exchange.ranked:
-            transcript.write(f"\n{exchange.ranked}", "note")
+        self.transcript.show_answer(exchange)
         self.refresh_bindings()
 
-    def _show_sources(self, exchange: Exchange) -> None:
-        """Below an answer, where what the model was given comes from."""
-        if exchange.sources:
-            self.query_one(Transcript).write(f"\n{exchange.sources}", "note")
+    @property
+    def transcript(self) -> ChatTranscript:
+        return self.query_one(ChatTranscript)
 
     @property
     def _talks(self) -> bool:
@@ -327,9 +297,9 @@ class ChatScreen(PlaceScreen):
         """Name only what there is something for."""
         match action:
             case "more":
-                return not self.query_one(Transcript).is_empty and not self._talks
+                return not self.transcript.is_empty and not self._talks
             case "copy" | "clear":
-                return not self.query_one(Transcript).is_empty
+                return not self.transcript.is_empty
             case "regenerate":
                 return self._exchange is not None and not self._answering
             case "rank" | "step(-1)":
@@ -345,7 +315,7 @@ class ChatScreen(PlaceScreen):
         if self._answering:
             await self._client.cancel()
         elif self.focused is self.query_one(Prompt):
-            self.query_one(Transcript).focus()
+            self.transcript.focus()
 
     def action_write(self) -> None:
         self.query_one(Prompt).focus()
@@ -393,7 +363,7 @@ class ChatScreen(PlaceScreen):
         """Rank the answers to the last turn; with a single one k scrolls, as elsewhere."""
         exchange = self._exchange
         if exchange is None or len(exchange.answers) < 2:
-            self.query_one(Transcript).action_scroll_up()
+            self.transcript.action_scroll_up()
             return
         if self._answering:
             return
@@ -439,7 +409,7 @@ class ChatScreen(PlaceScreen):
 
     def action_clear(self) -> None:
         if not self._answering:
-            self.query_one(Transcript).clear()
+            self.transcript.clear()
             self._exchange = None
             self.refresh_bindings()
             self._show_placeholder()
@@ -481,28 +451,23 @@ class ChatScreen(PlaceScreen):
     async def _look_at_source(self, source: str) -> None:
         """Say what a source holds."""
         try:
-            place = absolute_source(self.workbench.workspace, source)
-            found = await self.workbench.desk.ask("retrieval.look", source=place)
+            told = await what_it_holds(self.workbench.desk, self.workbench.workspace, source)
         except UserError as error:
             self.workbench.show_error(error)
             return
-        skipped = f", {found['skipped']:,} without text" if found["skipped"] else ""
-        told = f"{found['documents']:,} documents, {found['passages']:,} passages{skipped}."
         self.app.notify(told, title=f"Answers come from {source}")
 
     def _note_change(self, facts: Facts) -> None:
-        transcript = self.query_one(Transcript)
-        if facts.note or not transcript.is_empty:
-            transcript.start_block()
-            transcript.write(f"{facts.name}@{facts.step} is loaded. {facts.note}".strip(), "note")
+        if facts.note or not self.transcript.is_empty:
+            self.transcript.start_block()
+            self.transcript.write(f"{facts.name}@{facts.step} is loaded. {facts.note}".strip(), "note")
 
     def _tell(self, error: UserError) -> None:
         """An error of the process or the checkpoint: in the transcript, and above it until a model is loaded again."""
         if not self._client.alive:
             self._show_model(f"No model is loaded: {error.title} r loads it again, o chooses another.", wrong=True)
-        transcript = self.query_one(Transcript)
-        transcript.start_block()
-        transcript.write(str(error), "error")
+        self.transcript.start_block()
+        self.transcript.write(str(error), "error")
 
     def _show_model(self, text: str, *, wrong: bool = False) -> None:
         shown = self.query_one("#model", Static)

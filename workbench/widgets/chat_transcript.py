@@ -1,4 +1,4 @@
-"""The transcript of a chat, which leaves the keys of answers to the screen."""
+"""The transcript of a chat: its turns, and below an answer what there is to say of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import cast
 from textual.binding import Binding
 from textual.containers import ScrollableContainer
 
+from stages.store.chat import Done
+from workbench.chat_wording import outcome
+from workbench.judging.exchange import Exchange
 from workbench.keys import SCROLL_KEYS
 from workbench.widgets.transcript import Transcript
 
@@ -23,3 +26,30 @@ class ChatTranscript(Transcript, inherit_bindings=False):
 
     HELP_TITLE = "The transcript"
     BINDINGS = [*_scrolling()]
+
+    def ask(self, exchange: Exchange) -> None:
+        """Begin a turn. What comes after the mark is the answer."""
+        self.start_block()
+        if exchange.talks:
+            self.write("you\n", "heading")
+        self.write(exchange.prompt, "prompt")
+        if exchange.talks:
+            self.write("\nassistant\n", "heading")
+        exchange.mark = self.spans
+
+    def end_answer(self, exchange: Exchange, done: Done, number: str = "") -> None:
+        """Below an answer, how it ended, and where what the model was given comes from."""
+        self.write(f"\n{number}{outcome(done)}", "note")
+        if exchange.sources:
+            self.write(f"\n{exchange.sources}", "note")
+
+    def show_answer(self, exchange: Exchange) -> None:
+        """The answer that counts, in the place of what stood there, and which of how many it is."""
+        answer, count = exchange.answer, len(exchange.answers)
+        if answer is None:
+            return
+        self.cut(exchange.mark)
+        self.write(answer.text, "answer")
+        self.end_answer(exchange, answer.done, f"answer {exchange.at + 1} of {count} · " if count > 1 else "")
+        if exchange.ranked:
+            self.write(f"\n{exchange.ranked}", "note")
