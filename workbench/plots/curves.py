@@ -246,6 +246,25 @@ class Track:
         return part[1] if part and part[0] == self.scope else self.whole
 
 
+class RecentTracks:
+    """The curves of the runs that were looked at last, so that going back to one shows it at once."""
+
+    KEPT = 16
+    """More than can be marked."""
+
+    def __init__(self) -> None:
+        self._tracks: dict[str, Track] = {}
+
+    def of(self, run: RunDir, scope: Scope) -> Track:
+        """The run's curves, which are to show this scope, and become the last to be forgotten."""
+        track = self._tracks.pop(run.id, None) or Track.of(run)
+        self._tracks[run.id] = track
+        track.scope = scope
+        while len(self._tracks) > self.KEPT:
+            del self._tracks[next(iter(self._tracks))]
+        return track
+
+
 def _to_the_end(curves: Curves) -> None:
     while curves.catch_up():
         pass

@@ -271,6 +271,10 @@ class WorkbenchScreen(Filtering[ScreenResultType]):
             self.call_later(callback)
         return timer
 
+    def busy_with(self, group: str) -> bool:
+        """Whether a worker of this group is still at it, so that another need not begin."""
+        return any(worker.group == group and worker.is_running for worker in self.workers)
+
     def on_screen_suspend(self) -> None:
         for timer, _ in self._polls:
             timer.pause()

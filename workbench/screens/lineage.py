@@ -173,7 +173,7 @@ class LineageScreen(PlaceScreen):
             self.notify(f"{node.note}. `workbench models show {node.name}` tells more.", title=node.name)
 
     def _look(self) -> None:
-        if not any(worker.group == "look" and worker.is_running for worker in self.workers):
+        if not self.busy_with("look"):
             self._read()
 
     @work(thread=True, group="look")

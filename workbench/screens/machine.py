@@ -136,7 +136,7 @@ class MachineScreen(PlaceScreen):
         return next((holder for holder in self._holders if holder.entry.run.id == key), None)
 
     def _look(self) -> None:
-        if not any(worker.group == "look" and worker.is_running for worker in self.workers):
+        if not self.busy_with("look"):
             self._look_at_it()
 
     @work(thread=True, group="look")

@@ -24,7 +24,7 @@ from workbench.run_board import Entry
 from workbench.screens.base import PlaceScreen
 from workbench.screens.onward import Onward
 from workbench.screens.plotting import PLOT_KEYS, Plotting
-from workbench.screens.runs import last_step, state_of
+from workbench.screens.standing import last_step, state_of
 from workbench.screens.steering import RunSteered, Steering
 from workbench.themes import STATUS_STYLES
 from workbench.watch import Watch
@@ -153,7 +153,7 @@ class RunScreen(Onward, Plotting, Steering, PlaceScreen):
             self._show_pane(pane)
 
     def _catch_up(self) -> None:
-        if not any(worker.group == "catch-up" and worker.is_running for worker in self.workers):
+        if not self.busy_with("catch-up"):
             self._read()
 
     @work(thread=True, group="catch-up")

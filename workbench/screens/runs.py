@@ -16,11 +16,10 @@ from textual.widgets import Input, Static
 
 from stages.store.errors import UserError
 from stages.store.notes import read_notes, write_notes
-from stages.store.rundir import RunState
-from workbench.display import content, line
+from workbench.display import line
 from workbench.keys import bind
 from workbench.outcome import in_place_of_a_curve
-from workbench.plots.curves import Track
+from workbench.plots.curves import RecentTracks, Track
 from workbench.plots.marks import Marks
 from workbench.plots.picture import PLAIN, Picture, Shown
 from workbench.run_board import Board, Entry
@@ -28,14 +27,11 @@ from workbench.screens.base import PlaceScreen
 from workbench.screens.pick import pick_stage
 from workbench.screens.plotting import PLOT_KEYS, Plotting, set_subtitle
 from workbench.screens.question import Ask
-from workbench.screens.steering import RESUMABLE, RunSteered, Steering
-from workbench.themes import MARKERS, STATUS_STYLES, STATUS_SYMBOLS
+from workbench.screens.standing import invitation, last_step, nothing_matches, state_of
+from workbench.screens.steering import RunSteered, Steering
+from workbench.themes import MARKERS
 from workbench.widgets.loss_plot import LossPlot
 from workbench.widgets.run_list import RunList
-from workbench.wording import summary
-
-REMEMBERED = 16
-"""Runs whose curves stay in memory, so that going back to one shows it at once. More than can be marked."""
 
 FEW = 3
 """Curves that are drawn four times a second."""
@@ -87,7 +83,7 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
         self._board: Board | None = None
         self._entries: list[Entry] = []
         self._marks = Marks()
-        self._tracks: dict[str, Track] = {}
+        self._tracks = RecentTracks()
         self._drawn: object = None
         self._behind = False
         self._turn = 0
@@ -99,7 +95,7 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
         with Horizontal(id="runs-body"):
             with Vertical(id="runs-list", classes="pane"):
                 yield RunList()
-                yield Static(self._invitation(), id="runs-empty")
+                yield Static(invitation(), id="runs-empty")
             with Vertical(id="runs-detail", classes="pane"):
                 yield Static(id="runs-state")
                 yield LossPlot()
@@ -121,7 +117,7 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
         self._follow()
 
     def tracks(self) -> list[Track]:
-        return [self._track_of(entry) for entry in self._shown()]
+        return [self._tracks.of(entry.run, self.look.scope) for entry in self._shown()]
 
     def offers(self, action: str) -> bool:
         if action == "compare":
@@ -216,6 +212,7 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
             super().action_sample()
 
     def _marked(self) -> list[Entry]:
+        """The runs with a mark, in the order of their places."""
         places = self._marks.places
         return sorted((e for e in self._entries if e.run.id in places), key=lambda entry: places[entry.run.id])
 
@@ -258,7 +255,7 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
         runs.display = bool(entries)
         empty.display = not entries
         if not entries:
-            told = self._nothing_matches(words) if self._entries else self._invitation()
+            told = nothing_matches(words) if self._entries else invitation()
             if str(empty.visual) != told.plain:
                 empty.update(told)
         self.query_one("#runs-detail").display = bool(self._entries)
@@ -276,7 +273,7 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
             self._follow()
 
     def _look(self) -> None:
-        if not any(worker.group == "look" and worker.is_running for worker in self.workers):
+        if not self.busy_with("look"):
             self._look_at_runs()
 
     @work(thread=True, group="look")
@@ -293,7 +290,7 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
     def _follow(self) -> None:
         """Read what is new of the runs on the plot; while a thread is at it, once that is done."""
         tracks = self.tracks()
-        self._behind = any(worker.group == "follow" and worker.is_running for worker in self.workers)
+        self._behind = self.busy_with("follow")
         if tracks and not self._behind:
             self._catch_up(tracks)
 
@@ -305,18 +302,8 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
 
     def _shown(self) -> list[Entry]:
         """The runs on the plot: those marked, in the order of their places, and last the one under the cursor."""
-        places, cursor = self._marks.places, self.run_in_view()
-        marked = sorted((e for e in self._entries if e.run.id in places), key=lambda entry: places[entry.run.id])
-        return marked if cursor is None or cursor.run.id in places else [*marked, cursor]
-
-    def _track_of(self, entry: Entry) -> Track:
-        """The run's curves, which become the last to be forgotten."""
-        track = self._tracks.pop(entry.run.id, None) or Track.of(entry.run)
-        self._tracks[entry.run.id] = track
-        track.scope = self.look.scope
-        while len(self._tracks) > REMEMBERED:
-            del self._tracks[next(iter(self._tracks))]
-        return track
+        marked, cursor = self._marked(), self.run_in_view()
+        return marked if cursor is None or cursor.run.id in self._marks.places else [*marked, cursor]
 
     def _draw(self) -> None:
         plot = self.query_one(LossPlot)
@@ -356,49 +343,3 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
         lines = shown.plain.count("\n")
         self.query_one("#runs-state", Static).update(shown, layout=lines != self._state_lines)
         self._state_lines = lines
-
-    def _nothing_matches(self, words: str) -> Content:
-        return Content.assemble(
-            "No run has all of ",
-            line(words.strip(), "bold"),
-            ".\n",
-            Content.styled("esc", "bold $accent"),
-            Content.styled(" shows all.", "$text-muted"),
-        )
-
-    def _invitation(self) -> Content:
-        return Content.assemble(
-            "No runs yet.\n\n",
-            Content.styled("n", "bold $accent"),
-            Content.styled("  starts a training run, once there are a dataset and a tokenizer.\n", "$text-muted"),
-            Content.styled("H", "bold $accent"),
-            Content.styled("  begins with these, or runs the starter life.", "$text-muted"),
-        )
-
-
-def state_of(entry: Entry) -> Content:
-    """How a run stands: its summary, and for one that ended badly why and what to do."""
-    style = STATUS_STYLES[entry.status]
-    parts: list[Content | str] = [
-        Content.styled(f"{STATUS_SYMBOLS[entry.status]} ", style),
-        line(summary(entry.state, entry.status), style),
-    ]
-    if entry.status == "failed" and entry.state.error is not None:
-        parts += ["\n", content(entry.state.error.message, "$text-error")]
-        parts += ["\n", content(entry.state.error.hint, "$text-muted")] if entry.state.error.hint else []
-    elif entry.status == "lost":
-        parts += ["\n", Content.styled("Its worker ended without a word. ", "$text-error"), *_offer()]
-    elif entry.status in RESUMABLE:
-        parts += ["  ", *_offer()]
-    if entry.notes.note:
-        parts += ["\n", line(entry.notes.note, "$text-muted italic")]
-    return Content.assemble(*parts)
-
-
-def last_step(state: RunState) -> float:
-    """The step at which the curve is to end; 0 while something else is counted, such as bytes that are encoded."""
-    return float(state.total) if state.unit == "steps" else 0.0
-
-
-def _offer() -> list[Content]:
-    return [Content.styled("r", "bold $accent"), Content.styled(" resumes it.", "$text-muted")]

@@ -107,7 +107,7 @@ class SweepsScreen(PlaceScreen):
 
     def look(self) -> None:
         """Read what is on disk, unless a thread is at it."""
-        if not any(worker.group == "look" and worker.is_running for worker in self.workers):
+        if not self.busy_with("look"):
             self._look()
 
     def offers(self, action: str) -> bool:
