@@ -36,6 +36,7 @@ from tests.workbench.hostile import (
     page_through,
 )
 from workbench.desk_client import DeskClient
+from workbench.judging.drawing import Drawing
 from workbench.judging.duel import Duel, Round
 from workbench.judging.on_the_spot import Answer as ChatAnswer
 from workbench.screens.check import CheckScreen, ExamplesScreen, Scrolling
@@ -107,11 +108,11 @@ async def visit_duel(pilot: Pilot[Any]) -> None:
         duel = Duel(app.workspace, "ada", chunk[1:3])
         duel.names = [chunk[0], chunk[-1]]
         answers = [ChatAnswer(text=text, checkpoint=text, sampling={}, done=done) for text in (chunk[0], chunk[-1])]
-        screen.duel, screen.dataset = duel, chunk[0]
+        screen.duel, screen.drawing = duel, Drawing(app.desk, chunk[0])
         screen._describe()
         screen._show_saved()
         prompt = LabelPrompt(messages=[Message("user", chunk[len(chunk) // 2])], part="eval")
-        screen.dataset = ""
+        screen.drawing = None
         await screen._show(Round(prompt, answers))
         await wait_for(pilot, on_screen(pilot, chunk))
         await pilot.press("1")

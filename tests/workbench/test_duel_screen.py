@@ -21,6 +21,7 @@ from tests.workbench.conftest import SIZES, screen_text, settled, wait_for
 from tests.workbench.test_chat_screen import MakeApp, run
 from workbench.cli.root import run as command
 from workbench.desk_client import DeskClient
+from workbench.judging.drawing import Drawing
 from workbench.screens.checkpoints import CheckpointScreen
 from workbench.screens.duel import DuelScreen
 from workbench.screens.elo import EloScreen
@@ -174,7 +175,7 @@ async def test_prompts_are_drawn_from_a_dataset_each_once(
     monkeypatch.setattr(DeskClient, "ask", ask_desk)
     async with make_app(ADA).run_test(size=(120, 40)) as pilot:
         screen = await open_duel(pilot)
-        screen.dataset = "questions"
+        screen.drawing = Drawing(screen.workbench.desk, "questions")
         await pilot.press("escape", "n")
         seen = set()
         for _ in range(3):  # a vote draws the next prompt

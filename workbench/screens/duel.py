@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import random
 import time
 from collections.abc import Sequence
 
@@ -31,9 +30,9 @@ from stages.store.errors import UserError
 from stages.store.labels import Prompt as Asks
 from stages.store.specs.chat import Chat
 from workbench.display import content, line
+from workbench.judging.drawing import Drawing
 from workbench.judging.duel import Duel, Round
 from workbench.judging.judge_lines import conversation
-from workbench.judging.label_sets import decoded, tasks_of
 from workbench.judging.labelling import AWAY, annotator_name
 from workbench.judging.on_the_spot import DUELS, prompt_of
 from workbench.keys import bind
@@ -86,8 +85,8 @@ class DuelScreen(PlaceScreen):
         self.duel: Duel | None = None
         self.round: Round | None = None
         """What is before the person, and not voted on yet."""
-        self.dataset = ""
-        self._left: list[int] = []
+        self.drawing: Drawing | None = None
+        """Where prompts come from that nobody types."""
         self._turn = 0
         self._writing = self._saving = False
         self._began = 0.0
@@ -117,8 +116,6 @@ class DuelScreen(PlaceScreen):
     async def on_unmount(self) -> None:
         if self.duel is not None:
             await self.duel.close()
-
-    # -- the two -----------------------------------------------------------------------------------------------------
 
     def action_checkpoints(self, keep_first: bool = False) -> None:
         """Ask for the first, unless it is known, and for the second."""
@@ -173,8 +170,6 @@ class DuelScreen(PlaceScreen):
         self.query_one(Prompt).focus()
         self.refresh_bindings()
 
-    # -- a round -----------------------------------------------------------------------------------------------------
-
     @on(Prompt.Sent)
     def _sent(self, event: Prompt.Sent) -> None:
         if self._ready():
@@ -183,30 +178,21 @@ class DuelScreen(PlaceScreen):
 
     def action_next(self) -> None:
         """The next prompt of the dataset."""
-        if not self.dataset:
+        if self.drawing is None:
             self.notify("p draws prompts from a dataset; i types one.")
         elif self._ready():
             self._draw()
 
     @work(exclusive=True, group="ask")
     async def _draw(self) -> None:
-        """A prompt of the dataset that has not been drawn yet in this sitting, and its answers."""
-        desk, dataset = self.workbench.desk, self.dataset
+        """Another prompt of the dataset, and its answers."""
+        assert self.drawing is not None
         try:
-            while True:
-                if not self._left:
-                    total = (await desk.ask("records.slice", dataset=dataset, start=0, count=1))["total"]
-                    self._left = random.SystemRandom().sample(range(total), total)
-                place = self._left.pop()
-                page = await desk.ask("records.slice", dataset=dataset, start=place, count=1)
-                records = decoded(page["kind"], page["records"])
-                found = [prompt for prompt, _ in tasks_of(records, f"dataset:{dataset}", place)]
-                if found and found[0].messages:
-                    break
+            prompt = await self.drawing.draw()
         except UserError as error:
             self._tell(error)
             return
-        await self._answer(found[0])
+        await self._answer(prompt)
 
     @work(exclusive=True, group="ask")
     async def _ask(self, prompt: Asks) -> None:
@@ -252,8 +238,6 @@ class DuelScreen(PlaceScreen):
             self._say(HINT)
         self.refresh_bindings()
 
-    # -- votes -------------------------------------------------------------------------------------------------------
-
     async def action_vote(self, key: str) -> None:
         """Store the vote, tell who wrote what, and go on to the next prompt."""
         duel, round_ = self.duel, self.round
@@ -275,7 +259,7 @@ class DuelScreen(PlaceScreen):
         self._last = line(f"saved {datetime.datetime.now():%H:%M:%S}: {told} · {writers}")
         self._show_saved()
         self.refresh_bindings()
-        if self.dataset:
+        if self.drawing is not None:
             self._draw()
         else:
             self._say(self._how_on())
@@ -302,8 +286,6 @@ class DuelScreen(PlaceScreen):
         self._show_saved()
         await self._show(vote.round)
 
-    # -- other keys --------------------------------------------------------------------------------------------------
-
     def action_dataset(self) -> None:
         from workbench.screens.pick import Pick
 
@@ -314,7 +296,7 @@ class DuelScreen(PlaceScreen):
 
         def chosen(name: str | None) -> None:
             if name is not None:
-                self.dataset, self._left = name, []
+                self.drawing = Drawing(self.workbench.desk, name)
                 self._describe()
                 if self.round is None and self._ready():
                     self._draw()
@@ -363,14 +345,12 @@ class DuelScreen(PlaceScreen):
     def offers(self, action: str) -> bool:
         match action:
             case "next":
-                return bool(self.dataset) and not self._writing
+                return self.drawing is not None and not self._writing
             case "undo":
                 return self.duel is not None and bool(self.duel.votes)
             case "write" | "dataset":
                 return self.duel is not None
         return True
-
-    # -- what is shown -----------------------------------------------------------------------------------------------
 
     def _ready(self) -> bool:
         """Whether another prompt may be sent, and say why not."""
@@ -384,11 +364,11 @@ class DuelScreen(PlaceScreen):
         if self.duel is None or not self.duel.names:
             return
         first, second = self.duel.names
-        source = f"prompts from {self.dataset}" if self.dataset else "prompts typed"
+        source = f"prompts from {self.drawing.dataset}" if self.drawing else "prompts typed"
         self._show_model(line(f"{first} against {second} · temperature {self.sampling.temperature:g} · {source}"))
 
     def _how_on(self) -> str:
-        return "n draws the next prompt" if self.dataset else "type the next prompt"
+        return "n draws the next prompt" if self.drawing else "type the next prompt"
 
     def _show_progress(self) -> None:
         if self._writing and self.duel is not None:
