@@ -73,12 +73,25 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def value_text(value: Any, digits: int = 6) -> str:
+    """A value as people write it: yes and no, thousands set apart, figures with so many digits that count.
+
+    A list's values stand behind commas; nothing stands for None. Text stays as it is, foreign or not.
+    """
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return f"{value:,}"
+        case float():
+            return f"{value:.{digits}g}"
+        case list():
+            return ", ".join(map(str, value))
+    return str(value)
+
+
 def cell_text(value: Any) -> str:
-    """A value in a table: figures with four digits that count, nothing for None; text made harmless."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:.4g}" if isinstance(value, float) else displayable_line(str(value))
+    """A value in a table: on one line, with four digits that count; text made harmless."""
+    return displayable_line(value_text(value, digits=4))

@@ -17,6 +17,7 @@ from stages.store.strict import fields
 from workbench.display import content, line
 from workbench.keys import SCROLL_KEYS
 from workbench.run_board import Entry
+from workbench.wording import value_text
 
 DIGEST = 12
 """Characters of a digest that are shown."""
@@ -47,7 +48,7 @@ def facts(entry: Entry) -> list[Content]:
         lines.append(Content.styled("settings", "bold $primary"))
         for name, value in spec.settings.items():
             changed = name in defaults and defaults[name] != value
-            lines.append(_fact(name, _plain(value), "bold $accent" if changed else ""))
+            lines.append(_fact(name, value, "bold $accent" if changed else ""))
         lines.append(Content())
     created = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(spec.created)) if spec.created else ""
     record = {
@@ -67,24 +68,13 @@ def facts(entry: Entry) -> list[Content]:
 def _section(title: str, values: dict[str, Any]) -> list[Content]:
     if not values:
         return []
-    lines = [_fact(name, _plain(value)) for name, value in values.items()]
+    lines = [_fact(name, value) for name, value in values.items()]
     return [Content.styled(title, "bold $primary"), *lines, Content()]
 
 
-def _fact(name: str, value: str, style: str = "") -> Content:
-    return Content.assemble(line(f"{name:<16} ", "$text-muted"), content(value, style))
-
-
-def _plain(value: Any) -> str:
-    if value is None:
-        return "—"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+def _fact(name: str, value: Any, style: str = "") -> Content:
+    text = "—" if value is None else value_text(value)
+    return Content.assemble(line(f"{name:<16} ", "$text-muted"), content(text, style))
 
 
 def _defaults(spec: RunSpec) -> dict[str, Any]:
