@@ -74,7 +74,7 @@ def prepare(run: Run) -> Job:
     pad = policy.writer.tokenizer.pad_id
     course.write_more = lambda folder: critic.save(folder, pad_id=pad)
     job = Job(settings, course, critic, optimizer, read_pretraining(run, course))
-    course.make_ready(lambda x, y: _trial(critic, x, y))
+    course.make_ready(lambda x, y: _trial(critic, x, y, at_once=settings.minibatches == 1))
     forget_gradients(critic.own)
     if opened.checkpoint:
         load_moments(opened.checkpoint, optimizer, "value")
@@ -82,9 +82,9 @@ def prepare(run: Run) -> Job:
     return job
 
 
-def _trial(critic: Critic, inputs: Tensor, targets: Tensor) -> Tensor:
-    """Something whose gradient takes the memory of an update: a critic that is a model of its own has had its turn."""
-    if isinstance(critic.own, Head):
+def _trial(critic: Critic, inputs: Tensor, targets: Tensor, *, at_once: bool) -> Tensor:
+    """Something whose gradient takes the memory of an update: of actor and critic at once, or one after the other."""
+    if at_once or isinstance(critic.own, Head):
         return torch.stack(critic(inputs, targets, 1.0)).sum()
     critic.values(inputs, targets).sum().backward()
     return token_logprobs(critic.actor, inputs, targets).sum()
@@ -106,6 +106,14 @@ def read_pretraining(run: Run, course: PolicyCourse) -> Blocks | None:
     return blocks
 
 
+class Thoughts(NamedTuple):
+    """What actor and critic think of all rollouts of a step: (B, T) each, 0 where no target is."""
+
+    logprobs: Tensor
+    entropy: Tensor
+    values: Tensor
+
+
 class Batch(NamedTuple):
     """Rollouts with what the updates of a step are about: (B, T) each, 0 where no target is."""
 
@@ -114,6 +122,8 @@ class Batch(NamedTuple):
     values: Tensor
     advantages: Tensor
     returns: Tensor
+    first: list[Thoughts]
+    """Differentiable, where the first update is to go on from them: it takes them out."""
 
 
 @dataclass
@@ -180,10 +190,10 @@ class Job:
     def _estimate(self, rollouts: Rollouts, scores: NDArray[np.float32]) -> tuple[Batch, Tensor]:
         """What the actor, the reference and the critic think, and what follows for the updates; and rewards (B,)."""
         policy, settings, mask = self.policy, self.settings, rollouts.mask
-        logprobs, entropy, values = policy.in_parts(
-            rollouts, lambda x, y: torch.stack(self.critic(x, y, settings.temperature))
-        )
-        seen = Likelihoods(logprobs, entropy, policy.by_reference(rollouts))
+        reference = policy.by_reference(rollouts)
+        first = policy.micro.until_it_fits(policy.model, lambda: self._think(rollouts))
+        logprobs, entropy, values = (each.detach() for each in first)
+        seen = Likelihoods(logprobs, entropy, reference)
         rewards = token_rewards(
             logprobs, seen.reference, torch.from_numpy(scores).to(mask.device), mask, policy.progress.coefficient
         )
@@ -191,7 +201,19 @@ class Job:
         if settings.whiten_rewards:
             rewards = whiten(rewards, mask, shift=False)
         advantages, returns = gae(rewards, values, mask, settings.gamma, settings.gae_lambda)
-        return Batch(rollouts, seen, values, whiten(advantages, mask), returns), earned.cpu()
+        kept = [first] if first.values.requires_grad else []
+        return Batch(rollouts, seen, values, whiten(advantages, mask), returns, kept), earned.cpu()
+
+    def _think(self, rollouts: Rollouts) -> Thoughts:
+        """What actor and critic think before any update.
+
+        Differentiable, where the first update is about all rollouts at once: its forward pass is this one.
+        """
+        temperature = self.settings.temperature
+        if self.settings.minibatches == 1 and self.policy.micro.rows >= len(rollouts):
+            with torch.enable_grad():
+                return Thoughts(*self.critic(rollouts.inputs, rollouts.targets, temperature))
+        return Thoughts(*self.policy.in_parts(rollouts, lambda x, y: torch.stack(self.critic(x, y, temperature))))
 
     def _update(self, batch: Batch, rows: NDArray[np.int64], number: int, means: WeightedMeans, rate: float) -> None:
         """One update of actor and critic, from these rows and, if there is one, the pre-training text."""
@@ -218,6 +240,7 @@ class Job:
         """Gradients of an update, gathered in both optimisers; the sums over tokens that `ppo_losses` gives, and the
         loss on the pre-training text, times γ_ptx."""
         mask, sums, mixed_in = batch.rollouts.mask, None, 0.0
+        rows = np.arange(len(batch.rollouts)) if batch.first else rows  # these are all of them, in their first order
         self.critic.own.zero_grad(set_to_none=True)  # those of an update that ran out of memory
         for place, (part, inputs, targets) in enumerate(self.policy.parts(batch.rollouts, rows)):
             found = self._backward(batch, part, inputs, targets, mask[part, : inputs.shape[1]], count)
@@ -238,6 +261,7 @@ class Job:
         A critic that is a model of its own comes after the actor, so that the activations of one of them are held.
         """
         settings, critic, width = self.settings, self.critic, inputs.shape[1]
+        first = batch.first.pop() if batch.first else None
         old_logprobs, old_values, advantages, returns = (
             each[part, :width] for each in (batch.seen.logprobs, batch.values, batch.advantages, batch.returns)
         )
@@ -246,13 +270,15 @@ class Job:
             return ppo_losses(logprobs, values, old_logprobs, old_values, advantages, returns, mask, settings=settings)
 
         if isinstance(critic.own, Head):
-            logprobs, _, values = critic(inputs, targets, settings.temperature)
+            logprobs, _, values = first or critic(inputs, targets, settings.temperature)
             found = losses(logprobs, values)
             ((found[0] + settings.value_coefficient * found[1]) / count).backward()
             return found.detach()
-        logprobs = token_logprobs(critic.actor, inputs, targets, temperature=settings.temperature)
+        logprobs = (
+            first.logprobs if first else token_logprobs(critic.actor, inputs, targets, temperature=settings.temperature)
+        )
         (losses(logprobs, old_values)[0] / count).backward()
-        found = losses(logprobs.detach(), critic.values(inputs, targets))
+        found = losses(logprobs.detach(), first.values if first else critic.values(inputs, targets))
         (settings.value_coefficient * found[1] / count).backward()
         return found.detach()
 

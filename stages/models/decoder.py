@@ -78,22 +78,27 @@ class Block(nn.Module):
         self.mlp_in = Linear(C, 2 * inner if config.gated else inner, bias.mlp)
         self.mlp_out = Linear(inner, C, bias.mlp)
 
-    def forward(self, h_NC: Tensor, B: int, attend: Attend, turn: Turn | None) -> Tensor:
+    def forward(
+        self, h_NC: Tensor, B: int, attend: Attend, turn: Turn | None, places_M: Tensor | None = None
+    ) -> Tensor:
+        """h after this block (N, C); at places (M,) alone (M, C), if they are given: the other tokens are only seen."""
+        kept = h_NC if places_M is None else h_NC.index_select(0, places_M)
         if self.pre_norm:
-            h_NC = h_NC + self._attention(self.norm_1(h_NC), B, attend, turn)
-            return h_NC + self._mlp(self.norm_2(h_NC))
-        h_NC = self.norm_1(h_NC + self._attention(h_NC, B, attend, turn))
-        return self.norm_2(h_NC + self._mlp(h_NC))
+            h_MC = kept + self._attention(self.norm_1(h_NC), B, attend, turn, places_M)
+            return h_MC + self._mlp(self.norm_2(h_MC))
+        h_MC = self.norm_1(kept + self._attention(h_NC, B, attend, turn, places_M))
+        return self.norm_2(h_MC + self._mlp(h_MC))
 
     def keys_and_values(self, h_NC: Tensor, B: int, turn: Turn | None) -> tuple[Tensor, Tensor]:
         """What later tokens see of these in this block: keys and values (B, G, T, D), of which it computes no more."""
         _, k, v = self._heads(self.norm_1(h_NC) if self.pre_norm else h_NC, B, turn)
         return k.transpose(1, 2), v.transpose(1, 2)
 
-    def _attention(self, x_NC: Tensor, B: int, attend: Attend, turn: Turn | None) -> Tensor:
+    def _attention(self, x_NC: Tensor, B: int, attend: Attend, turn: Turn | None, places_M: Tensor | None) -> Tensor:
         q, k, v = self._heads(x_NC, B, turn)
         y_BHTD = attend(self.layer, q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
-        return self._drop(self.attention_out(y_BHTD.transpose(1, 2).reshape(len(x_NC), -1)))
+        y_NI = y_BHTD.transpose(1, 2).reshape(len(x_NC), -1)
+        return self._drop(self.attention_out(y_NI if places_M is None else y_NI.index_select(0, places_M)))
 
     def _heads(self, x_NC: Tensor, B: int, turn: Turn | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, T, H, D), keys and values (B, T, G, D), turned to their positions."""
@@ -165,8 +170,12 @@ class Decoder(nn.Module):
         """(N, V): the output layer on hidden states (N, C)."""
         return functional.linear(h_NC, self.head_weight)
 
-    def hidden_states(self, tokens_BT: Tensor, documents: Tensor | None = None) -> Tensor:
-        """(B·T, C): what the output layer reads.
+    def hidden_states(
+        self, tokens_BT: Tensor, documents: Tensor | None = None, places_M: Tensor | None = None
+    ) -> Tensor:
+        """(B·T, C): what the output layer reads; or, given places among the B·T tokens, for these alone (M, C).
+
+        The last block then computes no more than these, which is much of a model of few layers.
 
         documents: rising integers from 0 (documents + 1,), on the model's device: the batch is one row (1, T) in which
         document i is tokens documents[i] to documents[i + 1]. No token sees another document, and positions restart in
@@ -176,7 +185,8 @@ class Decoder(nn.Module):
         B, T = tokens_BT.shape
         if documents is None:
             self._check_length(T)
-            return self._blocks(self._embed(tokens_BT, slice(0, T)), B, self._attend, self._turn(slice(0, T), T))
+            h_BTC, turn = self._embed(tokens_BT, slice(0, T)), self._turn(slice(0, T), T)
+            return self._blocks(h_BTC, B, self._attend, turn, places_M)
         if B != 1:
             raise ValueError(f"packed documents lie in one row, not {B}")
         longest = int(documents.diff().max())
@@ -189,12 +199,21 @@ class Decoder(nn.Module):
             y_THD = attention_packed(q_THD, k_TGD, v_TGD, documents, causal=True, window=self.windows[layer])
             return y_THD.transpose(0, 1)[None]
 
-        return self._blocks(h_1TC, 1, attend, self._turn(positions_T, longest))
+        return self._blocks(h_1TC, 1, attend, self._turn(positions_T, longest), places_M)
 
     def hidden_states_after(
-        self, prompts_KP: Tensor, lengths_K: Tensor, which_B: Tensor, said_BS: Tensor, *, even: bool
+        self,
+        prompts_KP: Tensor,
+        lengths_K: Tensor,
+        which_B: Tensor,
+        said_BS: Tensor,
+        places_M: Tensor | None = None,
+        *,
+        even: bool,
     ) -> Tensor:
         """(K·P + B·S, C): hidden states of prompts, each read once, and then of what was said after them.
+
+        Or, given places among these, for those alone (M, C).
 
         Row b of `said_BS` follows the first lengths_K tokens of prompt which_B[b]; what pads it or a prompt stands
         behind. even: all prompts have P tokens. For models without windows, whose weights are not dropped.
@@ -219,7 +238,7 @@ class Decoder(nn.Module):
             y_s = attention(q_s, k_r, v_r, causal=even, bias=bias)
             return torch.cat([y.transpose(0, 1).flatten(1, 2) for y in (y_p, y_s)], 1)[None]
 
-        return self._blocks(h_1NC, 1, attend, self._turn(positions_N, P + S))
+        return self._blocks(h_1NC, 1, attend, self._turn(positions_N, P + S), places_M)
 
     def new_cache(self, rows: int, length: int) -> KVCache:
         """An empty cache for `rows` sequences of up to `length` tokens, on the model's device, in its dtype."""
@@ -299,16 +318,19 @@ class Decoder(nn.Module):
         dropout = self.config.dropout if self.training else 0.0
         return attention(q, k, v, causal=True, window=self.windows[layer], dropout=dropout)
 
-    def _blocks(self, h_BTC: Tensor, B: int, attend: Attend, turn: Turn | None) -> Tensor:
+    def _blocks(
+        self, h_BTC: Tensor, B: int, attend: Attend, turn: Turn | None, places_M: Tensor | None = None
+    ) -> Tensor:
         h_NC = h_BTC.reshape(-1, self.config.width)
         if self.config.dropout:
             h_NC = functional.dropout(h_NC, self.config.dropout, self.training)
         again = self.checkpointing and self.training and torch.is_grad_enabled()
-        for block in self.blocks:
+        for number, block in enumerate(self.blocks, 1):
+            wanted = places_M if number == len(self.blocks) else None
             if again:
-                h_NC = checkpoint(block, h_NC, B, attend, turn, use_reentrant=False)
+                h_NC = checkpoint(block, h_NC, B, attend, turn, wanted, use_reentrant=False)
             else:
-                h_NC = block(h_NC, B, attend, turn)
+                h_NC = block(h_NC, B, attend, turn, wanted)
         return h_NC if self.final_norm is None else self.final_norm(h_NC)
 
 

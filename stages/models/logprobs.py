@@ -44,25 +44,28 @@ def token_logprobs_and_entropy(
 
 
 def logprobs_of_hidden(
-    h_NC: Tensor, weight_VC: Tensor, targets_BT: Tensor, *, temperature: float = 1.0
+    h_MC: Tensor, places_M: Tensor, weight_VC: Tensor, targets_BT: Tensor, *, temperature: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """The same two from hidden states and the output layer: for what reads the hidden states as well, as a head."""
-    places_M = _places(targets_BT)
-    h_MC = h_NC.index_select(0, places_M)
+    """The same two from what `hidden_states_of_targets` gave: for what reads it as well, as a head."""
     logprobs_BT, entropy_BT = _spread(h_MC, places_M, weight_VC, targets_BT, temperature, entropy=True)
     return logprobs_BT, entropy_BT
 
 
+def in_place(values_M: Tensor, places_M: Tensor, like_BT: Tensor) -> Tensor:
+    """Values of some of B·T tokens, where they stand among all, and 0 elsewhere: (B, T). Differentiable."""
+    return values_M.new_zeros(like_BT.numel()).index_copy(0, places_M, values_M).view(like_BT.shape)
+
+
 def hidden_states_of_targets(
-    model: Decoder, tokens_BT: Tensor, targets_BT: Tensor, documents: Tensor | None
+    model: Decoder, tokens_BT: Tensor, targets_BT: Tensor, documents: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """What the output layer reads for each target that is not ignored (M, C), and their places among all (M,)."""
-    places_M = _places(targets_BT)
+    places_M = places_of(targets_BT)
     shared = None if documents is not None else share_prompts(model, tokens_BT, targets_BT)
     if shared is None:
-        return model.hidden_states(tokens_BT, documents).index_select(0, places_M), places_M
-    *parts, even, sources_M = shared
-    return model.hidden_states_after(*parts, even=even).index_select(0, sources_M), places_M
+        return model.hidden_states(tokens_BT, documents, places_M), places_M
+    prompts, lengths, which, said, even, sources_M = shared
+    return model.hidden_states_after(prompts, lengths, which, said, sources_M, even=even), places_M
 
 
 class Shared(NamedTuple):
@@ -120,7 +123,7 @@ def _sources(wanted_BT: Tensor, starts_B: Tensor, which_B: Tensor, P: int, K: in
     return torch.where(said_M < 0, which_B[rows_M] * P + columns_M, K * P + rows_M * S + said_M)
 
 
-def _places(targets_BT: Tensor) -> Tensor:
+def places_of(targets_BT: Tensor) -> Tensor:
     """Where targets stand among all tokens (M,): prompts and padding need no logits."""
     return torch.nonzero(targets_BT.reshape(-1) != IGNORED)[:, 0]
 

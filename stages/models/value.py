@@ -40,10 +40,11 @@ class ValueModel(nn.Module):
     def config(self) -> ModelConfig:
         return self.decoder.config
 
-    def forward(self, tokens_BT: Tensor, documents: Tensor | None = None) -> Tensor:
-        """Values (B, T) in fp32; `documents` as for `Decoder.hidden_states`. Differentiable."""
-        h_NC = self.decoder.hidden_states(tokens_BT, documents)
-        return functional.linear(h_NC.float(), self.score.float()).view(tokens_BT.shape)
+    def forward(self, tokens_BT: Tensor, documents: Tensor | None = None, places_M: Tensor | None = None) -> Tensor:
+        """Values (B, T), or of the tokens at these places (M,), in fp32; arguments as for `Decoder.hidden_states`."""
+        h_MC = self.decoder.hidden_states(tokens_BT, documents, places_M)
+        values_M = functional.linear(h_MC.float(), self.score.float())[:, 0]
+        return values_M.view(tokens_BT.shape) if places_M is None else values_M
 
     def scores(self, tokens_BT: Tensor, real_BT: Tensor) -> Tensor:
         """Scores (B,) in fp32 of rows padded on either side; `real_BT` is True for tokens that are no padding.
@@ -55,12 +56,12 @@ class ValueModel(nn.Module):
         if int(lengths_B.min()) == 0:
             raise ValueError("a row holds no token, so it has no score")
         front_BT = (~real_BT).long().argsort(dim=1, stable=True)
-        values_BT = self(tokens_BT.gather(1, front_BT))
-        return values_BT.gather(1, lengths_B[:, None] - 1)[:, 0]
+        starts_B = torch.arange(len(tokens_BT), device=tokens_BT.device) * tokens_BT.shape[1]
+        return self(tokens_BT.gather(1, front_BT), places_M=starts_B + lengths_B - 1)
 
     def packed_scores(self, tokens_1N: Tensor, documents: Tensor) -> Tensor:
         """Scores (documents,) in fp32 of texts laid end to end; `documents` as for `Decoder.hidden_states`."""
-        return self(tokens_1N, documents)[0, documents[1:] - 1]
+        return self(tokens_1N, documents, documents[1:] - 1)
 
 
 def new_value_model(decoder: Decoder, seed: int) -> ValueModel:

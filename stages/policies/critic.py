@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stages.models.decoder import Decoder
-from stages.models.logprobs import logprobs_of_hidden
+from stages.models.logprobs import hidden_states_of_targets, in_place, logprobs_of_hidden, places_of
 from stages.models.tensors import save_tensors
 from stages.models.value import ValueModel, load_value_model, new_value_model, save_value_model
 from stages.store.errors import UserError
@@ -58,15 +58,19 @@ class Critic:
 
         A value is of the state before the target is said. It is 0 where there is no target.
         """
-        h_NC = self.actor.hidden_states(inputs_BT)
-        logprobs_BT, entropy_BT = logprobs_of_hidden(h_NC, self.actor.head_weight, targets_BT, temperature=temperature)
-        return logprobs_BT, entropy_BT, self.values(inputs_BT, targets_BT, h_NC)
+        h_MC, places_M = hidden_states_of_targets(self.actor, inputs_BT, targets_BT)
+        logprobs_BT, entropy_BT = logprobs_of_hidden(
+            h_MC, places_M, self.actor.head_weight, targets_BT, temperature=temperature
+        )
+        if isinstance(self.own, ValueModel):
+            return logprobs_BT, entropy_BT, self.values(inputs_BT, targets_BT)
+        return logprobs_BT, entropy_BT, in_place(self.own(h_MC), places_M, targets_BT)
 
-    def values(self, inputs_BT: Tensor, targets_BT: Tensor, h_NC: Tensor | None = None) -> Tensor:
-        """The values alone (B, T). h_NC: the actor's hidden states, where the value model is a head on them."""
-        raw_BT = self.own(inputs_BT if h_NC is None or isinstance(self.own, ValueModel) else h_NC)
-        values_BT = (raw_BT.view(inputs_BT.shape) - self.scale.mean) / self.scale.std
-        return values_BT * (targets_BT >= 0)
+    def values(self, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        """The values alone (B, T), of a value model that is no head on the actor."""
+        places_M = places_of(targets_BT)
+        values_M = (self.own(inputs_BT, places_M=places_M) - self.scale.mean) / self.scale.std
+        return in_place(values_M, places_M, targets_BT)
 
     def save(self, folder: Path, *, pad_id: int) -> None:
         """Write it into a checkpoint's folder, beside the policy."""

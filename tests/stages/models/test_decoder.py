@@ -141,6 +141,22 @@ def test_packed_documents_are_what_each_is_alone(changes: dict) -> None:
         model(tokens_of(2, 4), documents=torch.tensor([0, 4]))
 
 
+@pytest.mark.parametrize("changes", SHAPES)
+def test_some_tokens_alone_have_the_states_and_gradients_that_they_have_among_all(changes: dict) -> None:
+    model, tokens, places = model_of(**changes), tokens_of(2, 6), torch.tensor([9, 2, 2, 5])
+    for checkpointing in (False, True):
+        model.checkpointing = checkpointing
+        found, gradients = [], []
+        for asked in (None, places):
+            h = model.train().hidden_states(tokens, None, asked)
+            found.append(h[places] if asked is None else h)
+            found[-1].sin().sum().backward()
+            gradients.append([parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None])
+            model.zero_grad()
+        assert torch.allclose(*found, atol=1e-6)
+        assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*gradients, strict=True))
+
+
 @pytest.mark.parametrize("changes", [{}, QWEN3 | {"dropout": 0.2}])
 def test_checkpointing_gives_the_same_loss_and_gradients(changes: dict) -> None:
     tokens, found = tokens_of(2, 12), []
