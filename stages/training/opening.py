@@ -15,7 +15,9 @@ from torch import nn
 from stages.loop import Progress, find_resume, load_resume, read_progress
 from stages.optim import AdamW
 from stages.run import Run
+from stages.store.architecture import ModelConfig
 from stages.store.checkpoints import Checkpoint
+from stages.store.sizes import training_memory
 from stages.store.specs.pretrain import Pretrain
 from stages.store.specs.tuning import Learning, Tuning
 from stages.training import distributed
@@ -59,6 +61,14 @@ class Beginning(Generic[P]):
     progress: P
     precision: Precision
     checkpoint: Checkpoint | None
+
+    def fitting_sharding(self, setting: str, config: ModelConfig, rows: int) -> str:
+        """What each process is to hold of the model, ddp or fsdp, for `rows` at once in each.
+
+        UserError when training would need more memory than is free.
+        """
+        need = training_memory(config, rows, dtype=self.precision.name)
+        return distributed.choose_sharding(setting, need.total, need.activations, self.device)
 
     def optimise(self, model: M, *, parameters: int, sharding: str = "ddp", eps: float = 1e-8) -> Opened[M, P]:
         """The model with an optimiser over what of it is to learn; tells the run of both.

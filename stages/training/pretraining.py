@@ -22,7 +22,7 @@ from stages.run import Run
 from stages.store.errors import UserError
 from stages.store.presets import ModelConfig
 from stages.store.shape import model_config, peak_lr
-from stages.store.sizes import parameter_count, training_memory
+from stages.store.sizes import parameter_count
 from stages.store.specs.pretrain import Pretrain
 from stages.training import distributed
 from stages.training.course import Course
@@ -133,7 +133,7 @@ def prepare(run: Run, settings: S, objective: type[Objective[S]]) -> Job:
     tokenizer = TextTokenizer.load(run.tokenizer().path)
     config = model_config(settings, tokenizer.vocab_size)
     begun = begin(run, settings, device, Progress, lr=peak_lr(settings, config))
-    sharding = fitting_sharding(config, settings, begun.precision.name, device)
+    sharding = begun.fitting_sharding(settings.sharding, config, rows_in_each(settings))
     text = open_text(run, settings, objective.text_tokens(settings, config))
     place = "cpu" if sharding == "fsdp" else device
     if begun.checkpoint:
@@ -167,15 +167,10 @@ def open_text(run: Run, settings: Pretrain, length: int) -> Text:
     return Text(tokens, train, validation, length, settings.batch_size)
 
 
-def fitting_sharding(config: ModelConfig, settings: Pretrain, precision: str, device: torch.device) -> str:
-    """What each process holds, ddp or fsdp; UserError when training would need more memory than is free.
-
-    One process alone needs to hold a single row: it finds out by trying how many fit.
-    """
+def rows_in_each(settings: Pretrain) -> int:
+    """Rows that each of several processes holds at once. One alone needs a single row: it tries how many fit."""
     share = len(distributed.share(settings.batch_size))
-    rows = min(settings.sequences_at_once, share) if distributed.several() else 1
-    need = training_memory(config, rows, dtype=precision)
-    return distributed.choose_sharding(settings.sharding, need.total, need.activations, device)
+    return min(settings.sequences_at_once, share) if distributed.several() else 1
 
 
 @dataclass

@@ -22,7 +22,7 @@ from stages.run import Run
 from stages.store.architecture import ModelConfig
 from stages.store.errors import UserError
 from stages.store.records import Message
-from stages.store.sizes import parameter_count, training_memory
+from stages.store.sizes import parameter_count
 from stages.store.specs.sft import SFT
 from stages.store.specs.tuning import Tuning
 from stages.training import distributed
@@ -49,7 +49,9 @@ def open_model(
     """
     begun = begin(run, settings, device, kind, lr=lr)
     source = begun.checkpoint.path if begun.checkpoint else None
-    sharding = fitting_sharding(settings, config, begun.precision.name, device)
+    sharding = "ddp"
+    if isinstance(settings, SFT) and _may_be_cut(settings):
+        sharding = begun.fitting_sharding(settings.sharding, config, 1)
     if settings.method == "lora":
         model = open_adapted(base, source, settings, device, config)
     else:
@@ -58,12 +60,9 @@ def open_model(
     return begun.optimise(model, parameters=parameter_count(config).total, sharding=sharding, eps=eps)
 
 
-def fitting_sharding(settings: Tuning, config: ModelConfig, precision: str, device: torch.device) -> str:
-    """What each of several processes holds: ddp or fsdp. One alone finds out by trying what fits."""
-    if not distributed.several() or not isinstance(settings, SFT) or not settings.CUTS or settings.method == "lora":
-        return "ddp"
-    need = training_memory(config, 1, dtype=precision)
-    return distributed.choose_sharding(settings.sharding, need.total, need.activations, device)
+def _may_be_cut(settings: SFT) -> bool:
+    """Whether several processes may hold a piece of the model each. One alone finds out by trying what fits."""
+    return distributed.several() and settings.CUTS and settings.method != "lora"
 
 
 def room_for(asked: int | None, model_context: int) -> int:
