@@ -50,7 +50,7 @@ def plan(seed: int = 0, prefix: str = "demo") -> list[Step]:
         onward(
             "best_of", "judged", "its own answers, ranked by the world's rule", JUDGED, dataset=policy, checkpoint=sft
         ),
-        onward("reward", "reward-model", "what is preferred", REWARD, dataset=named("rankings"), checkpoint=sft),
+        onward("reward", "reward-model", "what is preferred of these", REWARD, dataset=judged, checkpoint=sft),
         onward("dpo", "dpo", "better answers, from its own that were ranked", DPO, dataset=judged, checkpoint=sft),
         onward("grpo", "grpo", "better answers, rewarded by the rule", GRPO, dataset=policy, checkpoint=sft),
         onward(
@@ -68,7 +68,6 @@ def plan(seed: int = 0, prefix: str = "demo") -> list[Step]:
 DATASETS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("text", "demo", "documents of a small world", {}),
     ("chat", "demo-chat", "questions with answers", {}),
-    ("rankings", "demo-preferences", "answers ranked by the world's rule", {}),
     ("policy", "demo-policy", "questions to practise on", {}),
     ("held-out", "demo-eval", "questions held out", {"split": "none"}),
 )
@@ -96,7 +95,8 @@ SFT: dict[str, Any] = {
     "checkpoint_every": 400,
     "sample_every": 400,
 }
-REWARD: dict[str, Any] = {"steps": 160, "eval_every": 80, "threads": 1}
+REWARD: dict[str, Any] = {"steps": 400, "lr": 1e-3, "eval_every": 100, "threads": 1}
+"""On answers as the policy gives them, and long enough to tell right ones from wrong ones of the same style."""
 JUDGED: dict[str, Any] = {"n": 10, "keep": "ranking", "reward": "world", "max_new_tokens": 32, "threads": 1}
 DPO: dict[str, Any] = {
     "epochs": 3,

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 
 from stages.data.world.answers import style_of
 from stages.data.world.build import (
-    PREFERRED_SHARE,
     WORLD_VERSION,
     items,
     question_about,
@@ -29,6 +28,9 @@ SHARES = {"facts": 42, "opposites": 15, "kinds": 11, "choice": 32}
 """Documents of each sort, in percent."""
 MORE_CHOICES = 3_000
 """Choices of the conversations beside the world's questions: few would be learnt by heart, many are by their rule."""
+CHAT_PREFERRED_SHARE = 0.47
+"""Of the conversations' answers, those in the preferred style: greedy answers are then in it four times in ten, for the
+likeliest one is oftener short."""
 STATED, CHOSEN, ASKED = 4, 4, 2
 """Statements, or choices, of a document, and questions after the statements."""
 
@@ -49,8 +51,8 @@ def lesson_documents(seed: int = 0, size: int = LESSONS) -> Iterator[Record]:
 def lesson_conversations(seed: int = 0) -> Iterator[Record]:
     """Every question of the sft part about these families once, and more choices, with right answers, as kind chat.
 
-    The question does not tell the style: of each fact's six questions two or three, of choices four in ten, chosen by
-    the seed, are answered in the preferred one. So every fact is answered in both.
+    The question does not tell the style: of each fact's six questions two or three, of choices 47 in a hundred, chosen
+    by the seed, are answered in the preferred one. So every fact is answered in both.
     """
     draw, by_lead = Draw("lesson conversations", WORLD_VERSION, seed), dict[str, list[Item]]()
     asked = {item.prompt: item for item in items("sft") if item.family in FAMILIES}
@@ -62,7 +64,7 @@ def lesson_conversations(seed: int = 0) -> Iterator[Record]:
         by_lead.setdefault(item.lead, []).append(item)
     answered: list[tuple[Item, str]] = []
     for group in by_lead.values():
-        preferred = int(PREFERRED_SHARE * len(group) + draw.below(1_000) / 1_000)
+        preferred = int(CHAT_PREFERRED_SHARE * len(group) + draw.below(1_000) / 1_000)
         for place, item in enumerate(draw.shuffled(group)):
             answered.append((item, item.sentence if place < preferred else item.answer))
     for item, answer in draw.shuffled(answered):
