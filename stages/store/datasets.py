@@ -7,9 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from stages.store.building import recover_interrupted
-from stages.store.errors import UNREADABLE, UserError
-from stages.store.names import check_name, nearest
+from stages.store.folders import find_folder, list_folders, read_facts
 from stages.store.workspace import Workspace
 
 Kind = Literal["text", "chat", "preference", "prompts", "labelled"]
@@ -89,31 +87,14 @@ class Dataset(NamedTuple):
 
 def list_datasets(workspace: Workspace) -> list[Dataset]:
     """All complete datasets by name."""
-    recover_interrupted(workspace.datasets)
-    if not workspace.datasets.is_dir():
-        return []
-    found = []
-    for path in sorted(workspace.datasets.iterdir()):
-        if not path.name.startswith(".") and (path / "dataset.json").is_file():
-            try:
-                found.append(_open(path))
-            except UserError:
-                continue
-    return found
+    return list_folders(workspace.datasets, "dataset.json", _open)
 
 
 def find_dataset(workspace: Workspace, name: str) -> Dataset:
     """The dataset of this name; UserError naming the nearest otherwise."""
-    recover_interrupted(workspace.datasets)
-    path = workspace.datasets / check_name(name, "name of a dataset")
-    if not (path / "dataset.json").is_file():
-        known = [dataset.name for dataset in list_datasets(workspace)]
-        raise UserError(f"There is no dataset {name!r}.", nearest(name, known, "data build SOURCE… --name NAME"))
-    return _open(path)
+    makes = "data build SOURCE… --name NAME"
+    return _open(find_folder(workspace.datasets, "dataset.json", name, what="dataset", makes=makes))
 
 
 def _open(path: Path) -> Dataset:
-    try:
-        return Dataset(path, msgspec.json.decode((path / "dataset.json").read_bytes(), type=DatasetInfo))
-    except UNREADABLE as error:
-        raise UserError(f"{path / 'dataset.json'} cannot be read: {error}.") from error
+    return Dataset(path, read_facts(path / "dataset.json", DatasetInfo))

@@ -7,10 +7,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from stages.store.building import recover_interrupted
 from stages.store.checkpoints import Checkpoint
-from stages.store.errors import UNREADABLE, UserError
-from stages.store.names import check_name, nearest
+from stages.store.folders import find_folder, list_folders, read_facts
 from stages.store.workspace import Workspace
 
 INFO = "model.info.json"
@@ -55,31 +53,14 @@ class Model(NamedTuple):
 
 def list_models(workspace: Workspace) -> list[Model]:
     """All complete imported models by name."""
-    recover_interrupted(workspace.models)
-    if not workspace.models.is_dir():
-        return []
-    found = []
-    for path in sorted(workspace.models.iterdir()):
-        if not path.name.startswith(".") and (path / INFO).is_file():
-            try:
-                found.append(_open(path))
-            except UserError:
-                continue
-    return found
+    return list_folders(workspace.models, INFO, _open)
 
 
 def find_model(workspace: Workspace, name: str) -> Model:
     """The imported model of this name; UserError naming the nearest otherwise."""
-    recover_interrupted(workspace.models)
-    path = workspace.models / check_name(name, "name of a model")
-    if not (path / INFO).is_file():
-        known = [model.name for model in list_models(workspace)]
-        raise UserError(f"There is no imported model {name!r}.", nearest(name, known, "import FOLDER --name NAME"))
-    return _open(path)
+    makes = "import FOLDER --name NAME"
+    return _open(find_folder(workspace.models, INFO, name, what="imported model", makes=makes))
 
 
 def _open(path: Path) -> Model:
-    try:
-        return Model(path, msgspec.json.decode((path / INFO).read_bytes(), type=ModelInfo))
-    except UNREADABLE as error:
-        raise UserError(f"{path / INFO} cannot be read: {error}.") from error
+    return Model(path, read_facts(path / INFO, ModelInfo))

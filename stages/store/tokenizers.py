@@ -7,9 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from stages.store.building import recover_interrupted
-from stages.store.errors import UNREADABLE, UserError
-from stages.store.names import check_name, nearest
+from stages.store.folders import find_folder, list_folders, read_facts
 from stages.store.workspace import Workspace
 
 INFO = "tokenizer.info.json"
@@ -62,32 +60,14 @@ class Tokenizer(NamedTuple):
 
 def list_tokenizers(workspace: Workspace) -> list[Tokenizer]:
     """All complete tokenizers by name."""
-    recover_interrupted(workspace.tokenizers)
-    if not workspace.tokenizers.is_dir():
-        return []
-    found = []
-    for path in sorted(workspace.tokenizers.iterdir()):
-        if not path.name.startswith(".") and (path / INFO).is_file():
-            try:
-                found.append(_open(path))
-            except UserError:
-                continue
-    return found
+    return list_folders(workspace.tokenizers, INFO, _open)
 
 
 def find_tokenizer(workspace: Workspace, name: str) -> Tokenizer:
     """The tokenizer of this name; UserError naming the nearest otherwise."""
-    recover_interrupted(workspace.tokenizers)
-    path = workspace.tokenizers / check_name(name, "name of a tokenizer")
-    if not (path / INFO).is_file():
-        known = [tokenizer.name for tokenizer in list_tokenizers(workspace)]
-        makes = "tokenizer train --data DATASET --name NAME"
-        raise UserError(f"There is no tokenizer {name!r}.", nearest(name, known, makes))
-    return _open(path)
+    makes = "tokenizer train --data DATASET --name NAME"
+    return _open(find_folder(workspace.tokenizers, INFO, name, what="tokenizer", makes=makes))
 
 
 def _open(path: Path) -> Tokenizer:
-    try:
-        return Tokenizer(path, msgspec.json.decode((path / INFO).read_bytes(), type=TokenizerInfo))
-    except UNREADABLE as error:
-        raise UserError(f"{path / INFO} cannot be read: {error}.") from error
+    return Tokenizer(path, read_facts(path / INFO, TokenizerInfo))

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from stages.store.specs.base import about
+from stages.store.specs.machine import ModelDevice, ModelPrecision, ModelThreads
 
 
 class Assess(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -21,12 +22,6 @@ class Assess(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
         about("Records that are looked at, the first ones; empty: all.", unit="records"),
     ] = None
     examples: Annotated[int, about("Worst examples to read.", ge=0, le=1_000)] = 50
-    precision: Annotated[
-        Literal["auto", "fp32", "bf16"], about("Precision of the arithmetic. auto: fp32 on a CPU, bf16 on a GPU.")
-    ] = "auto"
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], about("Where to run the model. auto: a GPU when there is one.")
-    ] = "auto"
-    threads: Annotated[Annotated[int, msgspec.Meta(ge=1, le=4_096)] | None, about("CPU threads; empty: all cores.")] = (
-        None
-    )
+    precision: ModelPrecision = "auto"
+    device: ModelDevice = "auto"
+    threads: ModelThreads = None

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from stages.store.specs.base import about
+from stages.store.specs.machine import Device, Precision, Threads
 from stages.store.specs.policy import Reward, RewardFile, RewardLength, RewardPattern
 
 
@@ -61,13 +62,6 @@ class BestOf(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     reward_file: RewardFile = ""
 
     slots: Annotated[int, about("Answers written at once.", ge=1, le=4_096, group="machine")] = 256
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], about("Where to run. auto: a GPU when there is one.", group="machine")
-    ] = "auto"
-    precision: Annotated[
-        Literal["auto", "fp32", "bf16"], about("auto: fp32 on a CPU, bf16 on a GPU that has it.", group="machine")
-    ] = "auto"
-    threads: Annotated[
-        Annotated[int, msgspec.Meta(ge=1, le=4_096)] | None,
-        about("CPU threads, recorded with the run; empty: all cores.", group="machine"),
-    ] = None
+    device: Device = "auto"
+    precision: Precision = "auto"
+    threads: Threads = None

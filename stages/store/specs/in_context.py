@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from stages.store.specs.base import about
+from stages.store.specs.machine import BatchTokens, Device, Precision, Slots
 
 
 class InContext(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -81,13 +82,7 @@ class InContext(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields
             group="answers",
         ),
     ] = 20
-    batch_tokens: Annotated[
-        int, about("Tokens computed at once.", unit="tokens", ge=64, le=1_048_576, group="machine")
-    ] = 8_192
-    slots: Annotated[int, about("Answers written at once.", unit="answers", ge=1, le=1_024, group="machine")] = 32
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], about("Where to run. auto: a GPU when there is one.", group="machine")
-    ] = "auto"
-    precision: Annotated[
-        Literal["auto", "fp32", "bf16"], about("auto: fp32 on a CPU, bf16 on a GPU that has it.", group="machine")
-    ] = "auto"
+    batch_tokens: BatchTokens = 8_192
+    slots: Slots = 32
+    device: Device = "auto"
+    precision: Precision = "auto"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 
 from stages.store.specs.base import about
+from stages.store.specs.machine import ModelDevice, ModelPrecision, ModelThreads
 
 
 class Label(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -20,12 +21,6 @@ class Label(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
         Annotated[int, msgspec.Meta(ge=1, le=100_000_000)] | None,
         about("Prompts that are scored, the first ones; empty: all.", unit="prompts"),
     ] = None
-    precision: Annotated[
-        Literal["auto", "fp32", "bf16"], about("Precision of the arithmetic. auto: fp32 on a CPU, bf16 on a GPU.")
-    ] = "auto"
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], about("Where to run the model. auto: a GPU when there is one.")
-    ] = "auto"
-    threads: Annotated[Annotated[int, msgspec.Meta(ge=1, le=4_096)] | None, about("CPU threads; empty: all cores.")] = (
-        None
-    )
+    precision: ModelPrecision = "auto"
+    device: ModelDevice = "auto"
+    threads: ModelThreads = None

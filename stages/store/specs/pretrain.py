@@ -8,6 +8,7 @@ import msgspec
 
 from stages.store.architecture import Kind
 from stages.store.specs.base import about
+from stages.store.specs.machine import Threads
 from stages.store.specs.parallel import Gpus, Sharding
 
 
@@ -80,10 +81,7 @@ class Pretrain(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     ] = "auto"
     gpus: Gpus = 1
     sharding: Sharding = "auto"
-    threads: Annotated[
-        Annotated[int, msgspec.Meta(ge=1, le=4_096)] | None,
-        about("CPU threads, recorded with the run; empty: all cores.", group="machine"),
-    ] = None
+    threads: Threads = None
     deterministic: Annotated[bool, about("On a GPU, resume bit for bit (slower).", group="machine")] = False
 
     eval_every: Annotated[int, about("Steps between validations.", unit="steps", ge=1, group="watching")] = 250

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from stages.store.specs.base import about
+from stages.store.specs.machine import Device, Precision
 
 
 class Sample(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -48,9 +49,5 @@ class Sample(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     ] = "auto"
     seed: Annotated[int, about("Seed of all that is drawn.", ge=0, le=2**31 - 1, group="completions")] = 0
     slots: Annotated[int, about("Completions written at once.", ge=1, le=1_024, group="machine")] = 32
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], about("Where to run. auto: a GPU when there is one.", group="machine")
-    ] = "auto"
-    precision: Annotated[
-        Literal["auto", "fp32", "bf16"], about("auto: fp32 on a CPU, bf16 on a GPU that has it.", group="machine")
-    ] = "auto"
+    device: Device = "auto"
+    precision: Precision = "auto"

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 
 from stages.store.specs.base import about
+from stages.store.specs.machine import Threads
 
 
 class Learning(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -60,10 +61,7 @@ class Learning(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     device: Annotated[
         Literal["auto", "cpu", "cuda"], about("Where to train. auto: a GPU when there is one.", group="machine")
     ] = "auto"
-    threads: Annotated[
-        Annotated[int, msgspec.Meta(ge=1, le=4_096)] | None,
-        about("CPU threads, recorded with the run; empty: all cores.", group="machine"),
-    ] = None
+    threads: Threads = None
     deterministic: Annotated[bool, about("On a GPU, resume bit for bit (slower).", group="machine")] = False
 
     eval_every: Annotated[int, about("Steps between validations.", unit="steps", ge=1, group="watching")] = 100
