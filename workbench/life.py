@@ -230,7 +230,7 @@ def _rank(lineage: Lineage, inventory: Inventory) -> Step:
     The life of the starter world has rankings of its own, so that judging is open to it; another life needs it.
     """
     step = ("rank", "rank")
-    newest, prompts, labels = inventory.judged
+    newest, prompts, labels, _ = inventory.judged
     if labels:
         return Step(*step, "done", newest, f"{labels:,} label{'s' if labels > 1 else ''}")
     if newest:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from workbench.life import FREEZE, POLICY_STAGES, Life, Step
+from workbench.life import FREEZE, POLICY_STAGES, Life, Step, lives
 from workbench.run_board import Entry
+from workbench.survey import Inventory
 
 TALKING = ("pretrain", "sft", *POLICY_STAGES)
 """Stages whose model is talked to before the life goes on."""
@@ -15,13 +16,14 @@ LEADING = (*TALKING, *MAKING, "sample")
 """Stages after which there is something to go on to."""
 
 
-def after_run(found: Sequence[Life], facts: Entry) -> Step | None:
+def after_run(inventory: Inventory, facts: Entry) -> Step | None:
     """What to do with what a finished run has made; None where nothing lies nearer than anything else."""
     stage = facts.spec.stage
     if facts.status != "finished" or stage not in LEADING:
         return None
+    found = lives(inventory)
     if stage == "sample":
-        return Step("rank", "rank", "next", facts.name)
+        return _after_sampling(inventory, found, facts)
     if stage in TALKING and facts.state.last_checkpoint is not None:
         return Step("chat", "chat", "next", facts.name, "ready", facts)
     life = life_of(found, facts)
@@ -29,6 +31,15 @@ def after_run(found: Sequence[Life], facts: Entry) -> Step | None:
     if stage == "build" and life is not None and step is not None and step.key == "chat":
         return _learnt_from(life, facts) or step
     return step
+
+
+def _after_sampling(inventory: Inventory, found: Sequence[Life], facts: Entry) -> Step | None:
+    """Judging; then a dataset of the labels; then what the life goes on with."""
+    if facts.name not in inventory.judged.finished:
+        return Step("rank", "rank", "next", facts.name)
+    if any(facts.name in (each.info.settings.get("label_sets") or ()) for each in inventory.datasets):
+        return _next(life_of(found, facts), facts)
+    return Step("reward", "reward", "next", stage=FREEZE, values={"label_set": facts.name})
 
 
 def after_chat(found: Sequence[Life], run_id: str) -> Step | None:

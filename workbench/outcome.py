@@ -17,6 +17,15 @@ def in_place_of_a_curve(entry: Entry) -> str:
     return made or "this run logged no curve"
 
 
+def in_place_of_samples(entry: Entry) -> str:
+    """What stands where samples would, of a run that has none."""
+    if entry.spec.stage == "sample":
+        return "What it writes is read where it is judged: who wrote what is told only then."
+    if entry.live or entry.status == "paused":
+        return "No samples yet."
+    return "This run wrote no samples."
+
+
 def _made(stage: str, result: dict[str, Any]) -> str:
     match stage, result:
         case "build", {"dataset": str(name), "records": dict(records)}:

@@ -14,11 +14,13 @@ from workbench.run_board import Board, Entry
 
 
 class LabelCounts(NamedTuple):
-    """What there is of labels: the newest set, its prompts, and all judgements that people gave here."""
+    """What there is of labels: the newest set, its prompts, all judgements that people gave here, and finished sets."""
 
     newest: str = ""
     prompts: int = 0
     labels: int = 0
+    finished: frozenset[str] = frozenset()
+    """Names of the sets of which every prompt has been judged, by as many people as the set asks for."""
 
 
 class Inventory(NamedTuple):
@@ -59,7 +61,8 @@ class Survey:
                 with open_labels(path) as labels:
                     sets = labels.sets()
                     first = (sets[0].name, sets[0].prompts) if sets else ("", 0)
-                    self._judged = (written, LabelCounts(*first, labels.count_all()))
+                    finished = frozenset(one.name for one in sets if labels.count(one.id) >= one.prompts > 0)
+                    self._judged = (written, LabelCounts(*first, labels.count_all(), finished))
         except (OSError, UserError):
             return LabelCounts()
         return self._judged[1]

@@ -34,7 +34,7 @@ MakeApp = Callable[..., WorkbenchApp]
 
 def comes_after(workspace: Workspace, run: RunDir) -> Step | None:
     facts = Entry(run, run.spec(), run.state(), run.status())
-    return after_run(lives(Survey(workspace).look()), facts)
+    return after_run(Survey(workspace).look(), facts)
 
 
 def test_what_makes_something_leads_to_the_next_step(workspace: Workspace) -> None:
@@ -88,6 +88,18 @@ def test_what_is_built_of_labels_is_learnt_from_though_the_life_is_complete(
 def test_what_was_sampled_is_judged(workspace: Workspace) -> None:
     step = comes_after(workspace, add_run(workspace, "sample", "answers"))
     assert step is not None and label(step) == "Judge answers"
+
+
+def test_when_all_is_judged_a_dataset_is_made_of_it_and_then_the_life_goes_on(workspace: Workspace) -> None:
+    tuned_world(workspace, ["starter:world"])
+    sampled = add_run(workspace, "sample", "mine")
+    judge(workspace)
+    step = comes_after(workspace, sampled)
+    assert step is not None and label(step) == "Make a dataset of your labels"
+    settings = {"sources": ["labels"], "label_sets": ["mine"]}
+    add_dataset(workspace, "mine-labels", digest="cc" * 32, kind="preference", settings=settings)
+    step = comes_after(workspace, sampled)
+    assert step is not None and label(step) == "Train a reward model on mine-labels"
 
 
 @pytest.mark.parametrize(("stage", "status"), [("evaluate", "finished"), ("pretrain", "failed"), ("build", "stopped")])

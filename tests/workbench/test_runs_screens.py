@@ -25,6 +25,7 @@ from workbench.screens.runs import RunsScreen
 from workbench.screens.start import StartScreen
 from workbench.screens.tune import TuneScreen
 from workbench.widgets.form import SpecForm
+from workbench.widgets.log_tail import LogTail
 from workbench.widgets.loss_plot import LossPlot
 from workbench.widgets.run_list import RunList
 
@@ -163,6 +164,53 @@ async def test_marked_runs_stand_side_by_side_in_a_table(workspace: Workspace, m
         shown = " ".join(screen_text(pilot.app).split("side by side")[1].split("╰")[0].split())
         assert "fast slow" in shown and "lr 0.001 0.0001" in shown and "train/loss 1.5 0.5" in shown
         assert "epochs" not in shown and "odd" not in shown
+
+
+async def test_runs_without_room_in_the_table_are_counted_and_shown_by_going_right(
+    workspace: Workspace, make_app: MakeApp
+) -> None:
+    found = [add_run(workspace, "sft", f"run-{number}", settings={"lr": 10.0**-number}) for number in range(7)]
+    async with make_app().run_test(size=(80, 24)) as pilot:
+        await settled(pilot)
+        await pilot.app.push_screen(CompareScreen(found))
+        await wait_for(pilot, lambda: "+3 more" in screen_text(pilot.app))
+        assert "runs 1-4 of 7" in screen_text(pilot.app)
+        await pilot.press("l", "right", "l", "l")
+        await settled(pilot)
+        shown = screen_text(pilot.app).split("side by side")[1].split("last values")[0]
+        assert "runs 4-7 of 7" in screen_text(pilot.app) and "run-6" in shown and "run-2" not in shown
+        await pilot.press("h")
+        await settled(pilot)
+        assert "run-2" in screen_text(pilot.app).split("side by side")[1]
+
+
+async def test_a_plot_with_nothing_on_it_is_not_saved(workspace: Workspace, make_app: MakeApp) -> None:
+    run = add_run(workspace, "build", "notes")
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        await open_run(pilot, run)
+        await pilot.press("P")
+        await wait_for(pilot, lambda: any("nothing on the plot" in note.message for note in pilot.app._notifications))
+        assert not (workspace.root / "plots").exists()
+
+
+async def test_long_lines_of_the_log_go_on_in_the_next_row(workspace: Workspace, make_app: MakeApp) -> None:
+    run = add_run(workspace, "build", "notes")
+    words = " ".join(f"word-{number}" for number in range(60))
+    run.log.write_text(f"{words}\na short one\nends without")
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        await open_run(pilot, run)
+        await wait_for(pilot, lambda: "word-59" in screen_text(pilot.app))
+        log = pilot.app.screen.query_one(LogTail)
+        assert " ".join("".join(row.split()) for row in log.lines).count("word-") == 60
+        rows = len(log.lines)
+        with run.log.open("a") as more:
+            more.write(f" a newline {words}\n")
+        await wait_for(pilot, lambda: len(log.lines) > rows)
+        assert all(len(row) <= log.scrollable_content_region.width for row in log.lines)
+        rows = len(log.lines)
+        await pilot.resize_terminal(200, 50)
+        await wait_for(pilot, lambda: len(log.lines) < rows)
+        assert sum(row.count("word-") for row in log.lines) == 120
 
 
 async def test_a_reward_model_is_not_asked_to_write(

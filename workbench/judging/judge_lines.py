@@ -29,11 +29,14 @@ def conversation(prompt: Prompt) -> Content:
 
 
 def heading(shown: Shown | None, to_settle: int) -> Content:
-    """Where the prompt stands; `to_settle` is how many disagreements wait, this one included, when that is the work."""
+    """Where the prompt stands; `to_settle` is how many disagreements wait, this one included, when that is the work.
+
+    The part of the prompt set is not said: `policy` above two answers reads as if it told who wrote them.
+    """
     if shown is None:
         return Content("done")
     settling = f" · {to_settle:,} to settle" if to_settle else ""
-    return Content.assemble(f"prompt {shown.place + 1:,} · ", line(shown.prompt.part), settling)
+    return Content(f"prompt {shown.place + 1:,}{settling}")
 
 
 def order_line(mode: Mode, order: Order, ratings: Ratings, note: str) -> Content:

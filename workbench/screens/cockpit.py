@@ -18,6 +18,7 @@ from workbench import runs
 from workbench.display import line
 from workbench.judging import hand_check
 from workbench.keys import bind
+from workbench.outcome import in_place_of_samples
 from workbench.plots.gauges import readings
 from workbench.plots.picture import figure
 from workbench.rollout_facts import is_rollout, rollout_of
@@ -175,12 +176,13 @@ class CockpitScreen(RunScreen):
 
     def show_made(self, watch: Watch) -> None:
         """Show the rollouts and the answers to fixed prompts when there are more."""
-        if watch.samples_version == self._samples_drawn:
+        now = watch.samples_version, in_place_of_samples(watch.entry)
+        if now == self._samples_drawn:
             return
-        self._samples_drawn = watch.samples_version
+        self._samples_drawn = now
         rows = watch.recent_samples(SAMPLES)
         self.query_one(Rollouts).show([rollout_of(row) for row in rows if is_rollout(row)])
-        self.query_one(Samples).show([row for row in rows if not is_rollout(row)][:SHOWN])
+        self.query_one(Samples).show([row for row in rows if not is_rollout(row)][:SHOWN], absent=now[1])
 
     def _draw(self) -> None:
         super()._draw()

@@ -225,7 +225,6 @@ class DuelScreen(PlaceScreen):
         """Put a prompt and its answers before the person."""
         self.round, self._began = round_, time.monotonic()
         asked = self.query_one(QuestionPane)
-        asked.border_title = Content.assemble("prompt · ", line(round_.prompt.part), " part")
         asked.scroll_home(animate=False)
         self.query_one("#prompt", Static).update(conversation(round_.prompt))
         contenders = self.query_one(Contenders)

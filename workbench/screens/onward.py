@@ -11,7 +11,7 @@ from textual.css.query import NoMatches
 from textual.widgets import Static
 
 from workbench.display import line
-from workbench.life import Step, lives
+from workbench.life import Step
 from workbench.onward import LEADING, after_run, label
 from workbench.run_board import Entry
 from workbench.survey import Survey
@@ -57,8 +57,7 @@ class Onward(Base):
 
     @work(thread=True, exclusive=True, group="onward")
     def _find_onward(self, entry: Entry) -> None:
-        found = lives(Survey(self.workbench.workspace).look())
-        step = after_run(found, entry)
+        step = after_run(Survey(self.workbench.workspace).look(), entry)
         self.app.call_from_thread(self._show_onward, step)
 
     def _show_onward(self, step: Step | None) -> None:

@@ -124,7 +124,11 @@ class Plotting(Base):
         from workbench.plots.svg import legible_name, svg_of
 
         app = cast("WorkbenchApp", self.app)
-        shown = self.query_one(LossPlot).picture
+        plot = self.query_one(LossPlot)
+        shown = plot.picture
+        if plot.extent is None:
+            self.notify(f"There is nothing on the plot to save: {shown.empty or 'no curve'}.")
+            return
         names = [legible_name([key.name]) for key in shown.keys[:2]]
         stamp = time.strftime("%Y%m%d-%H%M%S")
         path = app.workspace.root / "plots" / f"{stamp}-{legible_name([shown.title or 'plot', *names])}.svg"

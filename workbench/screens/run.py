@@ -17,7 +17,7 @@ from stages.store.errors import UserError
 from stages.store.rundir import RunDir
 from workbench.display import line
 from workbench.keys import bind
-from workbench.outcome import in_place_of_a_curve
+from workbench.outcome import in_place_of_a_curve, in_place_of_samples
 from workbench.plots.curves import Track
 from workbench.plots.picture import figure, groups
 from workbench.run_board import Entry
@@ -75,7 +75,7 @@ class RunScreen(Onward, Plotting, Steering, PlaceScreen):
         self._run = run
         self._watch: Watch | None = None
         self._drawn: tuple[object, ...] = ()
-        self._samples_drawn = -1
+        self._samples_drawn: tuple[int, str] | None = None
         self._told: Entry | None = None
 
     def compose_body(self) -> ComposeResult:
@@ -135,9 +135,10 @@ class RunScreen(Onward, Plotting, Steering, PlaceScreen):
 
     def show_made(self, watch: Watch) -> None:
         """Show what the run has made, when there is more of it: its samples."""
-        if watch.samples_version != self._samples_drawn:
-            self._samples_drawn = watch.samples_version
-            self.query_one(Samples).show(watch.recent_samples(SHOWN))
+        now = watch.samples_version, in_place_of_samples(watch.entry)
+        if now != self._samples_drawn:
+            self._samples_drawn = now
+            self.query_one(Samples).show(watch.recent_samples(SHOWN), absent=now[1])
 
     @on(Gone)
     def _gone(self, event: Gone) -> None:
