@@ -5,7 +5,16 @@ from __future__ import annotations
 import click
 
 from stages.store.bin import Thrown, destroy, find_thrown, list_bin, restore
-from workbench.cli.common import CommandGroup, Environment, confirm, json_option, pass_environment, say, say_table
+from workbench.cli.common import (
+    CommandGroup,
+    Environment,
+    confirm,
+    json_option,
+    pass_environment,
+    say,
+    say_table,
+    yes_option,
+)
 from workbench.wording import amount
 
 
@@ -34,7 +43,7 @@ def restore_(env: Environment, name: str) -> None:
 
 @bin_.command("empty")
 @click.argument("names", nargs=-1, metavar="[NAME]…")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 @pass_environment
 def empty(env: Environment, names: tuple[str, ...], yes: bool) -> None:
     """Delete what is in the bin for good: all of it, or what is named."""

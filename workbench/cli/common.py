@@ -37,12 +37,11 @@ class Environment:
 
 
 pass_environment = click.make_pass_decorator(Environment, ensure=True)
+yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 detach_option = click.option(
     "--detach", is_flag=True, help="Return at once. The work goes on either way when the wait is interrupted."
 )
-
-
 gpus_option = click.option(
     "--gpus",
     type=click.IntRange(1),

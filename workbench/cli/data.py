@@ -32,6 +32,7 @@ from workbench.cli.common import (
     say_table,
     set_option,
     stage_settings,
+    yes_option,
 )
 from workbench.cli.from_labels import from_labels
 from workbench.cli.records import record_options, show_records, wants_records
@@ -148,7 +149,7 @@ def show(env: Environment, name: str, as_json: bool, **records: Any) -> None:
 
 @data.command("delete")
 @click.argument("name")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 @pass_environment
 def delete(env: Environment, name: str, yes: bool) -> None:
     """Delete a dataset that nothing needs."""

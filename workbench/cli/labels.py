@@ -30,6 +30,7 @@ from workbench.cli.common import (
     say_facts,
     say_json,
     say_table,
+    yes_option,
 )
 from workbench.cli.elo import elo
 from workbench.cli.model_labels import ask, by_model
@@ -231,7 +232,7 @@ def backup(env: Environment) -> None:
 
 @labels.command("restore")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 @pass_environment
 def restore_(env: Environment, file: Path | None, yes: bool) -> None:
     """Put a backup (the newest, unless named) in the place of labels.db, which is kept beside it."""

@@ -25,6 +25,7 @@ from workbench.cli.common import (
     say_facts,
     say_json,
     say_table,
+    yes_option,
 )
 from workbench.desk_client import ask_once
 from workbench.display import displayable_line
@@ -142,7 +143,7 @@ def show(
 
 @models.command("delete")
 @click.argument("name")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 @pass_environment
 def delete(env: Environment, name: str, yes: bool) -> None:
     """Delete an imported model that nothing needs."""

@@ -36,6 +36,7 @@ from workbench.cli.common import (
     say_json,
     say_table,
     set_option,
+    yes_option,
 )
 from workbench.cli.evaluate import say_evaluation
 from workbench.cli.tensorboard import tensorboard
@@ -272,7 +273,7 @@ def note(
 
 @runs.command("delete")
 @click.argument("name", metavar="RUN")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 @pass_environment
 def delete(env: Environment, name: str, yes: bool) -> None:
     """Throw a run with its checkpoints into the bin, unless it is at work or something needs it."""

@@ -24,6 +24,7 @@ from workbench.cli.common import (
     say_table,
     set_option,
     stage_settings,
+    yes_option,
 )
 from workbench.runs import unique_name
 from workbench.studies import groups
@@ -204,7 +205,7 @@ def resume(env: Environment, name: str, detach: bool) -> None:
 
 @sweeps.command("forget")
 @click.argument("name")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 @pass_environment
 def forget(env: Environment, name: str, yes: bool) -> None:
     """Forget that runs belong together; the runs stay as they are."""

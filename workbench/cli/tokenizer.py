@@ -30,6 +30,7 @@ from workbench.cli.common import (
     say_table,
     set_option,
     stage_settings,
+    yes_option,
 )
 from workbench.desk_client import ask_once
 from workbench.records.token_facts import fact_lines, token_lines, token_rows
@@ -159,7 +160,7 @@ def show(env: Environment, name: str, text: str | None, dataset: str | None, oth
 
 @tokenizer.command("delete")
 @click.argument("name")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 @pass_environment
 def delete(env: Environment, name: str, yes: bool) -> None:
     """Delete a tokenizer that nothing needs."""
