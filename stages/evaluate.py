@@ -137,9 +137,6 @@ def evaluate(
     return row
 
 
-# -- log-likelihood ----------------------------------------------------------------------------------------------------
-
-
 def _with_loss(
     row: Row,
     model: TextModel,
@@ -205,9 +202,6 @@ def _runs(flags: Sequence[bool]) -> Iterator[tuple[int, int]]:
         elif not on and start is not None:
             yield start, place
             start = None
-
-
-# -- answers -----------------------------------------------------------------------------------------------------------
 
 
 def _with_answers(
@@ -286,9 +280,6 @@ def _end_of_turn(masker: Masker) -> int | None:
         return masker.end_of_turn()
     except UserError:
         return None
-
-
-# -- multiple choice ---------------------------------------------------------------------------------------------------
 
 
 def _with_choices(row: Row, model: TextModel, records: Sequence[Record], settings: Evaluate, progress: Progress) -> Row:

@@ -166,9 +166,6 @@ def _answer_length(model: TextModel, item: Item, settings: InContext) -> int:
     return min(settings.max_new_tokens, model.context // 2)
 
 
-# -- by likelihood -----------------------------------------------------------------------------------------------------
-
-
 def _by_likelihood(model: TextModel, prompts: Sequence[Prompt], settings: InContext) -> list[Result]:
     pieces: list[Scored] = []
     for prompt in prompts:
@@ -208,9 +205,6 @@ def _priors(model: TextModel, prompts: Sequence[Prompt], settings: InContext) ->
     return [total for total, _ in log_likelihoods(model, pieces, settings.batch_tokens)]
 
 
-# -- by writing --------------------------------------------------------------------------------------------------------
-
-
 def _by_writing(model: TextModel, prompts: Sequence[Prompt], settings: InContext) -> list[Result]:
     longest = min(settings.max_new_tokens, max(1, model.context // 2))
     sampling = Sampling(temperature=0.0, max_new_tokens=longest, stop_ids=model.end_ids)
@@ -236,9 +230,6 @@ def _right(item: Item, said: str, match: str) -> bool:
     """By the rule `match` of evaluation; a record with options is right by its option's text."""
     asked = item.record if isinstance(item.record, PromptRecord) else PromptRecord(messages=[], source="", meta={})
     return is_right(msgspec.structs.replace(asked, answer=item.answer), said, match)
-
-
-# -- the table ---------------------------------------------------------------------------------------------------------
 
 
 def with_results(row: Row, results: Sequence[Result], k: int, settings: InContext) -> Row:

@@ -155,9 +155,6 @@ def _model(folder: Path, device: str) -> Decoder | Encoder | TransformerXL:
     return open_decoder(folder, torch.float32, device)
 
 
-# -- verbs of the desk -------------------------------------------------------------------------------------------------
-
-
 Looked = Inside | InsideT5 | InsideReward | InsideLabels
 """What looks into a checkpoint, by its kind."""
 
