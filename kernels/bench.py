@@ -97,6 +97,7 @@ class Bench:
             getattr(self, phase)()
 
     def ceilings(self) -> None:
+        """What the device reaches in a matrix product and a copy, which the kernels are held against."""
         n = self.sizes.matrix
         a, b = (self._draw(n, n) for _ in range(2))
         times = self._rounds({"matrix product": lambda: a @ b, "copy": lambda: a.clone()})
@@ -104,6 +105,7 @@ class Bench:
         self._note("ceilings", f"copy of {n} x {n}", "torch", times["copy"], 2 * a.numel() * a.element_size(), "TB/s")
 
     def correctness(self) -> None:
+        """The self-test's errors."""
         from kernels import selftest
 
         smoke = (("float32", 0, "swiglu"),)  # the cheapest to interpret
@@ -114,6 +116,7 @@ class Bench:
                 self.remarks.append(found.sentence)
 
     def grid(self) -> None:
+        """Attention forward and backward, by head width and length."""
         for width, T, causal in product(self.sizes.widths, self.sizes.lengths, (False, True)):
             if time.monotonic() > self.deadline:
                 self.remarks.append("the grid was cut short: its share of the time is over")
@@ -128,6 +131,7 @@ class Bench:
             self._cell("grid", f"{case} backward", backward, 2.5 * work)
 
     def packed(self) -> None:
+        """Attention within documents laid end to end."""
         from kernels import triton_backend
 
         N, width = self.sizes.tokens, self.sizes.widths[0]
@@ -139,6 +143,7 @@ class Bench:
             self._cell("packed", f"{pieces} documents, D {width}", run, work)
 
     def decode(self) -> None:
+        """Attention of one new token over a long cache."""
         from kernels import plain, triton_backend
 
         width, S = self.sizes.widths[-1], self.sizes.cache
@@ -151,6 +156,7 @@ class Bench:
             self._cell("decode", f"B {B} S {S} D {width}", run, 2 * k.numel() * k.element_size(), "TB/s")
 
     def loss(self) -> None:
+        """The linear layer with cross-entropy, both ways, and its memory."""
         from kernels import chunked_cross_entropy, triton_cross_entropy
 
         N, V = self.sizes.tokens, self.sizes.vocabulary
@@ -169,6 +175,7 @@ class Bench:
                 self.rows.append(Row("loss", f"{case}, memory", name, peak(function, self.device), "GB"))
 
     def elementwise(self) -> None:
+        """SwiGLU and rotary positions, both ways."""
         from kernels import elementwise, triton_elementwise
 
         N, width = self.sizes.tokens, self.sizes.heads_width
@@ -192,6 +199,7 @@ class Bench:
             self._cell("elementwise", f"{case} N {N} width {width} both ways", run, work, "TB/s")
 
     def training(self) -> None:
+        """Steps of whole models, with and without the kernels."""
         for shape, (name, contender) in product(self.sizes.models, CONTENDERS.items()):
             if time.monotonic() > self.deadline:
                 self.remarks.append(f"no time left to train {shape.name} as {name}")

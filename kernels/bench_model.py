@@ -71,6 +71,8 @@ CONTENDERS = {
 
 
 class Block(nn.Module):
+    """A block of a GPT without dropout, whose attention is a contender's."""
+
     def __init__(self, shape: Shape, attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
         super().__init__()
         C = shape.width

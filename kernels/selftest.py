@@ -67,6 +67,7 @@ class Trial(NamedTuple):
 
     @property
     def passed(self) -> bool:
+        """Whether nothing broke and the error is within the limit of the dtype."""
         return not self.fault and self.error <= LIMITS[self.dtype]
 
     @property

@@ -111,6 +111,7 @@ class Engine:
 
     @property
     def free_slots(self) -> int:
+        """How many sequences may be added now."""
         return self.max_slots - len(self._slots)
 
     @property

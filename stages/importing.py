@@ -78,6 +78,7 @@ class Found(NamedTuple):
 
     @property
     def size(self) -> int:
+        """Bytes of all files that are to be copied."""
         return sum(path.stat().st_size for path in (*self.weights, *self.beside))
 
 

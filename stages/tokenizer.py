@@ -141,6 +141,8 @@ def too_few(settings: Tokenizer, size: int) -> list[str]:
 
 
 class Quality(NamedTuple):
+    """Bytes of text that a token stands for, and how many of the texts that were checked came back exactly."""
+
     bytes_per_token: float | None
     round_trips: int
     checked: int

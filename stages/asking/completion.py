@@ -39,10 +39,12 @@ class TextModel:
 
     @property
     def context(self) -> int:
+        """Tokens that it sees at once."""
         return self.decoder.config.context
 
     @property
     def parameters(self) -> int:
+        """How many it has, a shared output layer once."""
         return sum(parameter.numel() for parameter in self.decoder.parameters())
 
 
@@ -96,6 +98,7 @@ class Completion:
 
     @property
     def generated(self) -> int:
+        """Tokens written so far."""
         return len(self._tokens) - self._prompt_tokens
 
     def step(self) -> str:

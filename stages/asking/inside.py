@@ -56,10 +56,12 @@ class Inside:
 
     @property
     def layers(self) -> int:
+        """Blocks that attend."""
         return self.model.config.layers
 
     @property
     def heads(self) -> int:
+        """Heads of each block."""
         return self.model.config.heads
 
     def read(self, text: str, most: int | None = None) -> Reading:

@@ -84,6 +84,7 @@ class Conversations(NamedTuple):
 
     @property
     def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each conversation: (conversations,)."""
         return np.diff(self.starts)
 
 

@@ -42,17 +42,21 @@ class Job(Protocol):
 
     workspace: Workspace
 
-    def check(self) -> None: ...
+    def check(self) -> None:
+        """Raise, if nobody waits for the answer any more."""
 
-    def progress(self, done: int, total: int, phase: str = "") -> None: ...
+    def progress(self, done: int, total: int, phase: str = "") -> None:
+        """Tell how far the work is."""
 
 
 class Watching(Protocol):
     """What looks at every record and tells at the end what it found."""
 
-    def see(self, place: str, record: Record) -> None: ...
+    def see(self, place: str, record: Record) -> None:
+        """Look at a record; `place` says where it stands, for people."""
 
-    def finding(self) -> Finding | None: ...
+    def finding(self) -> Finding | None:
+        """What was found in all records; None when nothing is worth telling."""
 
 
 class Patient(NamedTuple):

@@ -69,6 +69,7 @@ class Skipped:
         self._count, self._examples = 0, list[str]()
 
     def add(self, path: Path) -> None:
+        """Count a file; the first few are kept by name."""
         self._count += 1
         if len(self._examples) < EXAMPLES:
             self._examples.append(shown(path))
@@ -87,6 +88,7 @@ class Finder:
         self._other = Skipped("other files", "Left out files in folders that hold neither text nor records.")
 
     def skipped(self) -> list[Filter]:
+        """What was passed by so far, a line for each reason."""
         return [*self._hidden.filters(), *self._other.filters()]
 
     def find(self, source: str) -> Iterator[Item]:
@@ -178,4 +180,5 @@ def is_readme(path: Path) -> bool:
 
 
 def is_code(path: Path) -> bool:
+    """Whether the file's ending is that of source code."""
     return path.suffix.lower() in CODE

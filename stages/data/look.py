@@ -24,7 +24,8 @@ LONGEST = 2_000
 class Job(Protocol):
     """What the desk lends to a verb."""
 
-    def progress(self, done: int, total: int, phase: str = "") -> None: ...
+    def progress(self, done: int, total: int, phase: str = "") -> None:
+        """Tell how far the work is."""
 
 
 def look(job: Job, *, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -42,18 +42,22 @@ class Page:
 
     @cached_property
     def lines(self) -> list[str]:
+        """Lines that are not blank, without the space around them."""
         return [line.strip() for line in self.text.split("\n") if line.strip()]
 
     @cached_property
     def paragraphs(self) -> list[str]:
+        """What blank lines part."""
         return [part.strip() for part in re.split(r"\n\s*\n", self.text) if part.strip()]
 
     @cached_property
     def words(self) -> list[str]:
+        """Its words, in order."""
         return words(self.text)
 
     @cached_property
     def hashes(self) -> Hashes:
+        """A hash of each word, in order."""
         return word_hashes(self.words)
 
     @cached_property

@@ -45,6 +45,7 @@ class Found(NamedTuple):
 
     @property
     def kind(self) -> Kind | None:
+        """The kind of its records; None where nobody knows."""
         if self.item.form == "starter":
             return starter_kind(self.item.origin)
         if self.item.form == "text":

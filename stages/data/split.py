@@ -20,6 +20,7 @@ class Split(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Split:
+        """As the settings write it, which the spec has checked."""
         how, _, share = text.partition(":")
         if how == "documents":
             return cls("documents", float(share))

@@ -38,6 +38,7 @@ class Item(NamedTuple):
 
     @property
     def meta(self) -> Mapping[str, Any]:
+        """What the source said beside the record."""
         return self.record.meta
 
     @property

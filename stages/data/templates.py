@@ -55,6 +55,7 @@ class Tracker(jinja2.ext.Extension):
         self.spans: list[tuple[int, int]] = []
 
     def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
+        """The block `{% generation %}` … `{% endgeneration %}`; what is written in it is noted."""
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         return jinja2.nodes.CallBlock(self.call_method("_note"), [], [], body).set_lineno(line)
@@ -197,6 +198,7 @@ def template_in(folder: Path) -> str | None:
 
 
 def digest_of(template: str) -> str:
+    """SHA-256 of a template, in hexadecimal."""
     return hashlib.sha256(template.encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -55,6 +55,7 @@ class Answers(NamedTuple):
 
     @property
     def right(self) -> NDArray[np.bool_]:
+        """(R,): whether the likeliest label is the right one; False where there is none."""
         return (self.targets == self.found) & (self.targets != UNKNOWN)
 
     @property

@@ -46,6 +46,7 @@ class KVCache:
 
     @property
     def v(self) -> Tensor:
+        """(L, rows, G, room, D)"""
         return self._kv[:, 1]
 
     def layer(self, layer: int, rows: int | None = None) -> tuple[Tensor, Tensor]:

@@ -66,6 +66,7 @@ class Classifier(nn.Module):
 
     @property
     def config(self) -> ModelConfig:
+        """The shape of the model below the head."""
         return self.body.config
 
     @property

@@ -154,9 +154,11 @@ class Place(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """As it is published."""
         return tuple(self.published.shape)
 
     def fill(self, start: int, rows: Tensor) -> None:
+        """Put rows of the published tensor in place, from row `start` on."""
         self.published[start : start + len(rows)].copy_(rows)
 
 

@@ -85,15 +85,18 @@ class InferenceDecoder(Decoder):
         return self._compiled is not None
 
     def logits(self, h_NC: Tensor) -> Tensor:
+        """Logits (N, V) of hidden states (N, C)."""
         return self._logits(h_NC)
 
     def new_cache(self, rows: int, length: int) -> KVCache:
+        """An empty cache of so many rows with room for `length` tokens each."""
         c = self.config
         like = torch.empty(0, dtype=torch.float32) if self._fp32_cache else self.tokens
         return KVCache(c.layers, rows, c.key_heads, length, c.head_width, like)
 
     @torch.inference_mode()
     def prefill_rows(self, tokens_BT: Tensor, lengths_B: Tensor, cache: KVCache, rows_B: Tensor) -> None:
+        """As `Decoder.prefill_rows`, by compiled code where there is some."""
         if self._compiled is not None and tokens_BT.shape[1] <= LONGEST:
             self._compiled.prefill_rows(tokens_BT, lengths_B, cache, rows_B)
         else:
@@ -101,6 +104,7 @@ class InferenceDecoder(Decoder):
 
     @torch.inference_mode()
     def decode(self, tokens_B: Tensor, cache: KVCache) -> Tensor:
+        """As `Decoder.decode`: logits (B, V) after one more token (B,) in each of the first B rows."""
         if self._compiled is not None:
             return self._compiled.decode(tokens_B, cache)
         B = len(tokens_B)

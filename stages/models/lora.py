@@ -64,6 +64,7 @@ def lora_parameters(model: Decoder) -> list[nn.Parameter]:
 
 
 def has_lora(model: Decoder) -> bool:
+    """Whether any layer has an adapter."""
     return any(linear.lora is not None for _, (_, linear) in _linears(model))
 
 

@@ -43,6 +43,7 @@ class AdapterConfig(NamedTuple):
 
     @property
     def scale(self) -> float:
+        """What the product of an adapter's matrices is multiplied by."""
         return self.alpha / (self.rank**0.5 if self.by_root else self.rank)
 
 
@@ -61,6 +62,7 @@ def tensor_names(layer: str) -> tuple[str, str]:
 
 
 def write_adapter_config(folder: Path, config: AdapterConfig) -> None:
+    """Write adapter_config.json into a folder, as peft reads it."""
     alpha = int(config.alpha) if config.alpha == int(config.alpha) else config.alpha
     values = {
         "base_model_name_or_path": config.base,

@@ -85,6 +85,7 @@ class Layer(nn.Module):
         return k, v
 
     def split_heads(self, x_BTN: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """(B, T, parts · H · D) as `parts` tensors (B, H, T, D)."""
         B, T, _ = x_BTN.shape
         return x_BTN.view(B, T, parts * self.heads, -1).transpose(1, 2).split(self.heads, 1)
 

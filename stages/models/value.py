@@ -38,6 +38,7 @@ class ValueModel(nn.Module):
 
     @property
     def config(self) -> ModelConfig:
+        """The shape of the decoder."""
         return self.decoder.config
 
     def forward(self, tokens_BT: Tensor, documents: Tensor | None = None, places_M: Tensor | None = None) -> Tensor:

@@ -85,6 +85,7 @@ class Batcher:
         self._thread = threading.Thread(target=self._work, daemon=True, name="batcher")
 
     def start(self) -> None:
+        """Begin to answer, in a thread."""
         self._thread.start()
 
     def close(self) -> None:

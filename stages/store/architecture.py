@@ -179,6 +179,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     @property
     def head_width(self) -> int:
+        """The width of a head that is in force."""
         return self.head_dim or self.width // self.heads
 
     @property
@@ -193,6 +194,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     @property
     def grouped(self) -> bool:
+        """Whether several query heads share one of keys and values."""
         return self.key_heads != self.heads
 
     @property
@@ -207,6 +209,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     @property
     def inner_is_fourfold(self) -> bool:
+        """Whether the feed-forward width is four times the model's."""
         return self.inner_width == 4 * self.width
 
     @property
@@ -223,6 +226,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     @property
     def windowed(self) -> bool:
+        """Whether any layer sees a window only."""
         return any(self.windows)
 
 

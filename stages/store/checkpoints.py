@@ -23,6 +23,8 @@ MODEL_FILES = ("config.json", "endpoint.json")
 
 
 class FileEntry(msgspec.Struct, frozen=True):
+    """A file of a manifest: its size in bytes, and its SHA-256 in hexadecimal."""
+
     size: int
     sha256: str
 
@@ -50,6 +52,7 @@ class Checkpoint(NamedTuple):
 
     @property
     def name(self) -> str:
+        """The folder's, such as step-400."""
         return self.path.name
 
     def lineage(self) -> Lineage | None:

@@ -61,6 +61,7 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def right(self) -> bool:
+        """Whether the likeliest is what was wanted."""
         return self.wanted == self.found
 
 

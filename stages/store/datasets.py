@@ -73,6 +73,8 @@ class DatasetInfo(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Dataset(NamedTuple):
+    """A dataset in the workspace."""
+
     path: Path
     info: DatasetInfo
 

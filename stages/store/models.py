@@ -39,6 +39,8 @@ class ModelInfo(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Model(NamedTuple):
+    """An imported model in the workspace."""
+
     path: Path
     info: ModelInfo
 

@@ -36,6 +36,7 @@ NOTHING = Notes()
 
 
 def notes_path(run: RunDir) -> Path:
+    """Where the notes of a run lie, if there are any."""
     return run.path / FILE
 
 

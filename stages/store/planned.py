@@ -74,6 +74,7 @@ class MixtureCount(msgspec.Struct, frozen=True):
 
     @property
     def total(self) -> int:
+        """All parameters, idle experts among them."""
         return self.tokens + self.attention + self.feed_forward + self.norms + self.head
 
     @property

@@ -137,6 +137,7 @@ class RunDir:
 
     @property
     def id(self) -> str:
+        """The folder's name, unique in the workspace."""
         return self.path.name
 
     @property
@@ -178,6 +179,7 @@ class RunDir:
         return self._read("state.json", RunState)
 
     def write_state(self, state: RunState, *, durable: bool = False) -> None:
+        """Replace state.json at once; `durable`: return only when it is on the disk."""
         write_atomic(self.path / "state.json", msgspec.json.encode(state), durable=durable)
 
     def alive(self) -> bool:

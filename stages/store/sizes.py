@@ -27,6 +27,7 @@ class ParameterCount(NamedTuple):
 
     @property
     def total(self) -> int:
+        """All parameters."""
         return sum(self)
 
     @property
@@ -45,6 +46,7 @@ class TrainingMemory(NamedTuple):
 
     @property
     def total(self) -> int:
+        """Bytes of all parts."""
         return sum(self)
 
 
@@ -56,6 +58,7 @@ class InferenceMemory(NamedTuple):
 
     @property
     def total(self) -> int:
+        """Bytes of all parts."""
         return sum(self)
 
 

@@ -46,6 +46,8 @@ class TokenizerInfo(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Tokenizer(NamedTuple):
+    """A tokenizer in the workspace, not loaded."""
+
     path: Path
     info: TokenizerInfo
 

@@ -12,6 +12,8 @@ BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16mm", "bf16")
 
 
 class Precision(NamedTuple):
+    """The dtype in which a model computes, its name in settings, and why it was chosen."""
+
     name: str
     dtype: torch.dtype
     why: str

@@ -69,9 +69,11 @@ def insert_label(db: sqlite3.Connection, label: Label) -> Label:
 
 
 def as_json(value: Any) -> str:
+    """A value as a column of text holds it."""
     return msgspec.json.encode(value).decode()
 
 
 def new_id(cursor: sqlite3.Cursor) -> int:
+    """The id of the row that was just inserted."""
     assert cursor.lastrowid is not None
     return cursor.lastrowid
