@@ -275,6 +275,13 @@ class WorkbenchApp(App[None], inherit_bindings=False):
         if isinstance(self.screen, PlaceScreen) and not isinstance(self.screen, LineageScreen):
             self.push_screen(LineageScreen())
 
+    def action_doctor(self) -> None:
+        """Show what the doctor says of machine, terminal and installation."""
+        from workbench.screens.doctor import DoctorScreen
+
+        if not isinstance(self.screen, DoctorScreen):
+            self.push_screen(DoctorScreen())
+
     def action_jump(self) -> None:
         """Put letters on what takes the focus."""
         from workbench.screens.jump import JumpScreen

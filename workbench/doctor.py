@@ -9,7 +9,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -18,6 +18,7 @@ import msgspec
 from stages.store.errors import UserError
 from stages.store.files import free_bytes
 from stages.store.workspace import Workspace, find_workspace, installation_root, state_folder
+from workbench.display import displayable_line
 from workbench.settings import Settings, load_settings
 
 PACKAGES = ("workbench", "stages", "kernels", "assets")
@@ -43,15 +44,32 @@ class Finding(NamedTuple):
     hint: str = ""
 
 
+MARKS = {"ok": " ok ", "warning": "warn", "broken": "BAD "}
+"""Words of one width for how a thing stands."""
+
+
+def printed(finding: Finding) -> Iterator[str]:
+    """The lines of a finding, as the command prints them."""
+    name = finding.name if finding.name.startswith(finding.kind) else f"{finding.kind} {finding.name}"
+    yield displayable_line(f"{MARKS[finding.status]}  {name}: {finding.value}")
+    if finding.hint:
+        yield displayable_line(f"      {finding.hint}")
+
+
 def examine() -> Iterator[Finding]:
     """All findings, the quick ones first; torch is looked at in a child process."""
+    yield from at_once()
+    yield from machine(ask_machine())
+
+
+def at_once(workspace: Workspace | None = None, terminal_facts: Iterable[Finding] | None = None) -> Iterator[Finding]:
+    """What is found without a child process; of this workspace and this terminal, where they are known already."""
     yield python()
     yield from packages()
     settings, finding = settings_files()
     yield finding
-    yield from terminal()
-    yield from places(settings)
-    yield from machine(ask_machine())
+    yield from terminal() if terminal_facts is None else terminal_facts
+    yield from places(workspace or find_workspace(settings.paths.workspace))
 
 
 def python() -> Finding:
@@ -113,20 +131,22 @@ def terminal() -> Iterator[Finding]:
     if not sys.stdout.isatty():
         yield Finding("terminal", "size", "ok", "not a terminal: the output goes to a file or pipe")
         return
-    columns, rows = shutil.get_terminal_size()
+    yield from terminal_of(*shutil.get_terminal_size(), sys.stdout.encoding or "unknown")
+
+
+def terminal_of(columns: int, rows: int, encoding: str) -> Iterator[Finding]:
+    """What there is to say of a terminal of this size that is written to in this encoding."""
     small = columns < SMALLEST[0] or rows < SMALLEST[1]
     hint = f"The app needs {SMALLEST[0]} columns and {SMALLEST[1]} rows." if small else ""
     yield Finding("terminal", "size", "warning" if small else "ok", f"{columns}×{rows}", hint)
     yield _colours()
-    encoding = sys.stdout.encoding or "unknown"
     utf8 = encoding.lower().replace("-", "") == "utf8"
     hint = "" if utf8 else "Set LANG to a UTF-8 locale, such as C.UTF-8."
     yield Finding("terminal", "encoding", "ok" if utf8 else "warning", encoding, hint)
 
 
-def places(settings: Settings) -> Iterator[Finding]:
+def places(workspace: Workspace) -> Iterator[Finding]:
     """The workspace and the state folder: where they are, whether they can be written, what is free."""
-    workspace: Workspace = find_workspace(settings.paths.workspace)
     yield _place("workspace", workspace.root, "Set WORKBENCH_HOME or [paths] workspace to a folder you can write.")
     yield _place(
         "state", state_folder(), "The device queue stands there. Set XDG_STATE_HOME to a folder you can write."
@@ -135,16 +155,27 @@ def places(settings: Settings) -> Iterator[Finding]:
 
 def ask_machine() -> dict[str, Any]:
     """What stages.machine finds out in a process of its own."""
-    root = str(installation_root())
-    environment = {**os.environ, "PYTHONPATH": root, "PYTHONSAFEPATH": "1"}
-    command = [sys.executable, "-P", "-m", "stages.machine"]
+    command, environment = machine_question()
     try:
-        done = subprocess.run(command, env=environment, cwd=root, capture_output=True, timeout=PATIENCE, check=True)
-        return msgspec.json.decode(done.stdout, type=dict[str, Any])
-    except subprocess.CalledProcessError as error:
-        last = error.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or [f"exit code {error.returncode}"]
-        return {"error": last[0]}
-    except (subprocess.TimeoutExpired, msgspec.DecodeError) as error:
+        done = subprocess.run(command, env=environment, capture_output=True, timeout=PATIENCE, check=False)
+    except subprocess.TimeoutExpired as error:
+        return {"error": str(error)}
+    return machine_answer(done.returncode, done.stdout, done.stderr)
+
+
+def machine_question() -> tuple[list[str], dict[str, str]]:
+    """The command that finds out about the machine, and its environment."""
+    environment = {**os.environ, "PYTHONPATH": str(installation_root()), "PYTHONSAFEPATH": "1"}
+    return [sys.executable, "-P", "-m", "stages.machine"], environment
+
+
+def machine_answer(code: int, out: bytes, err: bytes) -> dict[str, Any]:
+    """What that command found out, or under `error` why it did not."""
+    if code:
+        return {"error": (err.decode("utf-8", "replace").strip().splitlines() or [f"exit code {code}"])[-1]}
+    try:
+        return msgspec.json.decode(out, type=dict[str, Any])
+    except msgspec.DecodeError as error:
         return {"error": str(error)}
 
 

@@ -51,9 +51,12 @@ from tests.workbench.test_cockpit import append, policy_run, rollout, row
 from tests.workbench.test_inside_screen import attended, scored
 from tests.workbench.test_reward_screens import HELD_OUT, WRONG
 from workbench.desk_client import DeskClient
+from workbench.doctor import Finding as Symptom
+from workbench.doctor import Status
 from workbench.machine import Gpu, Holder, Machine, Reading
 from workbench.run_board import Entry
 from workbench.screens import bin as bin_screen
+from workbench.screens import doctor as doctor_screen
 from workbench.screens import machine as machine_screen
 from workbench.screens.card import CardScreen
 from workbench.screens.check import ExamplesScreen
@@ -161,6 +164,19 @@ async def open_lineage(pilot: Pilot[Any], text: str, patch: pytest.MonkeyPatch) 
     parents = {"dataset": Parent(name, DATASET_DIGEST), "tokenizer": Parent(name, TOKENIZER_DIGEST)}
     add_run(workspace, "pretrain", text, parents=parents)
     await pilot.app.push_screen(LineageScreen())
+
+
+async def open_doctor(pilot: Pilot[Any], text: str, patch: pytest.MonkeyPatch) -> None:
+    """A doctor who has found one of each kind."""
+    states: tuple[Status, ...] = ("ok", "warning", "broken")
+    found = [Symptom(text, f"{text} {state}", state, text, text if state != "ok" else "") for state in states]
+
+    async def ask() -> dict[str, Any]:
+        return {"error": text}
+
+    patch.setattr(doctor_screen, "at_once", lambda workspace, terminal: found)
+    patch.setattr(doctor_screen, "ask", ask)
+    pilot.app.action_doctor()
 
 
 async def open_bin(pilot: Pilot[Any], text: str, patch: pytest.MonkeyPatch) -> None:
@@ -292,6 +308,7 @@ OPENERS: dict[str, Opener] = {
     "CockpitScreen": open_cockpit,
     "CompareScreen": open_compare,
     "DisagreementScreen": open_disagreement,
+    "DoctorScreen": open_doctor,
     "ExampleScreen": open_example,
     "ExamplesScreen": pushing(
         lambda pilot, text: ExamplesScreen(Finding(text, text, 1, [CheckExample(text, text)], {"max_line": text}, text))

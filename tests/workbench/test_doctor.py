@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from stages.store.workspace import installation_root
+from stages.store.workspace import find_workspace, installation_root
+from tests.workbench.conftest import screen_text, settled, wait_for
 from workbench import doctor
+from workbench.app import WorkbenchApp
 from workbench.doctor import Finding
+from workbench.screens import doctor as doctor_screen
 
 WELL: dict[str, Any] = {
     "memory": {"available": 8 * 2**30},
@@ -101,7 +107,7 @@ def test_a_workspace_below_a_file_cannot_be_written(tmp_path: Path, monkeypatch:
     (tmp_path / "file").touch()
     monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path / "file" / "workspace"))
     settings, _ = doctor.settings_files()
-    assert broken(list(doctor.places(settings))) == ["workspace"]
+    assert broken(list(doctor.places(find_workspace(settings.paths.workspace)))) == ["workspace"]
 
 
 def test_a_wrong_settings_file_and_an_unknown_key_are_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,3 +155,48 @@ def test_fused_kernels_that_fail_on_a_card_are_a_warning() -> None:
     assert [finding.status for finding in findings] == ["ok", "warning"]
     assert findings[0].value == "differ from the reference by 1.2e-03, 1.50 × as fast as PyTorch"
     assert "it hung" in findings[1].value and "PyTorch" in findings[1].hint
+
+
+async def test_the_app_has_a_doctor_too_who_looks_again_and_says_what_is_broken(
+    make_app: Callable[..., WorkbenchApp], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [WELL, {"error": "torch will not start"}]
+
+    async def ask() -> dict[str, Any]:
+        return answers.pop(0)
+
+    monkeypatch.setattr(doctor_screen, "ask", ask)
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settled(pilot)
+        await pilot.press("M", "d")
+        await wait_for(pilot, lambda: "attention: fastest" in screen_text(app) or "sdpa: fastest" in screen_text(app))
+        assert "120×40" in screen_text(app) and str(app.workspace.root) in screen_text(app).replace("\n", "")
+        await wait_for(pilot, lambda: "looking" not in screen_text(app))
+        await pilot.press("r")
+        await wait_for(pilot, lambda: "1 broken" in screen_text(app))
+        await pilot.press("escape", "escape")
+        await wait_for(pilot, lambda: type(app.screen).__name__ == "HomeScreen")
+
+
+async def test_the_question_to_the_machine_ends_with_whoever_asks(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told = tmp_path / "pid"
+    waits = f"import os, time; open({str(told)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    monkeypatch.setattr(doctor_screen, "machine_question", lambda: ([sys.executable, "-c", waits], dict(os.environ)))
+    asking = asyncio.create_task(doctor_screen.ask())
+    while not (told.is_file() and told.read_text()):
+        await asyncio.sleep(0.01)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    pid = int(told.read_text())
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        await asyncio.sleep(0.01)
+
+
+def test_what_the_machine_did_not_say_is_an_error_in_a_line() -> None:
+    assert doctor.machine_answer(1, b"", b"Traceback\nImportError: no torch\n") == {"error": "ImportError: no torch"}
+    assert doctor.machine_answer(3, b"", b"") == {"error": "exit code 3"}
+    assert "error" in doctor.machine_answer(0, b"no json", b"")

@@ -5,10 +5,7 @@ from __future__ import annotations
 import click
 
 from workbench.cli.common import json_option, say_json
-from workbench.display import displayable_line
-from workbench.doctor import examine
-
-MARKS = {"ok": " ok ", "warning": "warn", "broken": "BAD "}
+from workbench.doctor import examine, printed
 
 
 @click.command()
@@ -24,10 +21,8 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     for finding in examine():
         findings.append(finding)
         if not as_json:
-            name = finding.name if finding.name.startswith(finding.kind) else f"{finding.kind} {finding.name}"
-            click.echo(displayable_line(f"{MARKS[finding.status]}  {name}: {finding.value}"))
-            if finding.hint:
-                click.echo(displayable_line(f"      {finding.hint}"))
+            for row in printed(finding):
+                click.echo(row)
     if as_json:
         say_json([finding._asdict() for finding in findings])
     broken = sum(finding.status == "broken" for finding in findings)

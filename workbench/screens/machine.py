@@ -74,6 +74,9 @@ class MachineScreen(PlaceScreen):
     BINDINGS = [
         bind("machine.back", "escape", "back", "Back", "To where you were."),
         bind("machine.sooner", "plus,equals_sign", "priority(1)", "Sooner", "A waiting run comes before others."),
+        bind(
+            "machine.doctor", "d", "app.doctor", "Doctor", "Is this machine, and this installation, fit for the work?"
+        ),
         bind("machine.later", "minus", "priority(-1)", "Later", "A waiting run lets others go first."),
     ]
 
