@@ -1,7 +1,8 @@
 """Steps of GRPO and PPO a second against TRL's trainers: same model, prompts, lengths and precision, in one process.
 
-    python -m benchmarks.policy [--steps 6] [--shapes tiny] [--prompts 8] [--group 8] [--new 32] [--threads 1]
-                                [--stages grpo,ppo,ppo-head] [--who both|ours|theirs]
+    python -m benchmarks.policy [--steps 6] [--warm 2] [--shapes tiny] [--prompts 8] [--group 8] [--new 32]
+                                [--threads 1] [--stages grpo,ppo,ppo-head] [--who both|ours|theirs]
+                                [--dtype fp32|bf16|autocast]
 
 A step draws completions of fixed length (nothing ends them), has them scored by a function that costs nothing, and
 makes one update; with a KL term there is a reference model as well. TRL's GRPOTrainer is run without activation
@@ -10,6 +11,9 @@ PPO (policy, critic, reference, one update) is set beside its nearest, RLOOTrain
 whose critic is a head on the policy. The contenders take turns, step by step; the median step of each counts, by the
 clock and in CPU seconds, which other work on the machine does not disturb. Each alone (`--who`) tells its memory: by
 how much the most that the process held exceeds what it held when all was imported.
+
+In bf16 ours keeps fp32 masters. TRL has two ways, of which the faster counts: its weights in bf16 (`--dtype bf16`), and
+fp32 weights under autocast (`--dtype autocast`, beside which ours is the same as in bf16).
 """
 
 from __future__ import annotations
@@ -39,8 +43,22 @@ from stages.store.presets import load_preset
 from stages.store.workspace import Workspace
 from tests.stages.policy_helpers import policy_run, prompt_dataset
 
-WARM = 2
-"""Steps that do not count."""
+
+class Precision(NamedTuple):
+    """What `--dtype` means on either side."""
+
+    mine: str
+    weights: torch.dtype
+    """Of TRL's models."""
+    autocast: bool
+    """Whether TRL computes in bf16 all the same."""
+
+
+PRECISIONS = {
+    "fp32": Precision("fp32", torch.float32, False),
+    "bf16": Precision("bf16", torch.bfloat16, False),
+    "autocast": Precision("bf16", torch.float32, True),
+}
 
 
 def write_model(folder: Path, shape: str) -> Path:
@@ -80,7 +98,8 @@ def ours(workspace: Workspace, name: str, args: argparse.Namespace) -> Any:
     run = policy_run(
         workspace, contest.stage.__name__.rpartition(".")[2], name, dataset="asked", steps=1_000,
         batch_size=args.prompts * args.group // each, max_new_tokens=args.new, template="raw", reward="length",
-        missing_end_penalty=0.0, sample_every=0, lr=1e-5, **drawn, **contest.mine,
+        missing_end_penalty=0.0, sample_every=0, lr=1e-5, precision=PRECISIONS[args.dtype].mine, **drawn,
+        **contest.mine,
     )  # fmt: skip
     job = contest.stage.prepare(run)
     job.policy.writer._stops = ()
@@ -118,18 +137,18 @@ def since(began: tuple[float, float]) -> tuple[float, float]:
 
 def against(job: Any, base: Path, questions: list[str], contest: Contest, args: argparse.Namespace) -> Turns:
     """TRL's steps, and ours in turn unless `job` is None. TRL's step begins before its data is drawn."""
-    turns = Turns(job)
+    turns, how = Turns(job), PRECISIONS[args.dtype]
     settings = contest.config(
         output_dir=tempfile.mkdtemp(),
         per_device_train_batch_size=args.prompts * args.group,
         num_generations=args.group,
         max_completion_length=args.new,
         generation_kwargs={"min_new_tokens": args.new},
-        max_steps=args.steps + WARM,
+        max_steps=args.steps + args.warm,
         learning_rate=1e-5,
         gradient_checkpointing=False,
         use_cpu=True,
-        bf16=False,
+        bf16=how.autocast,
         report_to=[],
         logging_steps=1_000,
         save_strategy="no",
@@ -137,7 +156,7 @@ def against(job: Any, base: Path, questions: list[str], contest: Contest, args: 
         **contest.theirs,
     )
     trainer = contest.kind(
-        model=AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, attn_implementation="sdpa"),
+        model=AutoModelForCausalLM.from_pretrained(base, dtype=how.weights, attn_implementation="sdpa"),
         reward_funcs=lambda completions, **_: [float(len(each)) for each in completions],
         args=settings,
         train_dataset=Dataset.from_list([{"prompt": each} for each in questions]),
@@ -148,11 +167,11 @@ def against(job: Any, base: Path, questions: list[str], contest: Contest, args: 
     return turns
 
 
-def say(shape: str, stage: str, kind: type, turns: Turns) -> None:
+def say(shape: str, stage: str, kind: type, turns: Turns, warm: int) -> None:
     """Print how the median steps compare."""
     for place, clock in enumerate(("by the clock", "CPU time")):
         mine, theirs = (
-            statistics.median(times[place] for times in steps[WARM:]) for steps in (turns.mine, turns.theirs)
+            statistics.median(times[place] for times in steps[warm:]) for steps in (turns.mine, turns.theirs)
         )
         times = f"{stage:8} {mine:7.3f} s a step   {kind.__name__:13} {theirs:7.3f} s   {theirs / mine:5.2f} x"
         print(f"{shape:6} {times}   {clock}", flush=True)
@@ -171,11 +190,12 @@ def held() -> int:
 def parser_of(stages: str, **numbers: int) -> argparse.ArgumentParser:
     """The options of this benchmark and of that of preferences."""
     parser = argparse.ArgumentParser()
-    for name, default in {"steps": 6, "threads": 1, **numbers}.items():
+    for name, default in {"steps": 6, "warm": 2, "threads": 1, **numbers}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--shapes", default="tiny")
     parser.add_argument("--stages", default=stages)
     parser.add_argument("--who", choices=("both", "ours", "theirs"), default="both")
+    parser.add_argument("--dtype", choices=tuple(PRECISIONS), default="fp32")
     return parser
 
 
@@ -195,12 +215,12 @@ def compare(
     before = held()
     job = None if args.who == "theirs" else mine()
     if args.who == "ours":
-        for _ in range(args.steps + WARM):
+        for _ in range(args.steps + args.warm):
             job.step()
     else:
         turns = theirs(job)
     if args.who == "both":
-        say(shape, stage, kind, turns)
+        say(shape, stage, kind, turns, args.warm)
     else:
         say_memory(shape, stage, args.who, before)
 
@@ -209,7 +229,9 @@ def main() -> None:
     """Print a table."""
     args = parser_of(",".join(CONTESTS), prompts=8, group=8, new=32).parse_args()
     torch.set_num_threads(args.threads)
-    print(f"{args.prompts} prompts x {args.group} completions of {args.new} tokens, fp32, {args.threads} threads")
+    print(
+        f"{args.prompts} prompts x {args.group} completions of {args.new} tokens, {args.dtype}, threads {args.threads}"
+    )
     for shape in args.shapes.split(","):
         with tempfile.TemporaryDirectory() as folder:
             workspace, base, questions = prepared(Path(folder), shape)

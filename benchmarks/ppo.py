@@ -1,13 +1,14 @@
 """Steps of PPO a second against TRL's PPOTrainer: same model, prompts, lengths and precision, in one process.
 
-    python -m benchmarks.ppo [--steps 6] [--shapes tiny] [--prompts 64] [--new 32] [--passes 1,4] [--threads 1]
-                             [--who both|ours|theirs]
+    python -m benchmarks.ppo [--steps 6] [--warm 2] [--shapes tiny] [--prompts 64] [--new 32] [--passes 1,4]
+                             [--threads 1] [--who both|ours|theirs] [--dtype fp32|bf16|autocast]
 
 TRL dropped PPO after its version 0.24 (with transformers 4.57), so this needs an environment of its own with those; in
 any other it says so and measures nothing. A step draws one completion of fixed length for each prompt (nothing ends
 them), has them read by policy, reference and value model, each of the same size, scores them at no cost, and makes
 `passes` updates with all of them. TRL runs without logging, saving and samples, with SDPA and the whole batch at once.
-The contenders take turns, step by step, as in `benchmarks.policy`, which tells what is printed.
+The contenders take turns, step by step, as in `benchmarks.policy`, which tells what is printed and what `--dtype`
+means.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import trl
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from benchmarks.policy import WARM, Turns, compare, parser_of, prepared
+from benchmarks.policy import PRECISIONS, Turns, compare, parser_of, prepared
 from stages import ppo
 from stages.store.workspace import Workspace
 from tests.stages.policy_helpers import policy_run
@@ -55,6 +56,7 @@ def ours(workspace: Workspace, passes: int, args: argparse.Namespace) -> Any:
     run = policy_run(
         workspace, "ppo", "ours", dataset="asked", steps=1_000, batch_size=args.prompts, max_new_tokens=args.new,
         template="raw", reward="length", missing_end_penalty=0.0, sample_every=0, lr=1e-5, passes=passes, value="copy",
+        precision=PRECISIONS[args.dtype].mine,
     )  # fmt: skip
     job = ppo.prepare(run)
     job.policy.writer._stops = ()
@@ -63,19 +65,19 @@ def ours(workspace: Workspace, passes: int, args: argparse.Namespace) -> Any:
 
 def against(job: Any, base: Path, questions: list[str], passes: int, args: argparse.Namespace) -> Turns:
     """TRL's steps, and ours in turn unless `job` is None."""
-    turns, tokenizer = Steps(job), AutoTokenizer.from_pretrained(base)
+    turns, tokenizer, how = Steps(job), AutoTokenizer.from_pretrained(base), PRECISIONS[args.dtype]
     settings = trl.PPOConfig(
         output_dir=tempfile.mkdtemp(),
         per_device_train_batch_size=args.prompts,
         local_rollout_forward_batch_size=args.prompts,
-        total_episodes=args.prompts * (args.steps + WARM),
+        total_episodes=args.prompts * (args.steps + args.warm),
         num_ppo_epochs=passes,
         num_mini_batches=1,
         response_length=args.new,
         num_sample_generations=0,
         learning_rate=1e-5,
         use_cpu=True,
-        bf16=False,
+        bf16=how.autocast,
         report_to=[],
         logging_steps=1_000,
         save_strategy="no",
@@ -83,7 +85,7 @@ def against(job: Any, base: Path, questions: list[str], passes: int, args: argpa
     )
 
     def opened(kind: Any, **more: Any) -> Any:
-        return kind.from_pretrained(base, dtype=torch.float32, attn_implementation="sdpa", **more)
+        return kind.from_pretrained(base, dtype=how.weights, attn_implementation="sdpa", **more)
 
     trainer = trl.PPOTrainer(
         args=settings,
@@ -120,9 +122,8 @@ def main() -> None:
         print(f"TRL {trl.__version__} has no PPO: this needs trl==0.24.0 with transformers==4.57.1.")
         return
     torch.set_num_threads(args.threads)
-    print(
-        f"TRL {trl.__version__}, {args.prompts} prompts, completions of {args.new} tokens, fp32, {args.threads} threads"
-    )
+    told = f"{args.prompts} prompts, completions of {args.new} tokens, {args.dtype}, threads {args.threads}"
+    print(f"TRL {trl.__version__}, {told}")
     for shape in args.shapes.split(","):
         for passes in map(int, args.passes.split(",")):
             measure(shape, passes, args)

@@ -1,12 +1,12 @@
 """Steps of a reward model and of DPO a second against TRL's trainers: same model, pairs in tokens, batch, precision.
 
-    python -m benchmarks.preferences [--steps 6] [--shapes tiny] [--pairs 16] [--threads 1]
-                                     [--stages reward,dpo] [--who both|ours|theirs]
+    python -m benchmarks.preferences [--steps 6] [--warm 2] [--shapes tiny] [--pairs 16] [--threads 1]
+                                     [--stages reward,dpo] [--who both|ours|theirs] [--dtype fp32|bf16|autocast]
 
 Pairs are sums with answers of unequal length, 60 to 250 tokens with their prompts. TRL is run with SDPA, without
 activation checkpointing, dropout and evaluation; the reference's log-probabilities are computed before training on both
 sides. The two take turns, step by step; the median step of each counts, by the clock and in CPU seconds. Each alone
-tells its memory, as in `benchmarks.policy`.
+tells its memory, as in `benchmarks.policy`, which also says what `--dtype` means.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer
 
 from benchmarks.generate import MEDIUM
-from benchmarks.policy import WARM, Turns, held, parser_of, say, say_memory
+from benchmarks.policy import PRECISIONS, Turns, held, parser_of, say, say_memory
 from stages import dpo, reward
 from stages.data.rankings import text_of
 from stages.data.tokenizer import save_tokenizer, train_tokenizer
@@ -41,7 +41,6 @@ from tests.stages.reward_helpers import job_in
 from tests.stages.test_dpo import job_in as dpo_job_in
 
 PAD = 255
-HOW = {"dtype": torch.float32, "attn_implementation": "sdpa"}
 
 
 def write_model(final: Path, shape: str) -> None:
@@ -100,7 +99,6 @@ def run_theirs(
         max_length=None,
         gradient_checkpointing=False,
         use_cpu=True,
-        bf16=False,
         report_to=[],
         logging_steps=1_000,
         save_strategy="no",
@@ -116,7 +114,7 @@ def main() -> None:
     """Print two lines for each stage and shape, or one where a side is alone."""
     args = parser_of("reward,dpo", pairs=16).parse_args()
     torch.set_num_threads(args.threads)
-    print(f"{args.pairs} pairs a step, fp32, {args.threads} threads")
+    print(f"{args.pairs} pairs a step, {args.dtype}, threads {args.threads}")
     for shape in args.shapes.split(","):
         for stage in args.stages.split(","):
             with tempfile.TemporaryDirectory() as folder:
@@ -128,43 +126,45 @@ def contest(stage: str, shape: str, folder: Path, args: argparse.Namespace) -> N
     before = held()
     if args.who == "theirs":  # made by another process, so that this one holds nothing of ours
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            rows, base = pool.submit(_made, stage, shape, folder, args.pairs).result()
+            rows, base = pool.submit(_made, stage, shape, folder, args).result()
         job = None
     else:
         write_model(folder / "ws" / "models" / "base", shape)
-        job = made_job(stage, folder, args.pairs)
+        job = made_job(stage, folder, args)
         rows, base = (reward_rows if stage == "reward" else dpo_rows)(job), job.base
     if args.who == "ours":
-        for _ in range(args.steps + WARM):
+        for _ in range(args.steps + args.warm):
             job.step()
         say_memory(shape, stage, "ours", before)
         return
     turns, kind = Turns(job), RewardTrainer if stage == "reward" else DPOTrainer
-    steps = {"per_device_train_batch_size": args.pairs, "max_steps": args.steps + WARM}
+    how = PRECISIONS[args.dtype]
+    steps = {"per_device_train_batch_size": args.pairs, "max_steps": args.steps + args.warm, "bf16": how.autocast}
+    opened = {"dtype": how.weights, "attn_implementation": "sdpa"}
     if stage == "reward":
-        model = AutoModelForSequenceClassification.from_pretrained(judge_of(base, folder), **HOW)
+        model = AutoModelForSequenceClassification.from_pretrained(judge_of(base, folder), **opened)
         run_theirs(kind, RewardConfig, model, rows, base, turns, disable_dropout=True, **steps)
     else:
-        model = AutoModelForCausalLM.from_pretrained(base, **HOW)
+        model = AutoModelForCausalLM.from_pretrained(base, **opened)
         run_theirs(kind, DPOConfig, model, rows, base, turns, precompute_ref_log_probs=True, **steps)
     if args.who == "both":
-        say(shape, stage, kind, turns)
+        say(shape, stage, kind, turns, args.warm)
     else:
         say_memory(shape, stage, "theirs", before)
 
 
-def made_job(stage: str, folder: Path, count: int) -> Any:
+def made_job(stage: str, folder: Path, args: argparse.Namespace) -> Any:
     """A run of ours on so many pairs a step, ready for its first."""
-    workspace = Workspace(folder / "ws").ensure()
-    preference_dataset(workspace.datasets / "likes", pairs(20 * count))
-    settings = {"batch_size": count, "steps": 1_000, "eval_every": 1_000}
+    workspace, count = Workspace(folder / "ws").ensure(), args.pairs
+    preference_dataset(workspace.datasets / "likes", pairs(count * min(20, args.steps + args.warm)))
+    settings = {"batch_size": count, "steps": 1_000, "eval_every": 1_000, "precision": PRECISIONS[args.dtype].mine}
     return job_in(workspace, **settings) if stage == "reward" else dpo_job_in(workspace, sample_every=0, **settings)
 
 
-def _made(stage: str, shape: str, folder: Path, count: int) -> tuple[list[dict[str, Any]], Path]:
+def _made(stage: str, shape: str, folder: Path, args: argparse.Namespace) -> tuple[list[dict[str, Any]], Path]:
     """TRL's rows and the model that both begin with."""
     write_model(folder / "ws" / "models" / "base", shape)
-    job = made_job(stage, folder, count)
+    job = made_job(stage, folder, args)
     return (reward_rows if stage == "reward" else dpo_rows)(job), job.base
 
 
