@@ -12,13 +12,12 @@ from stages.data.tokenizer import save_tokenizer, train_tokenizer
 from stages.models.decoder import new_decoder
 from stages.models.encoder import new_encoder, save_encoder
 from stages.models.hf import save_weights
-from stages.run import Run
 from stages.store.architecture import ModelConfig
-from stages.store.checkpoints import Lineage, resolve_checkpoint, write_checkpoint
-from stages.store.datasets import find_dataset
-from stages.store.rundir import Parent, RunDir, RunSpec, create_run
+from stages.store.checkpoints import Lineage, write_checkpoint
+from stages.store.rundir import RunDir
 from stages.store.workspace import Workspace
 from tests.stages.data.labels import TASKS, classes, labelled_dataset, tagged
+from tests.stages.helpers import made_run
 from workbench import runs
 
 SMALL = {
@@ -97,15 +96,5 @@ def job_in(
     **settings: Any,
 ) -> Job:
     """The same, prepared in this process."""
-    found = resolve_checkpoint(workspace, checkpoint)
-    spec = RunSpec(
-        stage="classify",
-        name=name,
-        settings=SMALL | settings,
-        parents={
-            "dataset": Parent(dataset, find_dataset(workspace, dataset).info.digest),
-            "checkpoint": Parent(str(found.path), found.digest()),
-        },
-        threads=1,
-    )
-    return prepare(Run(create_run(workspace, spec).path))
+    run = made_run(workspace, "classify", name, SMALL | settings, dataset=dataset, checkpoint=checkpoint)
+    return prepare(run)

@@ -8,7 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stages.store.rundir import RunDir
+from stages.run import Run
+from stages.store.checkpoints import resolve_checkpoint
+from stages.store.datasets import find_dataset
+from stages.store.rundir import Parent, RunDir, RunSpec, create_run
 from stages.store.workspace import Workspace
 from workbench import runs
 
@@ -71,3 +74,16 @@ def finish(run: RunDir, *, seconds: float = 180.0) -> RunDir:
     wait_until(lambda: not run.alive(), seconds=seconds, what=f"the end of {run.id}")
     assert run.status() == "finished", run.log.read_text()[-4_000:] + str(run.state().error)
     return run
+
+
+def made_run(workspace: Workspace, stage: str, name: str, settings: dict[str, Any], **parents: str | None) -> Run:
+    """A run for this process, yet to be prepared. parents: the dataset, and by role the checkpoints there are."""
+    pinned = {}
+    for role, parent in parents.items():
+        if role == "dataset" and parent:
+            pinned[role] = Parent(parent, find_dataset(workspace, parent).info.digest)
+        elif parent:
+            found = resolve_checkpoint(workspace, parent)
+            pinned[role] = Parent(str(found.path), found.digest())
+    spec = RunSpec(stage=stage, name=name, settings=settings, parents=pinned, threads=1)
+    return Run(create_run(workspace, spec).path)

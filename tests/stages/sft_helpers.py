@@ -6,14 +6,12 @@ import random
 from pathlib import Path
 from typing import Any
 
-from stages.run import Run
 from stages.sft import Job, prepare
-from stages.store.checkpoints import resolve_checkpoint
-from stages.store.datasets import find_dataset
 from stages.store.records import Message
-from stages.store.rundir import Parent, RunDir, RunSpec, create_run
+from stages.store.rundir import RunDir
 from stages.store.workspace import Workspace
 from tests.stages.data.chats import chat_dataset
+from tests.stages.helpers import made_run
 from tests.tiny_model import write_tiny_checkpoint
 from workbench import runs
 
@@ -64,15 +62,5 @@ def job_in(
     workspace: Workspace, name: str = "job", *, dataset: str = "sums", checkpoint: str = "base", **settings: Any
 ) -> Job:
     """The same, prepared in this process."""
-    found = resolve_checkpoint(workspace, checkpoint)
-    spec = RunSpec(
-        stage="sft",
-        name=name,
-        settings=SMALL | settings,
-        parents={
-            "dataset": Parent(dataset, find_dataset(workspace, dataset).info.digest),
-            "checkpoint": Parent(str(found.path), found.digest()),
-        },
-        threads=1,
-    )
-    return prepare(Run(create_run(workspace, spec).path))
+    run = made_run(workspace, "sft", name, SMALL | settings, dataset=dataset, checkpoint=checkpoint)
+    return prepare(run)

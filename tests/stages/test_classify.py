@@ -22,9 +22,8 @@ from stages.store.records import LabelledRecord
 from stages.store.workspace import Workspace
 from tests.stages.classify_helpers import SMALL, job_in, label_workspace, teach, write_decoder
 from tests.stages.data.labels import TASKS, classes, labelled_dataset
-from tests.stages.helpers import copy_of, ended, finish, wait_until
-from tests.stages.test_sft import bits, events, forget, kill, rows
-from workbench import runs
+from tests.stages.helpers import copy_of, finish
+from tests.stages.resuming import bits, events, gone_on, killed_and_gone_on, rows
 from workbench.cli.root import run as command
 
 
@@ -90,13 +89,7 @@ def test_every_task_is_learnt_by_both_kinds_of_model(workspace: Workspace, task:
 
 def test_a_worker_killed_ends_with_the_same_bits_and_report(workspace: Workspace) -> None:
     settings = {"micro_batch": 3, "steps": 40}
-    whole = finish(teach(workspace, "whole", **settings))
-    broken = teach(workspace, "broken", **settings)
-    wait_until(lambda: bool(list_checkpoints(broken)) or ended(broken), what="a checkpoint")
-    kill(broken)
-    assert 0 < list_checkpoints(broken)[-1].step < 40 and broken.status() == "lost"
-    runs.start(broken)
-    finish(broken)
+    whole, broken = killed_and_gone_on(lambda name: teach(workspace, name, **settings), steps=40)
     assert bits(broken) == bits(whole)
     assert read_classified(broken).worst == read_classified(whole).worst
 
@@ -115,18 +108,7 @@ def test_resuming_changes_no_bit_unless_a_part_is_lost(
 ) -> None:
     settings: dict[str, Any] = {"precision": precision, "micro_batch": 3, "dataset": task, "checkpoint": checkpoint}
     whole, broken = job_in(workspace, "whole", **settings), job_in(workspace, "broken", **settings)
-    torch.manual_seed(0)
-    losses = [whole.step() for _ in range(5)]
-    torch.manual_seed(0)
-    first = [broken.step() for _ in range(3)]
-    broken.course.save(broken)
-    broken.step()  # lost with the process
-    if lost:
-        forget(list_checkpoints(broken.run.dir)[-1].path, lost)
-    again = prepare(Run(broken.run.dir.path))
-    assert again.progress.step == 3
-    assert (first + [again.step() for _ in range(2)] == losses) == (lost is None)
-    assert torch.equal(again.opened.optimizer.master, whole.opened.optimizer.master) == (lost is None)
+    gone_on(whole, broken, prepare, 3, 2, lost)
 
 
 @pytest.mark.parametrize("task", TASKS)

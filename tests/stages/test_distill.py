@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +14,12 @@ from stages import distill
 from stages.data.tokenizer import save_tokenizer, train_tokenizer
 from stages.distill import Teaching, distillation_losses
 from stages.models.loss import IGNORED
-from stages.run import Run
 from stages.sft import Job
-from stages.store.checkpoints import list_checkpoints, resolve_checkpoint, write_manifest
-from stages.store.datasets import find_dataset
+from stages.store.checkpoints import list_checkpoints, write_manifest
 from stages.store.errors import UserError
-from stages.store.rundir import Parent, RunSpec, create_run
 from stages.store.workspace import Workspace
-from tests.stages.helpers import copy_of, ended, finish, wait_until
+from tests.stages.helpers import copy_of, finish, made_run
+from tests.stages.resuming import bits, gone_on, killed_and_gone_on
 from tests.stages.sft_helpers import SMALL, chat_workspace, job_in, tune
 from tests.tiny_model import write_tiny_checkpoint
 from workbench import runs
@@ -50,11 +46,8 @@ def student(
     workspace: Workspace, name: str = "student", *, dataset: str = "sums", teacher: str = "tutor", **settings: Any
 ) -> Job:
     """A job of distillation, prepared in this process."""
-    found = {"checkpoint": resolve_checkpoint(workspace, "base"), "teacher": resolve_checkpoint(workspace, teacher)}
-    parents = {role: Parent(str(one.path), one.digest()) for role, one in found.items()}
-    parents["dataset"] = Parent(dataset, find_dataset(workspace, dataset).info.digest)
-    spec = RunSpec(stage="distill", name=name, settings=SMALL | settings, parents=parents, threads=1)
-    return distill.prepare(Run(create_run(workspace, spec).path))
+    parents = {"dataset": dataset, "checkpoint": "base", "teacher": teacher}
+    return distill.prepare(made_run(workspace, "distill", name, SMALL | settings, **parents))
 
 
 def teaching(job: Job) -> Teaching:
@@ -177,15 +170,7 @@ def test_a_text_is_learnt_in_blocks_of_which_every_token_is_trained(workspace: W
 def test_resuming_changes_no_bit(workspace: Workspace, settings: dict[str, Any]) -> None:
     options = {"dropout": 0.1, "micro_batch": 3, **settings}
     whole, broken = student(workspace, "whole", **options), student(workspace, "broken", **options)
-    torch.manual_seed(0)
-    losses = [whole.step() for _ in range(7)]
-    torch.manual_seed(0)
-    first = [broken.step() for _ in range(3)]
-    broken.course.save(broken)
-    broken.step()  # lost with the process
-    again = distill.prepare(Run(broken.run.dir.path))
-    assert first + [again.step() for _ in range(4)] == losses
-    assert torch.equal(again.opened.optimizer.master, whole.opened.optimizer.master)
+    gone_on(whole, broken, distill.prepare, 3, 4, None)
 
 
 def test_a_killed_worker_ends_with_the_same_bits(workspace: Workspace) -> None:
@@ -194,16 +179,8 @@ def test_a_killed_worker_ends_with_the_same_bits(workspace: Workspace) -> None:
         parents = {"dataset": "sums", "checkpoint": "base", "extra": {"teacher": "tutor"}}
         return runs.launch(workspace, "distill", name, settings, **parents)
 
-    whole, broken = finish(launch("whole")), launch("broken")
-    wait_until(lambda: bool(list_checkpoints(broken)) or ended(broken), what="a checkpoint")
-    os.kill(broken.state().pid, signal.SIGKILL)
-    wait_until(lambda: not broken.alive(), what="death")
-    assert 0 < list_checkpoints(broken)[-1].step < 30 and broken.status() == "lost"
-    runs.start(broken)
-    finish(broken)
-    for name in ("model.safetensors", "resume/optimizer.safetensors"):
-        one, other = (list_checkpoints(run)[-1].path / name for run in (whole, broken))
-        assert one.read_bytes() == other.read_bytes()
+    whole, broken = killed_and_gone_on(launch, steps=30)
+    assert bits(broken) == bits(whole)
     lineage = list_checkpoints(whole)[-1].lineage()
     assert lineage is not None and lineage.parents["teacher"].name.endswith("step-150")
 

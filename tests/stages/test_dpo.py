@@ -18,18 +18,18 @@ from stages.data.records import read_records
 from stages.dpo import Job, judge_pairs, prepare, words_chosen
 from stages.policies.reference_cache import FOLDER, completion_logprobs
 from stages.run import Run
-from stages.store.checkpoints import list_checkpoints, resolve_checkpoint, write_manifest
+from stages.store.checkpoints import list_checkpoints, write_manifest
 from stages.store.datasets import find_dataset
 from stages.store.errors import UserError
 from stages.store.records import PreferenceRecord
-from stages.store.rundir import Parent, RunDir, RunSpec, create_run
+from stages.store.rundir import RunDir
 from stages.store.specs.dpo import DPO
 from stages.store.workspace import Workspace
 from tests.stages.data.test_preference_shards import preference_dataset
-from tests.stages.helpers import copy_of, ended, finish, wait_until
+from tests.stages.helpers import copy_of, finish, made_run
+from tests.stages.resuming import bits, events, gone_on, killed_and_gone_on, rows
 from tests.stages.reward_helpers import SMALL as SMALL_REWARD
 from tests.stages.reward_helpers import liked, reward_workspace
-from tests.stages.test_sft import bits, events, forget, kill, rows
 from tests.tiny_model import write_tiny_checkpoint
 from workbench import runs
 
@@ -60,13 +60,8 @@ def job_in(
     workspace: Workspace, name: str = "job", *, dataset: str = "likes", reference: str | None = None, **settings: Any
 ) -> Job:
     """The same, prepared in this process."""
-    parents = {"dataset": Parent(dataset, find_dataset(workspace, dataset).info.digest)}
-    for role, checkpoint in (("checkpoint", "base"), ("reference", reference)):
-        if checkpoint:
-            found = resolve_checkpoint(workspace, checkpoint)
-            parents[role] = Parent(str(found.path), found.digest())
-    spec = RunSpec(stage="dpo", name=name, settings=SMALL | settings, parents=parents, threads=1)
-    return prepare(Run(create_run(workspace, spec).path))
+    parents = {"dataset": dataset, "checkpoint": "base", "reference": reference}
+    return prepare(made_run(workspace, "dpo", name, SMALL | settings, **parents))
 
 
 def test_a_policy_learns_what_is_preferred_and_opens_in_transformers(workspace: Workspace) -> None:
@@ -123,13 +118,7 @@ def test_a_reference_with_another_tokenizer_is_refused(workspace: Workspace) -> 
 
 def test_a_worker_killed_ends_with_the_same_bits(workspace: Workspace) -> None:
     settings = {"micro_batch": 3, "steps": 30, "sft_term": 0.2}
-    whole = finish(improve(workspace, "whole", **settings))
-    broken = improve(workspace, "broken", **settings)
-    wait_until(lambda: bool(list_checkpoints(broken)) or ended(broken), what="a checkpoint")
-    kill(broken)
-    assert 0 < list_checkpoints(broken)[-1].step < 30 and broken.status() == "lost"
-    runs.start(broken)
-    finish(broken)
+    whole, broken = killed_and_gone_on(lambda name: improve(workspace, name, **settings), steps=30)
     assert bits(broken) == bits(whole)
     assert broken.state().result == whole.state().result
 
@@ -142,18 +131,7 @@ def test_resuming_changes_no_bit_unless_a_part_is_lost(
 ) -> None:
     settings = {"precision": precision, "micro_batch": 3, "steps": 30, **how}
     whole, broken = job_in(workspace, "whole", **settings), job_in(workspace, "broken", **settings)
-    torch.manual_seed(0)
-    losses = [whole.step() for _ in range(8)]
-    torch.manual_seed(0)
-    first = [broken.step() for _ in range(3)]
-    broken.course.save(broken)
-    broken.step()  # lost with the process
-    if lost:
-        forget(list_checkpoints(broken.run.dir)[-1].path, lost)
-    again = prepare(Run(broken.run.dir.path))
-    assert again.progress.step == 3
-    assert (first + [again.step() for _ in range(5)] == losses) == (lost is None)
-    assert torch.equal(again.opened.optimizer.master, whole.opened.optimizer.master) == (lost is None)
+    gone_on(whole, broken, prepare, 3, 5, lost)
 
 
 @pytest.mark.parametrize("how", [{"sft_term": 0.5}, {"pairs": "best_worst", "length_normalised": True}])

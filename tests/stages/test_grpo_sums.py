@@ -25,7 +25,7 @@ from stages.store.workspace import Workspace
 from tests.stages.data.chats import chat_dataset
 from tests.stages.helpers import finish
 from tests.stages.policy_helpers import prompt_dataset
-from tests.stages.test_sft import rows
+from tests.stages.resuming import rows
 from workbench import runs
 
 SHOWN, HELD_OUT = 300, 2_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,9 @@ from stages.store.checkpoints import Best, best_checkpoint, list_checkpoints, pr
 from stages.store.errors import UserError, WorkFailed
 from stages.store.rundir import RunDir
 from stages.store.workspace import Workspace
-from tests.stages.helpers import copy_of, ended, finish, wait_until
+from tests.stages.helpers import copy_of
 from tests.stages.policy_helpers import SMALL, policy_run, policy_workspace, prompt_dataset, sums, text_dataset
-from tests.stages.test_sft import events, kill, rows
+from tests.stages.resuming import events, killed_and_gone_on, rows
 from tests.tiny_model import write_tiny_checkpoint
 from workbench import runs
 
@@ -80,13 +81,8 @@ def bits(run: RunDir) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("stage", ["grpo", "ppo"])
 def test_a_worker_killed_in_mid_run_ends_with_the_same_bits(workspace: Workspace, stage: str) -> None:
-    whole = finish(train(workspace, stage, "whole", steps=24))
-    broken = train(workspace, stage, "broken", steps=24)
-    wait_until(lambda: len(list_checkpoints(broken)) > 1 or ended(broken), what="checkpoints")
-    kill(broken)
-    assert 0 < list_checkpoints(broken)[-1].step < 24 and broken.status() == "lost"
-    runs.start(broken)
-    finish(broken)
+    launch = partial(train, workspace, stage, steps=24)
+    whole, broken = killed_and_gone_on(launch, steps=24, checkpoints=2)
     assert bits(broken) == bits(whole) and len(bits(whole)) == (2 if stage == "grpo" else 4)
     assert figures(broken) == figures(whole)
     assert texts(broken) == texts(whole)

@@ -22,6 +22,7 @@ from stages.store.errors import UserError
 from stages.store.rundir import RunDir
 from stages.store.workspace import Workspace
 from tests.stages.helpers import copy_of, ended, finish, pretrain, wait_until
+from tests.stages.resuming import bits, kill, losses, rows
 from workbench import runs
 
 
@@ -30,37 +31,12 @@ def workspace(small_world: Workspace, tmp_path: Path) -> Workspace:
     return copy_of(small_world, tmp_path)
 
 
-def rows(path: Path) -> list[dict[str, Any]]:
-    """The rows that count: those not rewound."""
-    kept: list[dict[str, Any]] = []
-    for line in path.read_bytes().splitlines():
-        row = json.loads(line)
-        if "rewind_to" in row:
-            kept = [old for old in kept if old["step"] <= row["rewind_to"]]
-        else:
-            kept.append(row)
-    return kept
-
-
-def bits(run: RunDir) -> dict[str, bytes]:
-    """Weights and optimiser of the last checkpoint."""
-    last = list_checkpoints(run)[-1].path
-    return {name: (last / name).read_bytes() for name in ("model.safetensors", "resume/optimizer.safetensors")}
-
-
 def last_lr(run: RunDir) -> float:
     return [row["lr"] for row in rows(run.metrics) if "lr" in row][-1]
 
 
 def steps(run: RunDir) -> int:
     return max((row["step"] for row in rows(run.metrics)), default=0) if run.metrics.exists() else 0
-
-
-def kill(run: RunDir) -> None:
-    pid = run.state().pid
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not run.alive(), what="death")
 
 
 def test_a_model_learns_and_reports_what_it_reached(workspace: Workspace) -> None:
@@ -124,9 +100,7 @@ def kill_at_random(workspace: Workspace, settings: dict[str, Any], *, kills: int
         runs.start(broken)
     finish(broken)
     assert bits(broken) == bits(whole)
-    assert [(r["step"], r["train/loss"]) for r in rows(broken.metrics) if "train/loss" in r] == [
-        (r["step"], r["train/loss"]) for r in rows(whole.metrics) if "train/loss" in r
-    ]
+    assert losses(broken) == losses(whole)
 
 
 @pytest.mark.parametrize("part", ["random", "optimizer"])

@@ -17,18 +17,16 @@ from stages.data.rankings import Pairs, Rankings, text_of
 from stages.measuring.judgement import judge
 from stages.measuring.scorer import Scorer, refuse_other_language
 from stages.reward import preference_loss, prepare
-from stages.run import Run
 from stages.store.checkpoints import list_checkpoints
 from stages.store.errors import UserError
 from stages.store.records import Message, PreferenceRecord
 from stages.store.rewards import read_card, read_scale
 from stages.store.workspace import Workspace
 from tests.stages.data.test_preference_shards import asked, preference_dataset
-from tests.stages.helpers import copy_of, ended, finish, wait_until
+from tests.stages.helpers import copy_of, finish
+from tests.stages.resuming import bits, events, gone_on, killed_and_gone_on, rows
 from tests.stages.reward_helpers import job_in, liked, reward_workspace, train
-from tests.stages.test_sft import bits, events, forget, kill, rows
 from tests.tiny_model import write_tiny_checkpoint
-from workbench import runs
 
 LORA = {"method": "lora", "lora_rank": 4}
 
@@ -85,13 +83,7 @@ def test_scores_are_normal_on_the_reference_samples(workspace: Workspace) -> Non
 
 def test_a_worker_killed_ends_with_the_same_bits(workspace: Workspace) -> None:
     settings = {"micro_batch": 3, "steps": 30}
-    whole = finish(train(workspace, "whole", **settings))
-    broken = train(workspace, "broken", **settings)
-    wait_until(lambda: bool(list_checkpoints(broken)) or ended(broken), what="a checkpoint")
-    kill(broken)
-    assert 0 < list_checkpoints(broken)[-1].step < 30 and broken.status() == "lost"
-    runs.start(broken)
-    finish(broken)
+    whole, broken = killed_and_gone_on(lambda name: train(workspace, name, **settings), steps=30)
     assert bits(broken) == bits(whole)
     assert broken.state().result == whole.state().result
 
@@ -104,18 +96,7 @@ def test_resuming_changes_no_bit_unless_a_part_is_lost(
 ) -> None:
     settings = {"precision": precision, "micro_batch": 3, "steps": 30, **how}
     whole, broken = job_in(workspace, "whole", **settings), job_in(workspace, "broken", **settings)
-    torch.manual_seed(0)
-    losses = [whole.step() for _ in range(8)]
-    torch.manual_seed(0)
-    first = [broken.step() for _ in range(3)]
-    broken.course.save(broken)
-    broken.step()  # lost with the process
-    if lost:
-        forget(list_checkpoints(broken.run.dir)[-1].path, lost)
-    again = prepare(Run(broken.run.dir.path))
-    assert again.progress.step == 3
-    assert (first + [again.step() for _ in range(5)] == losses) == (lost is None)
-    assert torch.equal(again.opened.optimizer.master, whole.opened.optimizer.master) == (lost is None)
+    gone_on(whole, broken, prepare, 3, 5, lost)
 
 
 def test_adapters_are_merged_into_the_checkpoint(workspace: Workspace) -> None:

@@ -33,7 +33,7 @@ from stages.store.specs.chat import Chat
 from stages.store.workspace import Workspace
 from tests.stages.data.chats import chat_dataset
 from tests.stages.data.labels import labelled_dataset
-from tests.stages.helpers import finish, wait_until
+from tests.stages.helpers import finish, made_run, wait_until
 from workbench import runs
 from workbench.cli.root import run as command
 
@@ -102,13 +102,7 @@ def tune(workspace: Workspace, name: str, **settings: Any) -> RunDir:
 
 def run_in(workspace: Workspace, name: str, *, dataset: str = "colours", **settings: Any) -> Run:
     """The same, for this process."""
-    found = resolve_checkpoint(workspace, "base")
-    parents = {
-        "dataset": Parent(dataset, find_dataset(workspace, dataset).info.digest),
-        "checkpoint": Parent(str(found.path), found.digest()),
-    }
-    spec = RunSpec(stage="seq2seq", name=name, settings=SMALL | settings, parents=parents, threads=1)
-    return Run(create_run(workspace, spec).path)
+    return made_run(workspace, "seq2seq", name, SMALL | settings, dataset=dataset, checkpoint="base")
 
 
 def job_in(workspace: Workspace, name: str, *, dataset: str = "colours", **settings: Any) -> Job:

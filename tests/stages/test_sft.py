@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -25,20 +23,18 @@ from stages.data.records import read_records
 from stages.generate import Sampling, generate
 from stages.models.hf import load_model
 from stages.models.opening import open_decoder
-from stages.run import Run
 from stages.sft import Job, prepare
-from stages.store.checkpoints import list_checkpoints, write_manifest
+from stages.store.checkpoints import list_checkpoints
 from stages.store.datasets import find_dataset
 from stages.store.errors import UserError, WorkFailed
 from stages.store.records import ChatRecord, Message
-from stages.store.rundir import RunDir
 from stages.store.workspace import Workspace
 from stages.training.memory import kept_by_autograd, probe
 from stages.training.tuning import probe_prompts
 from tests.stages.data.chats import chat_dataset
-from tests.stages.helpers import copy_of, ended, finish, wait_until
+from tests.stages.helpers import copy_of, finish
+from tests.stages.resuming import bits, events, gone_on, killed_and_gone_on, losses, rows
 from tests.stages.sft_helpers import chat_workspace, job_in, sums, tune
-from workbench import runs
 
 LORA = {"method": "lora", "lora_rank": 4, "lora_dropout": 0.1}
 DATA = Path(os.environ.get("WORKBENCH_TEST_DATA", ""))
@@ -52,35 +48,6 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 @pytest.fixture
 def workspace(original: Workspace, tmp_path: Path) -> Workspace:
     return copy_of(original, tmp_path)
-
-
-def rows(path: Path) -> list[dict[str, Any]]:
-    """The rows that count: those not rewound."""
-    kept: list[dict[str, Any]] = []
-    for line in path.read_bytes().splitlines() if path.exists() else []:
-        row = json.loads(line)
-        if "rewind_to" in row:
-            kept = [old for old in kept if old["step"] <= row["rewind_to"]]
-        else:
-            kept.append(row)
-    return kept
-
-
-def events(run: RunDir, kind: str) -> list[dict[str, Any]]:
-    return [row for line in run.events.read_bytes().splitlines() if (row := json.loads(line))["event"] == kind]
-
-
-def bits(run: RunDir) -> dict[str, bytes]:
-    """Weights and optimiser of the last checkpoint."""
-    last = list_checkpoints(run)[-1].path
-    return {name: (last / name).read_bytes() for name in ("model.safetensors", "resume/optimizer.safetensors")}
-
-
-def kill(run: RunDir) -> None:
-    pid = run.state().pid
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not run.alive(), what="death")
 
 
 def test_a_model_learns_answers_and_opens_in_transformers(workspace: Workspace) -> None:
@@ -108,17 +75,9 @@ def test_a_model_learns_answers_and_opens_in_transformers(workspace: Workspace) 
 
 def test_a_worker_killed_in_mid_epoch_ends_with_the_same_bits(workspace: Workspace) -> None:
     settings = {"dropout": 0.1, "micro_batch": 3, "steps": 40}
-    whole = finish(tune(workspace, "whole", **settings))
-    broken = tune(workspace, "broken", **settings)
-    wait_until(lambda: bool(list_checkpoints(broken)) or ended(broken), what="a checkpoint")
-    kill(broken)
-    assert 0 < list_checkpoints(broken)[-1].step < 40 and broken.status() == "lost"
-    runs.start(broken)
-    finish(broken)
+    whole, broken = killed_and_gone_on(lambda name: tune(workspace, name, **settings), steps=40)
     assert bits(broken) == bits(whole)
-    assert [(r["step"], r["train/loss"]) for r in rows(broken.metrics) if "train/loss" in r] == [
-        (r["step"], r["train/loss"]) for r in rows(whole.metrics) if "train/loss" in r
-    ]
+    assert losses(broken) == losses(whole)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -129,30 +88,7 @@ def test_resuming_changes_no_bit_unless_a_part_is_lost(
 ) -> None:
     settings = {"precision": precision, "dropout": 0.1, "micro_batch": 3, "steps": 40, **how}
     whole, broken = job_in(workspace, "whole", **settings), job_in(workspace, "broken", **settings)
-    torch.manual_seed(0)
-    losses = [whole.step() for _ in range(9)]
-    torch.manual_seed(0)
-    first = [broken.step() for _ in range(4)]
-    broken.course.save(broken)
-    broken.step()  # lost with the process
-    if lost:
-        forget(list_checkpoints(broken.run.dir)[-1].path, lost)
-    again = prepare(Run(broken.run.dir.path))
-    assert again.progress.step == 4 and again.memory.rows == 3
-    assert (first + [again.step() for _ in range(5)] == losses) == (lost is None)
-    assert torch.equal(again.opened.optimizer.master, whole.opened.optimizer.master) == (lost is None)
-
-
-def forget(checkpoint: Path, part: str) -> None:
-    """Put something else in place of a part of what resuming needs."""
-    file = checkpoint / "resume" / f"{part}.safetensors"
-    save_file({name: _other(tensor) for name, tensor in load_file(file).items()}, file)
-    (checkpoint / "manifest.json").unlink()
-    write_manifest(checkpoint)
-
-
-def _other(tensor: Tensor) -> Tensor:
-    return torch.Generator().manual_seed(12345).get_state() if tensor.dtype == torch.uint8 else tensor * 0
+    assert gone_on(whole, broken, prepare, 4, 5, lost).memory.rows == 3
 
 
 def logits(folder: Path) -> Tensor:
