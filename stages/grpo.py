@@ -33,6 +33,7 @@ from stages.policies.rollouts import Rollouts
 from stages.policies.surrogate import WeightedMeans, assert_on_policy, clipped_surrogate
 from stages.run import Run
 from stages.store.specs.grpo import GRPO
+from stages.training import distributed
 from stages.training.updates import add_gradients
 
 TINY = 1e-4
@@ -143,10 +144,10 @@ class Job:
         policy, settings = self.policy, self.settings
         weights_BT = token_weights(rollouts.mask[rows], settings.normalise, settings.max_new_tokens)
         place = {int(row): number for number, row in enumerate(rows)}
-        made: list[Tensor] = []
+        sums = torch.zeros(3, device=rollouts.inputs.device)
 
         def losses() -> Any:
-            made.clear()
+            sums.zero_()
             for part, inputs, targets in policy.parts(rollouts, rows):
                 width = inputs.shape[1]
                 logprobs, entropy = token_logprobs_and_entropy(
@@ -166,7 +167,7 @@ class Job:
                     beta=settings.beta,
                     correct=settings.kl_correction,
                 )
-                made.append(figures)
+                sums.add_(figures)
                 yield loss
 
         def gather() -> float:
@@ -175,8 +176,12 @@ class Job:
         loss = policy.micro.until_it_fits(policy.model, gather)
         norm = policy.optimizer.clip(settings.clip)
         refuse_no_number(policy.progress.step + 1, loss, norm)
+        distributed.all_reduce_sum(sums)
+        if fill:
+            distributed.all_reduce_sum(seen.logprobs)
+            distributed.all_reduce_sum(seen.entropy)
         count = float(rollouts.mask[rows].sum())
-        ratio, clipped, off = torch.stack(made).sum(0) / count
+        ratio, clipped, off = (sums / count).unbind()
         if first:
             assert_on_policy(policy.progress, float(off))
             means.add(1.0, **{"policy/ratio_first": ratio})

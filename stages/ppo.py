@@ -41,6 +41,7 @@ from stages.policies.surrogate import WeightedMeans, assert_on_policy, clipped_s
 from stages.run import Run
 from stages.store.errors import UserError
 from stages.store.specs.ppo import PPO
+from stages.training import distributed
 from stages.training.memory import forget_gradients
 from stages.training.precision import choose_precision
 
@@ -123,7 +124,7 @@ class Batch(NamedTuple):
     advantages: Tensor
     returns: Tensor
     first: list[Thoughts]
-    """Differentiable, where the first update is to go on from them: it takes them out."""
+    """Differentiable, this process's share of them, where the first update is to go on from them: it takes them out."""
 
 
 @dataclass
@@ -191,8 +192,7 @@ class Job:
         """What the actor, the reference and the critic think, and what follows for the updates; and rewards (B,)."""
         policy, settings, mask = self.policy, self.settings, rollouts.mask
         reference = policy.by_reference(rollouts)
-        first = policy.micro.until_it_fits(policy.model, lambda: self._think(rollouts))
-        logprobs, entropy, values = (each.detach() for each in first)
+        (logprobs, entropy, values), first = policy.micro.until_it_fits(policy.model, lambda: self._think(rollouts))
         seen = Likelihoods(logprobs, entropy, reference)
         rewards = token_rewards(
             logprobs, seen.reference, torch.from_numpy(scores).to(mask.device), mask, policy.progress.coefficient
@@ -201,19 +201,24 @@ class Job:
         if settings.whiten_rewards:
             rewards = whiten(rewards, mask, shift=False)
         advantages, returns = gae(rewards, values, mask, settings.gamma, settings.gae_lambda)
-        kept = [first] if first.values.requires_grad else []
-        return Batch(rollouts, seen, values, whiten(advantages, mask), returns, kept), earned.cpu()
+        return Batch(rollouts, seen, values, whiten(advantages, mask), returns, first), earned.cpu()
 
-    def _think(self, rollouts: Rollouts) -> Thoughts:
-        """What actor and critic think before any update.
+    def _think(self, rollouts: Rollouts) -> tuple[Tensor, list[Thoughts]]:
+        """What actor and critic think before any update: log-probabilities, entropies and values (3, B, T).
 
-        Differentiable, where the first update is about all rollouts at once: its forward pass is this one.
+        Differentiable as well, where the first update is about all rollouts at once: its forward pass is this one.
         """
-        temperature = self.settings.temperature
-        if self.settings.minibatches == 1 and self.policy.micro.rows >= len(rollouts):
-            with torch.enable_grad():
-                return Thoughts(*self.critic(rollouts.inputs, rollouts.targets, temperature))
-        return Thoughts(*self.policy.in_parts(rollouts, lambda x, y: torch.stack(self.critic(x, y, temperature))))
+        temperature, micro, kept = self.settings.temperature, self.policy.micro, list[Thoughts]()
+        keep = self.settings.minibatches == 1 and micro.rows >= len(distributed.share(len(rollouts)))
+
+        def think(inputs: Tensor, targets: Tensor) -> Tensor:
+            thoughts = Thoughts(*self.critic(inputs, targets, temperature))
+            if keep:
+                kept.append(thoughts)
+            return torch.stack(thoughts).detach()
+
+        with torch.set_grad_enabled(keep):
+            return self.policy.in_parts(rollouts, 3, think), kept
 
     def _update(self, batch: Batch, rows: NDArray[np.int64], number: int, means: WeightedMeans, rate: float) -> None:
         """One update of actor and critic, from these rows and, if there is one, the pre-training text."""
@@ -239,19 +244,22 @@ class Job:
     def _gather(self, batch: Batch, rows: NDArray[np.int64], count: float, number: int) -> tuple[Tensor, float]:
         """Gradients of an update, gathered in both optimisers; the sums over tokens that `ppo_losses` gives, and the
         loss on the pre-training text, times γ_ptx."""
-        mask, sums, mixed_in = batch.rollouts.mask, None, 0.0
+        mask, mixed_in = batch.rollouts.mask, 0.0
+        sums, first = torch.zeros(5, device=mask.device), True
         rows = np.arange(len(batch.rollouts)) if batch.first else rows  # these are all of them, in their first order
         self.critic.own.zero_grad(set_to_none=True)  # those of an update that ran out of memory
-        for place, (part, inputs, targets) in enumerate(self.policy.parts(batch.rollouts, rows)):
-            found = self._backward(batch, part, inputs, targets, mask[part, : inputs.shape[1]], count)
-            self._take(first=place == 0)
-            sums = found if sums is None else sums + found
+        for part, inputs, targets in self.policy.parts(batch.rollouts, rows):
+            sums += self._backward(batch, part, inputs, targets, mask[part, : inputs.shape[1]], count)
+            self._take(first=first)
+            first = False
+        if first:  # a process without rows adds nothing
+            self._take(first=True)
         for loss in self._pretraining_losses(number):
             loss.backward()
             self.policy.optimizer.gather(first=False)
             mixed_in += loss.item()
-        assert sums is not None
-        return sums, mixed_in
+        distributed.all_reduce_sum(sums)
+        return sums, distributed.total(mixed_in)[0]
 
     def _backward(
         self, batch: Batch, part: NDArray[np.int64], inputs: Tensor, targets: Tensor, mask: Tensor, count: float
@@ -294,7 +302,7 @@ class Job:
         updates = self.settings.passes * self.settings.minibatches
         start = (policy.progress.step * updates + number) * count
         blocks = self.pretraining.batch(start, count)
-        for part in policy.micro.parts(np.arange(count)):
+        for part in policy.micro.parts(distributed.share(count)):
             tokens = torch.from_numpy(blocks[part]).to(policy.model.tokens.device)
             loss = policy.model(tokens[:, :-1], tokens[:, 1:])
             yield self.settings.ptx * loss * (len(part) / count)

@@ -138,11 +138,11 @@ def _several(spec: RunSpec, gpus: int | None) -> dict[str, str]:
 
 
 def refuse_gpus(stage: str, processes: int) -> None:
-    """Raise UserError where a stage is to be trained by several processes and cannot be."""
+    """Raise UserError where several processes are to do what one does."""
     able = on_several_gpus()
     if processes > 1 and stage not in able:
         raise UserError(
-            f"{stage} trains on one GPU, not on {processes}.", f"These train on several: {', '.join(able)}."
+            f"{stage} is done by one process, not by {processes}.", f"Several can train: {', '.join(able)}."
         )
 
 

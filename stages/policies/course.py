@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from stages.loop import Pace, honour, log_interval, save_checkpoint
+from stages.loop import Pace, by_leader, honour, log_interval, save_checkpoint
 from stages.optim import AdamW
 from stages.policies.alarms import Alarms
 from stages.policies.kl import k1
@@ -18,6 +18,7 @@ from stages.policies.policy import Likelihoods, Policy
 from stages.policies.rollouts import Prompts, Rollouts
 from stages.run import Run
 from stages.store.checkpoints import Best, best_checkpoint
+from stages.training import distributed
 from stages.training.course import length_of
 from stages.training.opening import Opened
 from stages.training.tuning import FixedPrompts, write_chat_model
@@ -64,6 +65,7 @@ class PolicyCourse:
         self._begin()
         while self.progress.step < self.steps:
             honour(self.run, self.save, self.progress)
+            self.policy.model.train()  # nothing is dropped, but activation_checkpointing asks for it
             self._log(step())
             if self._due(self.settings.checkpoint_every):
                 self.save()
@@ -149,7 +151,8 @@ class PolicyCourse:
         """Report the step, look for alarms, evaluate and answer fixed prompts when due, and append a row of metrics."""
         step, settings = self.progress.step, self.settings
         self.run.report(step, self.steps)
-        self.alarms.check(self.progress, row)
+        if distributed.leads():  # all have the same row, and a pause reaches all
+            self.alarms.check(self.progress, row)
         evaluated = self._due(settings.eval_every)
         if evaluated:
             row |= self.evaluate()
@@ -167,8 +170,9 @@ class PolicyCourse:
                 self._answer_fixed()
 
     def _answer_fixed(self) -> None:
-        """Have the fixed prompts answered, each token the likeliest."""
-        self.fixed.answer(self.run, self.progress.step, self.policy.model)
+        """Have the first process answer the fixed prompts, each token the likeliest."""
+        model = self.policy.model
+        by_leader(model, lambda: self.fixed.answer(self.run, self.progress.step, model))
 
     def _write(self, folder: Path) -> None:
         write_chat_model(

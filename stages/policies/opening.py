@@ -19,9 +19,12 @@ from stages.policies.progress import PolicyProgress
 from stages.policies.rollouts import Prompts, Writer, read_prompts
 from stages.policies.scoring import open_score
 from stages.run import Run
+from stages.store.architecture import ModelConfig
 from stages.store.errors import UserError
 from stages.store.files import sha256_file
+from stages.store.sizes import training_memory
 from stages.store.specs.policy import PolicyGradient as Settings
+from stages.training import distributed
 from stages.training.adapting import config_of
 from stages.training.opening import peak_lr
 from stages.training.precision import choose_precision
@@ -41,6 +44,7 @@ def open_policy(run: Run, settings: Settings, device: torch.device, *, group: in
     """
     base = run.checkpoint()
     config = config_of(base, 0.0)
+    _refuse_too_large(settings, config, device)
     template = choose_template(base, settings.template)
     prompts, held_out = _read(run, settings, base, template, config.context)
     if settings.lora_dropout:
@@ -54,7 +58,7 @@ def open_policy(run: Run, settings: Settings, device: torch.device, *, group: in
     reward = run.checkpoint("reward") if run.has("reward") else None
     asked = fixed_prompts(settings.sample_prompts, probes=settings.probes)
     fixed = FixedPrompts(base, template, asked, settings.sample_tokens)
-    at_once = -(-settings.batch_size * group // settings.minibatches)
+    each = -(-settings.batch_size * group // settings.minibatches // distributed.size())
     policy = Policy(
         settings=settings,
         model=opened.model,
@@ -64,10 +68,24 @@ def open_policy(run: Run, settings: Settings, device: torch.device, *, group: in
         writer=Writer(TextTokenizer.load(base), fixed.stops, settings.max_new_tokens, settings.slots),
         score=open_score(settings, reward, base, template, device.type, precision=progress.precision),
         progress=progress,
-        micro=MicroBatches(run, progress, at_once, settings.micro_batch),
+        micro=MicroBatches(run, progress, each * distributed.size(), settings.micro_batch),
         group=group,
     )
     return PolicyCourse(run, policy, opened, base, template, held_out, fixed)
+
+
+def _refuse_too_large(settings: Settings, config: ModelConfig, device: torch.device) -> None:
+    """Raise UserError where one of several processes cannot hold the policy. One alone finds out by trying."""
+    if not distributed.several() or settings.method == "lora":
+        return
+    need = training_memory(config, 1, dtype=choose_precision(settings.precision, device).name).total
+    free = distributed.free_memory(device)
+    if need > free:
+        raise UserError(
+            f"Each process must hold the whole policy, which takes {need / 1e9:.1f} GB of memory to train, and "
+            f"{free / 1e9:.1f} GB are free for it: a policy that writes is not cut into pieces.",
+            "Train adapters (method = lora), choose a smaller model, or fewer processes a machine.",
+        )
 
 
 def _open_reference(

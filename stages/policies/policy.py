@@ -5,6 +5,9 @@ log-probability by an advantage, clipped where the policy has moved away from th
 (`stages.policies.surrogate`). No dropout anywhere: the first update's ratio must be 1. What happens between the steps
 stands in `stages.policies.course`.
 
+Of several processes each writes, scores and computes its share of the completions. What they find is put together in
+all of them, so that advantages, figures and what follows from them are those of the whole step.
+
 Shapes: B completions, T tokens of prompt and completion less one, as in `stages.policies.rollouts`.
 """
 
@@ -33,6 +36,7 @@ from stages.policies.rollouts import Prompts, Rollouts, Writer, seeds_of
 from stages.policies.scoring import Response, Score
 from stages.store.errors import WorkFailed
 from stages.store.specs.policy import PolicyGradient as Settings
+from stages.training import distributed
 from stages.training.updates import MicroBatches
 
 WITHOUT_GRADIENT = 4
@@ -89,7 +93,8 @@ class Policy:
         """What the scorer makes of each."""
         parts = zip(rollouts.asked, rollouts.texts, rollouts.completions, strict=True)
         said = [Response(asked.prompt, text, tokens, [*asked.tokens, *tokens]) for asked, text, tokens in parts]
-        found = self.score(said)
+        mine = distributed.share(len(said))
+        found = distributed.all_gather_list(self.score(said[mine.start : mine.stop]) if mine else [])
         if not all(map(math.isfinite, found)):
             raise WorkFailed(f"A reward at step {self.progress.step + 1} is no finite number.")
         return found
@@ -104,6 +109,7 @@ class Policy:
         temperature = self.settings.temperature
         mine = self.in_parts(
             rollouts,
+            2,
             lambda x, y: torch.stack(token_logprobs_and_entropy(self.model, x, y, temperature=temperature)),
         )
         return Likelihoods(mine[0], mine[1], self.by_reference(rollouts))
@@ -111,25 +117,25 @@ class Policy:
     def by_reference(self, rollouts: Rollouts) -> Tensor:
         """Log-probabilities by the reference (B, T)."""
         temperature = self.settings.temperature
-        return self.in_parts(rollouts, lambda x, y: self.reference.logprobs(x, y, temperature)[None])[0]
+        return self.in_parts(rollouts, 1, lambda x, y: self.reference.logprobs(x, y, temperature)[None])[0]
 
-    def in_parts(self, rollouts: Rollouts, figures: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """figures(inputs, targets) (n, b, t) of some rollouts at a time, for all: (n, B, T), 0 beyond."""
-        found = None
+    def in_parts(self, rollouts: Rollouts, count: int, figures: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """figures(inputs, targets) (count, b, t) of some rollouts at a time, for all: (count, B, T) fp32, 0 beyond."""
+        found = torch.zeros(count, *rollouts.targets.shape, device=rollouts.targets.device)
         for rows, inputs, targets in self.parts(rollouts, np.arange(len(rollouts)), WITHOUT_GRADIENT):
-            part = figures(inputs, targets)
-            if found is None:
-                found = part.new_zeros(len(part), *rollouts.targets.shape)
-            found[:, rows, : part.shape[2]] = part
-        assert found is not None
+            found[:, rows, : inputs.shape[1]] = figures(inputs, targets)
+        distributed.all_reduce_sum(found)  # each row is 0 but in the process that has computed it
         return found
 
     def parts(
         self, rollouts: Rollouts, rows: NDArray[np.int64], times: int = 1
     ) -> Iterator[tuple[NDArray[np.int64], Tensor, Tensor]]:
-        """These rows, `times` as many as a micro-batch at once, with inputs and targets cut to the longest of them."""
-        at_once = self.micro.rows * times
-        for part in (rows[start : start + at_once] for start in range(0, len(rows), at_once)):
+        """This process's share of these rows, `times` as many as a micro-batch at once.
+
+        With their inputs and targets, cut to the longest of them.
+        """
+        mine, at_once = distributed.share(len(rows)), self.micro.rows * times
+        for part in (rows[start : min(start + at_once, mine.stop)] for start in mine[::at_once]):
             width = rollouts.width(part)
             yield part, rollouts.inputs[part, :width], rollouts.targets[part, :width]
 

@@ -1,7 +1,7 @@
 """Rollouts: what the policy says to prompts as it stands, in tokens, with the targets that a loss is over.
 
 Each completion is drawn with a seed of its own, made of the run's seed, how many completions were drawn before it, and
-nothing else: a resumed run draws the same ones.
+nothing else: a resumed run draws the same ones, and so does any number of processes.
 
 Shapes: B completions, T tokens of the longest prompt with its completion, less one: target t is token t + 1.
 """
@@ -30,6 +30,7 @@ from stages.sample import prompt_of
 from stages.store.datasets import Dataset
 from stages.store.errors import UserError
 from stages.store.labels.records import Prompt
+from stages.training import distributed
 
 
 class TokenizedPrompt(NamedTuple):
@@ -104,14 +105,18 @@ class Writer:
     def write(
         self, model: Decoder, asked: Sequence[TokenizedPrompt], seeds: Sequence[int], temperature: float
     ) -> Rollouts:
-        """A completion of each prompt; at temperature 0 the likeliest."""
+        """A completion of each prompt; at temperature 0 the likeliest.
+
+        Of several processes each writes its share, and all have all of them.
+        """
+        mine = distributed.share(len(asked))
         samplings = [
-            Sampling(temperature=temperature, seed=seed, max_new_tokens=self._longest, stop_ids=self._stops)
-            for seed in seeds
+            Sampling(temperature=temperature, seed=seeds[place], max_new_tokens=self._longest, stop_ids=self._stops)
+            for place in mine
         ]
         with any_algorithms():
-            said = generate(model, [each.tokens for each in asked], samplings, max_slots=self._slots)
-        return self.laid_out(asked, said, model.tokens.device)
+            said = generate(model, [asked[place].tokens for place in mine], samplings, max_slots=self._slots)
+        return self.laid_out(asked, distributed.all_gather_list(said), model.tokens.device)
 
     def laid_out(self, asked: Sequence[TokenizedPrompt], said: Sequence[list[int]], device: torch.device) -> Rollouts:
         """Prompts with the tokens that were said to them, side by side."""

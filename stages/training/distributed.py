@@ -18,9 +18,9 @@ import datetime
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import psutil
@@ -40,6 +40,8 @@ SHARDED = "sharded_here"
 """Attribute of a model of which each process holds a piece."""
 MEETING = 300.0
 """Seconds in which all processes must have come."""
+
+T = TypeVar("T")
 
 
 class Meeting(msgspec.Struct):
@@ -96,11 +98,13 @@ def size() -> int:
 
 
 def share(count: int) -> range:
-    """Which of `count` rows of a batch are this process's: all of them where it is alone."""
+    """Which of `count` rows are this process's: all of them where it is alone, perhaps none where they are few.
+
+    Shares differ by one row at most.
+    """
     if not several():
         return range(count)
-    each = count // size()
-    return range(rank() * each, (rank() + 1) * each)
+    return range(rank() * count // size(), (rank() + 1) * count // size())
 
 
 def seed(number: int) -> None:
@@ -130,6 +134,15 @@ def all_gather(tensor: Tensor, dimension: int) -> Tensor:
     parts = [torch.empty_like(tensor) for _ in range(size())]
     dist.all_gather(parts, tensor.contiguous())
     return torch.cat(parts, dimension)
+
+
+def all_gather_list(values: Sequence[T]) -> list[T]:
+    """The processes' lists, which may differ in length, one after the other: for small things that are no tensors."""
+    if not several():
+        return list(values)
+    lists: list[list[T]] = [[] for _ in range(size())]
+    dist.all_gather_object(lists, list(values))
+    return [value for each in lists for value in each]
 
 
 def all_reduce_min(value: int) -> int:
@@ -170,14 +183,10 @@ def choose_sharding(setting: str, need: int, activations: int, device: torch.dev
     """What each process is to hold: ddp, or fsdp where ddp does not fit and several are to choose.
 
     need: bytes of a training step with the whole model; activations: those of them that are never cut. Raises UserError
-    when the device has fewer free. The processes of a machine share the memory of its CPU.
+    when fewer are free for this process.
     """
-    beside = int(os.environ.get("LOCAL_WORLD_SIZE", size())) if device.type == "cpu" else 1
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    else:
-        free = psutil.virtual_memory().available
-    needs = {"ddp": need * beside, "fsdp": (activations + (need - activations) // size()) * beside}
+    free = free_memory(device)
+    needs = {"ddp": need, "fsdp": activations + (need - activations) // size()}
     fitting = "fsdp" if several() and needs["ddp"] > free else "ddp"
     chosen: str = broadcast_object(fitting if setting == "auto" else setting)
     if not several():
@@ -188,6 +197,13 @@ def choose_sharding(setting: str, need: int, activations: int, device: torch.dev
             "Choose a smaller preset, micro_batch or context.",
         )
     return chosen
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free for this process. The processes of a machine share the memory of its CPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available) // int(os.environ.get("LOCAL_WORLD_SIZE", size()))
 
 
 def event_fields(sharding: str) -> dict[str, Any]:

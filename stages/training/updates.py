@@ -104,11 +104,14 @@ class MicroBatches:
 
 def add_gradients(optimizer: AdamW, losses: Iterable[Tensor]) -> float:
     """Gather the gradients of a step's micro-batches; the sum of their losses, in all processes. One at a time."""
-    total = 0.0
-    for number, loss in enumerate(losses):
+    total, first = 0.0, True
+    for loss in losses:
         loss.backward()
-        optimizer.gather(first=number == 0)
+        optimizer.gather(first=first)
+        first = False
         total += loss.item()
+    if first:  # a process without rows adds nothing
+        optimizer.gather(first=True)
     return distributed.total(total)[0]
 
 

@@ -220,5 +220,5 @@ def test_all_processes_act_on_a_request_at_the_same_step(workspace: Workspace) -
 def test_what_cannot_be_shared_is_refused_in_a_sentence(workspace: Workspace) -> None:
     with pytest.raises(UserError, match="batch_size of 4 cannot be shared evenly by 3 processes"):
         pretrain(workspace, "uneven", gpus=3)
-    with pytest.raises(UserError, match="ppo trains on one GPU, not on 2"):
-        runs.refuse_gpus("ppo", 2)
+    with pytest.raises(UserError, match="sample is done by one process, not by 2"):
+        runs.refuse_gpus("sample", 2)

@@ -13,7 +13,7 @@ from stages.store.checkpoints import list_checkpoints
 from stages.store.rundir import RunDir
 from stages.store.specs import on_several_gpus
 from stages.store.workspace import Workspace
-from tests.stages import classify_helpers, reward_helpers, sft_helpers, test_seq2seq
+from tests.stages import classify_helpers, policy_helpers, reward_helpers, sft_helpers, test_policy, test_seq2seq
 from tests.stages.data.chats import chat_dataset
 from tests.stages.helpers import build_small_world, finish, pretrain
 from tests.stages.sft_helpers import chat_workspace, sums
@@ -82,6 +82,17 @@ def answers(folder: Path) -> tuple[Workspace, Train]:
     return workspace, test_seq2seq.tune
 
 
+def prompts(stage: str) -> Callable[[Path], tuple[Workspace, Train]]:
+    def make(folder: Path) -> tuple[Workspace, Train]:
+        def train(workspace: Workspace, name: str, **settings: Any) -> RunDir:
+            wanted = policy_helpers.SMALL | test_policy.MORE[stage] | settings
+            return runs.launch(workspace, stage, name, wanted, dataset="sums", checkpoint="base")
+
+        return policy_helpers.policy_workspace(folder), train
+
+    return make
+
+
 STAGES: dict[str, tuple[Callable[[Path], tuple[Workspace, Train]], dict[str, Any]]] = {
     "pretrain": (text, {"precision": "fp32"}),
     "transformer_xl": (recurrent, {}),
@@ -93,6 +104,10 @@ STAGES: dict[str, tuple[Callable[[Path], tuple[Workspace, Train]], dict[str, Any
     "dpo": (policy, {}),
     "classify": (labels, {}),
     "seq2seq": (answers, {}),
+    "grpo": (prompts("grpo"), {"resample": 2, "normalise": "token"}),
+    "ppo": (prompts("ppo"), {}),
+    "ppo by adapters": (prompts("ppo"), {"method": "lora", "lora_rank": 4}),
+    "ppo with a value head": (prompts("ppo"), {"value": "head"}),
 }
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 
 from stages.store.specs.base import about
+from stages.store.specs.parallel import Gpus
 from stages.store.specs.tuning import Answering
 
 Reward = Literal["auto", "model", "exact", "world", "pattern", "length", "python"]
@@ -47,7 +48,9 @@ class PolicyGradient(Answering, kw_only=True, frozen=True, forbid_unknown_fields
     temperature: Annotated[
         float, about("Completions are drawn from softmax(logits / temperature).", gt=0, le=10, group="prompts")
     ] = 1.0
-    slots: Annotated[int, about("Completions written at once, at most.", ge=1, le=4_096, group="machine")] = 256
+    slots: Annotated[
+        int, about("Completions that a process writes at once, at most.", ge=1, le=4_096, group="machine")
+    ] = 256
 
     reward: Annotated[
         Reward,
@@ -104,6 +107,7 @@ class PolicyGradient(Answering, kw_only=True, frozen=True, forbid_unknown_fields
     )
     beta2: Annotated[float, about("AdamW's decay of the mean square.", ge=0, lt=1, group="training")] = 0.95
     seed: Annotated[int, about("Seed of all that is drawn.", ge=0, le=2**31 - 1, group="training")] = 0
+    gpus: Gpus = 1
 
     eval_every: Annotated[
         int, about("Steps between looks at held-out prompts.", unit="steps", ge=1, group="watching")
