@@ -108,7 +108,7 @@ def read_pretraining(run: Run, course: PolicyCourse) -> Blocks | None:
 
 
 class Thoughts(NamedTuple):
-    """What actor and critic think of all rollouts of a step: (B, T) each, 0 where no target is."""
+    """What actor and critic think of rollouts of a step: (B, T) each, 0 where no target is."""
 
     logprobs: Tensor
     entropy: Tensor

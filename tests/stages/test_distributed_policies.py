@@ -77,7 +77,7 @@ def same(run: RunDir, one: RunDir) -> None:
 
 
 def test_two_processes_improve_a_policy_by_ppo_as_one(workspace: Workspace, by_srun: Path) -> None:
-    settings = {"reward": "auto", "whiten_rewards": True, "steps": 4}
+    settings = {"reward": "auto", "whiten_rewards": True, "minibatches": 1, "steps": 4}
     run = finish(together(workspace, "ppo", settings, {"reward": "judge"}))
     same(run, alone(workspace, "ppo", settings, {"reward": "judge"}))
     resume = list_checkpoints(run)[-1].path / "resume"
@@ -157,8 +157,7 @@ def test_an_alarm_pauses_all_processes_at_one_step(workspace: Workspace) -> None
         "max_length_ratio": 1.5,
         "gpus": 2,
     }  # fmt: skip
-    parents = {"dataset": "sums", "checkpoint": short_answers(workspace)}
-    run = runs.launch(workspace, "grpo", "greedy", settings, **parents)
+    run = runs.launch(workspace, "grpo", "greedy", settings, dataset="sums", checkpoint=short_answers(workspace))
     helpers.wait_until(lambda: not run.alive(), seconds=600, what="the pause")
     assert run.status() == "paused" and "Paused at length" in run.state().phase
     assert list_checkpoints(run)[-1].step == run.state().step
