@@ -85,7 +85,17 @@ from workbench.widgets.text_field import TextField
 
 Opener = Callable[[Pilot[Any], str, pytest.MonkeyPatch], Awaitable[None]]
 
-BASES = {"Dialog", "Filtering", "LaunchScreen", "Leavable", "PlaceScreen", "RecordEditing", "Sized", "WorkbenchScreen"}
+BASES = {
+    "AskingScreen",
+    "Dialog",
+    "Filtering",
+    "LaunchScreen",
+    "Leavable",
+    "PlaceScreen",
+    "RecordEditing",
+    "Sized",
+    "WorkbenchScreen",
+}
 """Classes that screens are made of."""
 
 

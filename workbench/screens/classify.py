@@ -12,82 +12,38 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from textual import on, work
-from textual.app import ComposeResult
 from textual.content import Content
-from textual.events import Key
-from textual.widgets import Static, TextArea
 
-from stages.store.errors import UserError
-from workbench.display import content, line, shortened
+from workbench.display import line, shortened
 from workbench.keys import bind
-from workbench.screens.base import PlaceScreen
-from workbench.screens.fill import WAIT, Answers
+from workbench.screens.asking import AskingScreen
 from workbench.widgets.text_field import TextField
 
 LABEL, BAR = 28, 30
 """Cells of a label, and of the bar of a probability of 1."""
 
 
-class ClassifyScreen(PlaceScreen):
-    """Opened on a checkpoint. A line of the field is a text; what the model says stands below at once."""
+class ClassifyScreen(AskingScreen):
+    """A line of the field is a text."""
 
-    PLACE = "runs"
-    CSS_PATH = "classify.tcss"
-    AUTO_FOCUS = "TextField"
     BINDINGS = [
         bind("classify.edit", "e", "edit", "Edit", "Write the text; escape leaves it."),
         bind("classify.back", "escape", "back", "Back", "Back to where one came from."),
     ]
 
-    def __init__(self, checkpoint: str, called: str) -> None:
-        super().__init__()
-        self._checkpoint, self._called = checkpoint, called
-
-    def compose_body(self) -> ComposeResult:
+    def field(self) -> TextField:
         field = TextField(placeholder="A line for each text: of a pair both, of a question it and its options.")
         field.border_title = "Text, a line each"
-        field.add_class("pane")
-        yield field
-        with Answers(id="answers", classes="pane") as answers:
-            answers.border_title = line(self._called)
-            yield Static(id="said", markup=False)
+        return field
 
-    def on_mount(self) -> None:
-        self.show_trail("runs", self._called)
-
-    def on_key(self, event: Key) -> None:
-        if event.key == "escape" and isinstance(self.focused, TextField):
-            event.stop()
-            event.prevent_default()
-            self.query_one(Answers).focus()
-
-    def action_edit(self) -> None:
-        self.query_one(TextField).focus()
-
-    def action_back(self) -> None:
-        self.dismiss(None)
-
-    @on(TextArea.Changed)
-    @work(exclusive=True, group="classify")
-    async def _changed(self) -> None:
-        """Ask once typing has paused; what was asked before is no longer waited for."""
-        await asyncio.sleep(WAIT)
-        shown = self.query_one("#said", Static)
-        texts = [text for text in self.query_one(TextField).text.splitlines() if text.strip()]
+    async def answer(self, text: str) -> Content:
+        texts = [each for each in text.splitlines() if each.strip()]
         if not texts:
-            shown.update("")
-            return
-        try:
-            found = await self.workbench.desk.ask("classify.of", checkpoint=self._checkpoint, texts=texts)
-        except UserError as error:
-            shown.update(content(str(error), "$text-muted"))
-            return
-        shown.update(_told(found))
+            return Content()
+        return _told(await self.workbench.desk.ask("classify.of", checkpoint=self.checkpoint, texts=texts))
 
 
 def _told(found: Mapping[str, Any]) -> Content:
