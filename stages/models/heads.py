@@ -37,7 +37,8 @@ from stages.models.tensors import save_tensors
 from stages.models.weights import contents, read_rows
 from stages.store.architecture import ENCODERS, ModelConfig
 from stages.store.classifiers import FILE, Head
-from stages.store.errors import UNREADABLE, UserError
+from stages.store.errors import UserError
+from stages.store.files import read_facts
 
 HEAD = "head.safetensors"
 UNNAMED = {"0": "LABEL_0", "1": "LABEL_1"}
@@ -169,10 +170,7 @@ def read_head(folder: Path) -> Head:
     Raises UserError for a folder whose model labels nothing.
     """
     if (folder / FILE).is_file():
-        try:
-            return msgspec.json.decode((folder / FILE).read_bytes(), type=Head)
-        except UNREADABLE as error:
-            raise UserError(f"{folder / FILE} cannot be read: {error}.") from error
+        return read_facts(folder / FILE, Head)
     raw = read_json(folder / "config.json")
     named, found = str((raw.get("architectures") or [""])[0]), raw.get("id2label") or UNNAMED
     if named.endswith("ForMultipleChoice"):

@@ -11,7 +11,15 @@ from typing import Any, NamedTuple
 import msgspec
 
 from stages.store.errors import UNREADABLE, UserError
-from stages.store.files import delete_folder, disk_errors, publish_folder, sha256_file, temporary_beside, write_atomic
+from stages.store.files import (
+    delete_folder,
+    disk_errors,
+    publish_folder,
+    read_facts,
+    sha256_file,
+    temporary_beside,
+    write_atomic,
+)
 from stages.store.hub import cached_model
 from stages.store.rundir import Parent, RunDir, find_run
 from stages.store.workspace import Workspace
@@ -60,10 +68,7 @@ class Checkpoint(NamedTuple):
         path = self.path / LINEAGE
         if not path.exists():
             return None
-        try:
-            lineage = msgspec.json.decode(path.read_bytes(), type=Lineage)
-        except UNREADABLE as error:
-            raise UserError(f"{path} cannot be read: {error}.") from error
+        lineage = read_facts(path, Lineage)
         if len(self.path.parents) < 4:
             return lineage
         root = self.path.parents[3]  # of the workspace, where this is runs/<run>/checkpoints/<step>

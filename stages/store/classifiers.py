@@ -6,7 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from stages.store.errors import UNREADABLE, UserError
+from stages.store.errors import UserError
+from stages.store.files import read_facts
 from stages.store.records import Task
 from stages.store.rundir import RunDir
 from stages.store.statistics import Share
@@ -98,14 +99,11 @@ class Classified(msgspec.Struct, frozen=True, kw_only=True):
 def read_classified(run: RunDir) -> Classified:
     """What a run found; UserError when there is nothing or it cannot be read."""
     path = run.path / RESULT
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Classified)
-    except FileNotFoundError:
+    if not path.exists():
         raise UserError(
             f"{run.id} has not judged its labels.", "A run of `workbench train classify` does so at its end."
-        ) from None
-    except UNREADABLE as error:
-        raise UserError(f"{path} cannot be read: {error}.") from error
+        )
+    return read_facts(path, Classified)
 
 
 def is_classifier(folder: Path) -> bool:

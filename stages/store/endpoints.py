@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from stages.store.checkpoints import write_checkpoint
-from stages.store.errors import UNREADABLE, UserError
-from stages.store.files import write_atomic
+from stages.store.errors import UserError
+from stages.store.files import read_facts, write_atomic
 from stages.store.models import INFO, ModelInfo
 from stages.store.names import check_name
 from stages.store.workspace import Workspace
@@ -97,12 +97,7 @@ def add_endpoint(workspace: Workspace, name: str, endpoint: Endpoint) -> Path:
 def endpoint_in(folder: Path) -> Endpoint | None:
     """The endpoint that a model folder stands for; None for a folder with weights."""
     path = folder / FILE
-    if not path.is_file():
-        return None
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Endpoint)
-    except UNREADABLE as error:
-        raise UserError(f"{path} cannot be read: {error}.") from error
+    return read_facts(path, Endpoint) if path.is_file() else None
 
 
 def refuse_endpoint(folder: Path) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import msgspec
 
 from stages.store.datasets import Kind
-from stages.store.errors import UNREADABLE, UserError
+from stages.store.errors import UserError
+from stages.store.files import read_facts
 from stages.store.rundir import RunDir
 from stages.store.statistics import Share
 
@@ -52,12 +53,9 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
 def read_evaluation(run: RunDir) -> Evaluation:
     """The evaluation of a run, as far as it has come; UserError when there is none or it cannot be read."""
     path: Path = run.path / FILE
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Evaluation)
-    except FileNotFoundError:
-        raise UserError(f"{run.id} has no evaluation yet.") from None
-    except UNREADABLE as error:
-        raise UserError(f"{path} cannot be read: {error}.") from error
+    if not path.exists():
+        raise UserError(f"{run.id} has no evaluation yet.")
+    return read_facts(path, Evaluation)
 
 
 def columns(found: Evaluation) -> list[str]:

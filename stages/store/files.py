@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old one or the new one, never half of one."""
+"""Writing files so that a reader sees the old one or the new one, never half of one; and reading those of JSON."""
 
 from __future__ import annotations
 
@@ -10,8 +10,13 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
-from stages.store.errors import WorkFailed
+import msgspec
+
+from stages.store.errors import UNREADABLE, UserError, WorkFailed
+
+F = TypeVar("F")
 
 TEMPORARY = ".tmp-"
 """Prefix of names that are not yet, or no longer, part of the workspace. Strays with it may be deleted at start."""
@@ -195,3 +200,11 @@ def _existing(path: Path) -> Path:
         if candidate.exists():
             return candidate
     return Path("/")
+
+
+def read_facts(path: Path, kind: type[F], hint: str = "") -> F:
+    """The struct in a file of JSON; UserError with this hint where the file is damaged or not there."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except UNREADABLE as error:
+        raise UserError(f"{path} cannot be read: {error}.", hint) from error

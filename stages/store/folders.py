@@ -6,14 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-import msgspec
-
 from stages.store.building import recover_interrupted
-from stages.store.errors import UNREADABLE, UserError
+from stages.store.errors import UserError
 from stages.store.names import check_name, nearest
 
 T = TypeVar("T")
-F = TypeVar("F")
 
 
 def list_folders(parent: Path, facts: str, open_one: Callable[[Path], T]) -> list[T]:
@@ -42,11 +39,3 @@ def find_folder(parent: Path, facts: str, name: str, *, what: str, makes: str) -
         known = list_folders(parent, facts, lambda each: each.name)
         raise UserError(f"There is no {what} {name!r}.", nearest(name, known, makes))
     return path
-
-
-def read_facts(path: Path, kind: type[F]) -> F:
-    """The file of facts at `path`; UserError when it cannot be read."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except UNREADABLE as error:
-        raise UserError(f"{path} cannot be read: {error}.") from error

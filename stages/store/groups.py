@@ -11,8 +11,8 @@ from typing import Any, Literal
 import msgspec
 
 from stages.store.building import name_lock
-from stages.store.errors import UNREADABLE, UserError
-from stages.store.files import disk_errors, write_atomic
+from stages.store.errors import UserError
+from stages.store.files import disk_errors, read_facts, write_atomic
 from stages.store.names import check_name, nearest
 from stages.store.rundir import RunDir, list_runs
 from stages.store.workspace import Workspace
@@ -78,10 +78,7 @@ def find_group(workspace: Workspace, name: str) -> Group:
     known = group_names(workspace)
     if name not in known:
         raise UserError(f"There is no group of runs {name!r}.", nearest(name, known))
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Group)
-    except UNREADABLE as error:
-        raise UserError(f"{path} cannot be read: {error}.", "Its runs are untouched.") from error
+    return read_facts(path, Group, "Its runs are untouched.")
 
 
 def group_names(workspace: Workspace) -> list[str]:

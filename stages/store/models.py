@@ -8,7 +8,8 @@ from typing import NamedTuple
 import msgspec
 
 from stages.store.checkpoints import Checkpoint
-from stages.store.folders import find_folder, list_folders, read_facts
+from stages.store.files import read_facts
+from stages.store.folders import find_folder, list_folders
 from stages.store.workspace import Workspace
 
 INFO = "model.info.json"

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from stages.store.errors import UNREADABLE, UserError
+from stages.store.errors import UserError
+from stages.store.files import read_facts
 from stages.store.records import Message
 from stages.store.rundir import RunDir
 from stages.store.statistics import Share
@@ -30,12 +31,7 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
 def read_scale(folder: Path) -> Scale:
     """The scale of the reward model in a folder; that of raw scores for a folder that others wrote."""
     path = folder / FILE
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Scale)
-    except FileNotFoundError:
-        return Scale()
-    except UNREADABLE as error:
-        raise UserError(f"{path} cannot be read: {error}.") from error
+    return read_facts(path, Scale) if path.exists() else Scale()
 
 
 class Bin(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,11 +95,6 @@ class ReportCard(msgspec.Struct, frozen=True, kw_only=True):
 def read_card(run: RunDir) -> ReportCard:
     """The report card of a run; UserError when there is none or it cannot be read."""
     path = run.path / CARD
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=ReportCard)
-    except FileNotFoundError:
-        raise UserError(
-            f"{run.id} has no report card.", "A run of `workbench train reward` writes one at its end."
-        ) from None
-    except UNREADABLE as error:
-        raise UserError(f"{path} cannot be read: {error}.") from error
+    if not path.exists():
+        raise UserError(f"{run.id} has no report card.", "A run of `workbench train reward` writes one at its end.")
+    return read_facts(path, ReportCard)

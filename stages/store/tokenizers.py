@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from stages.store.folders import find_folder, list_folders, read_facts
+from stages.store.files import read_facts
+from stages.store.folders import find_folder, list_folders
 from stages.store.workspace import Workspace
 
 INFO = "tokenizer.info.json"
