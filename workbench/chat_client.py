@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import subprocess
 import sys
 import threading
@@ -20,7 +19,7 @@ import msgspec
 from stages.store.chat import MAX_LINE, Done, Facts, Reply, Request, Turn, encode, well_formed
 from stages.store.errors import UserError, WorkFailed
 from stages.store.specs.chat import Chat
-from stages.store.workspace import installation_root
+from stages.store.workspace import installation_root, worker_environment
 
 KEPT_LINES = 40
 """Lines of the process's stderr that are kept to explain its death."""
@@ -65,7 +64,7 @@ class ChatClient:
             stderr=subprocess.PIPE,
             limit=MAX_LINE,
             cwd=installation_root(),
-            env=_environment(),
+            env=worker_environment(),
             start_new_session=True,
         )
         self._drain = asyncio.create_task(self._keep_stderr(self._process))
@@ -194,7 +193,7 @@ def complete_once(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=installation_root(),
-        env=_environment(),
+        env=worker_environment(),
         start_new_session=True,
     )
     assert process.stdin and process.stdout
@@ -244,10 +243,6 @@ def system_turn(sampling: Chat) -> list[Turn]:
 def _command(folder: Path, device: str, idle: float) -> list[str]:
     options = ["--device", device, "--idle", str(idle)]
     return [sys.executable, "-P", "-m", "stages.chat", *options, "--", str(folder.absolute())]
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(installation_root()), "PYTHONSAFEPATH": "1"}
 
 
 def _decode(line: bytes) -> Reply:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import subprocess
 import sys
 from collections import deque
@@ -16,7 +15,7 @@ import msgspec
 
 from stages.store.desk import MAX_LINE, DeskProgress, DeskReply, DeskRequest
 from stages.store.errors import UserError, WorkFailed
-from stages.store.workspace import Workspace, installation_root
+from stages.store.workspace import Workspace, installation_root, worker_environment
 
 PATIENCE = 0.7
 """Seconds that a cancelled request has to end by itself; then the process is ended and a new one takes its place."""
@@ -99,7 +98,7 @@ class _Helper:
                 stderr=subprocess.PIPE,
                 limit=MAX_LINE,
                 cwd=installation_root(),
-                env=_environment(),
+                env=worker_environment(),
                 start_new_session=True,
             )
         except OSError as error:
@@ -174,7 +173,11 @@ def ask_once(workspace: Workspace, verb: str, *, on_progress: Progress | None = 
     """One question to a helper process of its own, for the command line. Raises like `DeskClient.ask`."""
     line = encode(DeskRequest(id=1, verb=verb, args=args))
     process = subprocess.Popen(
-        _command(workspace), stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=installation_root(), env=_environment()
+        _command(workspace),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=installation_root(),
+        env=worker_environment(),
     )
     assert process.stdin and process.stdout
     try:
@@ -209,10 +212,6 @@ def encode(request: DeskRequest) -> bytes:
 
 def _command(workspace: Workspace) -> list[str]:
     return [sys.executable, "-P", "-m", "stages.desk", str(workspace.root.absolute())]
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(installation_root()), "PYTHONSAFEPATH": "1"}
 
 
 def _settle(answer: asyncio.Future[Any], reply: DeskReply) -> None:

@@ -25,7 +25,7 @@ from stages.store.specs import TRAINING, on_several_gpus, spec_of
 from stages.store.specs.parallel import refuse_shares
 from stages.store.specs.parents import ExtraParent, extra_parents
 from stages.store.tokenizers import find_tokenizer
-from stages.store.workspace import Workspace, installation_root
+from stages.store.workspace import Workspace, installation_root, worker_environment
 from workbench.follow import RowFollower
 from workbench.settings import load_settings
 
@@ -91,11 +91,8 @@ def start(run: RunDir, *, cpu_width: int = 1, gpus: int | None = None) -> None:
     descriptor = run.acquire()
     if descriptor is None:
         raise UserError(f"The run {run.spec().name!r} is at work already.")
-    root = str(installation_root())
     environment = {
-        **os.environ,
-        "PYTHONPATH": root,
-        "PYTHONSAFEPATH": "1",
+        **worker_environment(),
         "WORKBENCH_LOCK_FD": str(descriptor),
         "WORKBENCH_CPU_WIDTH": str(cpu_width),
         **several,

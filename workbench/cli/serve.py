@@ -8,7 +8,7 @@ import sys
 import click
 
 from stages.store.checkpoints import resolve_checkpoint
-from stages.store.workspace import installation_root
+from stages.store.workspace import worker_environment
 from workbench.cli.common import Environment, pass_environment
 
 
@@ -48,7 +48,7 @@ def serve(
     options = ["--name", checkpoint, "--host", host, "--port", str(port), "--slots", str(slots), "--device", device]
     options += ["--max-length", str(max_length)] if max_length else []
     options += ["--threads", str(threads)] if threads else []
-    environment = {**os.environ, "PYTHONPATH": str(installation_root()), "PYTHONSAFEPATH": "1"}
+    environment = worker_environment()
     if token:
         environment["WORKBENCH_SERVE_TOKEN"] = token
     command = [sys.executable, "-P", "-m", "stages.serve", *options, "--", str(found.path.absolute())]
