@@ -58,7 +58,7 @@ def card_of(run: Run, *arguments: str) -> dict[str, Any]:
 
 
 def test_one_ranking_in_ten_turned_round(run: Run, tmp_path: Path) -> None:
-    """Held-out pairs of the turned set, 0.95 of what the rule itself reaches on them. Twenty minutes on one core.
+    """Held-out pairs of the turned set, 0.95 of what the rule itself reaches on them. Half an hour on one core.
 
     Style and answers that are cut off are learnt in a few hundred steps; whether an answer is right takes thousands.
     """
@@ -79,8 +79,8 @@ def test_one_ranking_in_ten_turned_round(run: Run, tmp_path: Path) -> None:
 
 
 def write_rankings(path: Path, flipped: float) -> None:
-    """The rankings of starter:demo-preferences, `flipped` of them turned round, and six times as many of them."""
-    rows = preferences("reward", 6 * DEMO_RANKED, flipped=flipped)
+    """The rankings of starter:demo-preferences, `flipped` of them turned round, and ten times as many of them."""
+    rows = preferences("reward", 10 * DEMO_RANKED, flipped=flipped)
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows if row["meta"]["family"] in FAMILIES))
 
 
