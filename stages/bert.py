@@ -1,6 +1,6 @@
 """BERT's pre-training: an encoder learns to say what stands behind the masks, from both sides of them.
 
-    L(θ) = − 1/|M| Σ_{t ∈ M} log p_θ(x_t | x̃)
+    L(θ) = − 1/|M| Σ_{t ∈ M} log p_θ(x_t | x̃)        and the z-loss of `stages.pretrain`, if asked for
 
 where M is the share of a text x that is asked about, and x̃ is x with [MASK], a random token or the token itself in
 those places (`stages.data.bert_masks`). Blocks of a text stand between [CLS] and [SEP]. There is no next-sentence task,
@@ -63,7 +63,7 @@ class Masked:
 
     def loss(self, step: int, rows: range) -> Tensor:
         """The loss at the head of this file on these rows of a step's batch, in nats."""
-        loss: Tensor = self.model(*self._asked(self.text.batch(step, rows)))
+        loss: Tensor = self.model(*self._asked(self.text.batch(step, rows)), z_loss=self.settings.z_loss)
         return loss
 
     def costliest(self, rows: int) -> Tensor:

@@ -1,11 +1,13 @@
 """Pre-training: a decoder learns to predict each next token of a text.
 
-    L(θ) = − 1/|B| Σ_{x ∈ B} 1/T Σ_{t=1..T} log p_θ(x_{t+1} | x_{≤t})
+    L(θ) = 1/|B| Σ_{x ∈ B} 1/T Σ_{t=1..T} [ − log p_θ(x_{t+1} | x_{≤t}) + ζ log² Z_t ]
 
-over blocks of T + 1 tokens, documents joined by the end-of-text token. One step adds the gradients of its
-micro-batches, clips their norm, and makes one AdamW update with a warm-up and cosine schedule
+over blocks of T + 1 tokens, documents joined by the end-of-text token. Z_t = Σ_v exp(logit_v), and ζ is the setting
+z_loss, 0 unless asked for: it keeps logits from drifting, and validation is without it. One step adds the gradients of
+its micro-batches, clips their norm, and makes one AdamW update with a warm-up and cosine schedule
 (`stages.training.pretraining`). Source: Radford et al., Language Models are Unsupervised Multitask Learners (2019);
-clipping, warm-up and cosine as for GPT-3 (arXiv 2005.14165, B), β₂ of 0.99 as nanoGPT has it for small models.
+clipping, warm-up and cosine as for GPT-3 (arXiv 2005.14165, B), β₂ of 0.99 as nanoGPT has it for small models; log² Z
+as in PaLM (Chowdhery et al., arXiv 2204.02311, section 5), where ζ is 10⁻⁴.
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ class NextToken:
 
     def loss(self, step: int, rows: range) -> Tensor:
         """The loss at the head of this file on these rows of a step's batch, in nats."""
-        return self._loss(self.text.batch(step, rows))
+        return self._loss(self.text.batch(step, rows), self.settings.z_loss)
 
     def costliest(self, rows: int) -> Tensor:
         """All rows are of one length."""
@@ -81,8 +83,8 @@ class NextToken:
         """As transformers opens it."""
         save_weights(self.model, folder, eos_id=self.tokenizer.eos_id, pad_id=self.tokenizer.pad_id)
 
-    def _loss(self, blocks: NDArray[Any]) -> Tensor:
-        loss: Tensor = self.model(*next_tokens(blocks, self.model.tokens.device))
+    def _loss(self, blocks: NDArray[Any], z_loss: float = 0.0) -> Tensor:
+        loss: Tensor = self.model(*next_tokens(blocks, self.model.tokens.device), z_loss=z_loss)
         return loss
 
 

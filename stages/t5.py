@@ -1,6 +1,6 @@
 """T5's pre-training: an encoder-decoder learns to write what hidden spans of a text held.
 
-    L(θ) = − 1/|y| Σ_t log p_θ(y_t | y_{<t}, x̃)
+    L(θ) = − 1/|y| Σ_t log p_θ(y_t | y_{<t}, x̃)        and the z-loss of `stages.pretrain`, if asked for
 
 where x̃ is a block of text with 15 % of its tokens hidden, each hidden span behind a sentinel, and y says what the spans
 held, each after its sentinel (`stages.data.corruption`). Blocks are as long as leaves `context` tokens to read; spans
@@ -64,7 +64,7 @@ class SpanCorruption:
 
     def loss(self, step: int, rows: range) -> Tensor:
         """The loss at the head of this file on these rows of a step's batch, in nats."""
-        loss: Tensor = self.model(*self._asked(self.text.batch(step, rows)))
+        loss: Tensor = self.model(*self._asked(self.text.batch(step, rows)), z_loss=self.settings.z_loss)
         return loss
 
     def costliest(self, rows: int) -> Tensor:

@@ -1,6 +1,6 @@
 """Transformer-XL's pre-training: a decoder learns to predict each next token, and remembers the segments before.
 
-    L(θ) = − 1/T Σ_t log p_θ(x_{τ+t+1} | x_{τ..τ+t}, memory(x_{<τ}))
+    L(θ) = − 1/T Σ_t log p_θ(x_{τ+t+1} | x_{τ..τ+t}, memory(x_{<τ}))        and the z-loss of `stages.pretrain`
 
 The batch is read as streams: each row goes on in its stretch of the text where it stood a step ago
 (`stages.data.streams`), and the memory of a row is what the model made of the segments before, without gradient. At the
@@ -104,7 +104,8 @@ class Recurrent:
     def _read(self, step: int, rows: range, memory_LBMC: Tensor) -> tuple[Tensor, Tensor]:
         """The loss on these rows' segments, and their next memory."""
         segments = self.streams.at(step)[rows.start : rows.stop]
-        loss, after_LBMC = self.model(*next_tokens(segments, self.model.tokens.device), memory_LBMC)
+        asked = next_tokens(segments, self.model.tokens.device)
+        loss, after_LBMC = self.model(*asked, memory_LBMC, z_loss=self.settings.z_loss)
         return loss, after_LBMC
 
     @torch.inference_mode()

@@ -156,14 +156,22 @@ class Decoder(nn.Module):
         """(V, C): the output layer, which is the token embedding when tied."""
         return self.tokens if self.head is None else self.head
 
-    def forward(self, tokens_BT: Tensor, targets_BT: Tensor | None = None, documents: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        tokens_BT: Tensor,
+        targets_BT: Tensor | None = None,
+        documents: Tensor | None = None,
+        *,
+        z_loss: float = 0.0,
+    ) -> Tensor:
         """Logits (B, T, V); or, given targets (-100 is ignored), their mean cross-entropy in nats, a fp32 scalar.
 
-        `documents`: as for `hidden_states`.
+        `documents`: as for `hidden_states`. z_loss: weight of log² Z beside each target's −log p (`stages.pretrain`).
         """
         h_NC = self.hidden_states(tokens_BT, documents)
         if targets_BT is not None:
-            return linear_cross_entropy(h_NC, self.head_weight, targets_BT.reshape(-1), ignored=IGNORED)
+            targets_N = targets_BT.reshape(-1)
+            return linear_cross_entropy(h_NC, self.head_weight, targets_N, ignored=IGNORED, z_loss=z_loss)
         return self.logits(h_NC).view(*tokens_BT.shape, -1)
 
     def logits(self, h_NC: Tensor) -> Tensor:

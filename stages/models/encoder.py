@@ -43,12 +43,17 @@ class Encoder(nn.Module):
         self.transform_norm = nn.LayerNorm(C, config.norm_eps)
         self.token_bias = nn.Parameter(torch.empty(V))
 
-    def forward(self, tokens_BT: Tensor, targets_BT: Tensor, lengths_B: Tensor | None = None) -> Tensor:
-        """Mean −log p(target) in nats over the targets other than -100, a fp32 scalar. `lengths_B`: as below."""
+    def forward(
+        self, tokens_BT: Tensor, targets_BT: Tensor, lengths_B: Tensor | None = None, *, z_loss: float = 0.0
+    ) -> Tensor:
+        """Mean −log p(target) in nats over the targets other than -100, a fp32 scalar. `lengths_B`: as below.
+
+        z_loss: weight of log² Z beside each −log p (`stages.pretrain`).
+        """
         h_NC = self.hidden_states(tokens_BT, lengths_B)
         targets_N = targets_BT.reshape(-1)
         places_M = torch.nonzero(targets_N != IGNORED)[:, 0]
-        return cross_entropy(self.logits(h_NC[places_M]), targets_N[places_M])
+        return cross_entropy(self.logits(h_NC[places_M]), targets_N[places_M], z_loss)
 
     def hidden_states(
         self,

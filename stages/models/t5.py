@@ -139,15 +139,22 @@ class T5(nn.Module):
         self.decoder_norm = nn.RMSNorm(C, config.norm_eps)
 
     def forward(
-        self, read_BS: Tensor, written_BT: Tensor, targets_BT: Tensor, lengths_B: Tensor | None = None
+        self,
+        read_BS: Tensor,
+        written_BT: Tensor,
+        targets_BT: Tensor,
+        lengths_B: Tensor | None = None,
+        *,
+        z_loss: float = 0.0,
     ) -> Tensor:
         """Mean −log p(target) in nats over the targets other than -100, a fp32 scalar.
 
         read_BS: what the encoder reads, of which the first lengths_B tokens of a row count (all when None).
         written_BT: the targets moved one to the right, the start token first (`moved_right`).
+        z_loss: weight of log² Z beside each −log p (`stages.pretrain`).
         """
         h_NC = self.scaled(self.hidden_states(read_BS, written_BT, lengths_B)).flatten(0, 1)
-        return linear_cross_entropy(h_NC, self.head_weight, targets_BT.reshape(-1), ignored=IGNORED)
+        return linear_cross_entropy(h_NC, self.head_weight, targets_BT.reshape(-1), ignored=IGNORED, z_loss=z_loss)
 
     def hidden_states(self, read_BS: Tensor, written_BT: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         """(B, T, C): what the output layer reads at each token written."""

@@ -87,10 +87,15 @@ class TransformerXL(nn.Module):
         """(L, rows, 0, C): before the first segment."""
         return self.tokens.new_empty(self.config.layers, rows, 0, self.config.width)
 
-    def forward(self, tokens_BT: Tensor, targets_BT: Tensor, memory_LBMC: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean −log p(target) in nats over the targets other than -100, a fp32 scalar; and the next memory."""
+    def forward(
+        self, tokens_BT: Tensor, targets_BT: Tensor, memory_LBMC: Tensor, *, z_loss: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """Mean −log p(target) in nats over the targets other than -100, a fp32 scalar; and the next memory.
+
+        z_loss: weight of log² Z beside each −log p (`stages.pretrain`).
+        """
         h_NC, memory_LBMC = self.hidden_states(tokens_BT, memory_LBMC)
-        loss = linear_cross_entropy(h_NC, self.tokens, targets_BT.reshape(-1), ignored=IGNORED)
+        loss = linear_cross_entropy(h_NC, self.tokens, targets_BT.reshape(-1), ignored=IGNORED, z_loss=z_loss)
         return loss, memory_LBMC
 
     def hidden_states(self, tokens_BT: Tensor, memory_LBMC: Tensor) -> tuple[Tensor, Tensor]:

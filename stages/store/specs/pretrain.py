@@ -67,6 +67,16 @@ class Pretrain(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     beta1: Annotated[float, about("AdamW's decay of the mean gradient.", ge=0, lt=1, group="training")] = 0.9
     beta2: Annotated[float, about("AdamW's decay of the mean square.", ge=0, lt=1, group="training")] = 0.99
     clip: Annotated[float, about("Largest norm of a gradient; 0 turns clipping off.", ge=0, group="training")] = 1.0
+    z_loss: Annotated[
+        float,
+        about(
+            "Weight of log² Z in each token's loss, Z the softmax's denominator: keeps logits from drifting (PaLM has "
+            "1e-4). Validation is without it.",
+            ge=0,
+            le=1,
+            group="training",
+        ),
+    ] = 0.0
     seed: Annotated[int, about("Seed of weights, data order and dropout.", ge=0, le=2**31 - 1, group="training")] = 0
 
     precision: Annotated[
