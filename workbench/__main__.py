@@ -48,8 +48,8 @@ def open_app() -> int:
     os.environ.setdefault("TEXTUAL_FPS", FRAMES)  # Textual reads it when it is imported
     from stages.store.workspace import find_workspace
     from workbench.app import WorkbenchApp
-    from workbench.escape_key import read_escapes
     from workbench.settings import load_settings
+    from workbench.terminal.escape_key import read_escapes
 
     read_escapes()
     settings = load_settings()

@@ -21,14 +21,14 @@ from stages.store.errors import UserError
 from stages.store.workspace import Workspace
 from workbench.copying import copy_out, worth_copying
 from workbench.display import displayable, displayable_line
-from workbench.frugal import FrugalUpdate, ShownCells
 from workbench.keys import bind
-from workbench.keys_in_turn import Followed, KeysInTurn
 from workbench.life import Step
 from workbench.lookout import Lookout
 from workbench.messages import CheckpointChosen
 from workbench.places import PLACES, chat, form
 from workbench.starter_at_work import StarterAtWork
+from workbench.terminal.frugal import FrugalUpdate, ShownCells
+from workbench.terminal.keys_in_turn import Followed, KeysInTurn
 from workbench.themes import THEMES
 
 if TYPE_CHECKING:

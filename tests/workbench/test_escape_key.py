@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from textual.events import Key
 
-from workbench.escape_key import EscapeParser
+from workbench.terminal.escape_key import EscapeParser
 
 
 def keys(*packets: str) -> list[str]:

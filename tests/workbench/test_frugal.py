@@ -14,7 +14,7 @@ from textual.geometry import Region, Size
 from textual.strip import Strip
 
 from tests.e2e.slow_line import Picture
-from workbench.frugal import FrugalUpdate, ShownCells
+from workbench.terminal.frugal import FrugalUpdate, ShownCells
 
 WIDTH, HEIGHT = 24, 4
 STYLES = (

@@ -12,8 +12,8 @@ from textual.events import Event, Key
 from textual.screen import ModalScreen
 from textual.widgets import Input, Label
 
-from workbench import keys_in_turn
-from workbench.keys_in_turn import Followed, KeysInTurn
+from workbench.terminal import keys_in_turn
+from workbench.terminal.keys_in_turn import Followed, KeysInTurn
 
 
 class Dialog(ModalScreen[str]):

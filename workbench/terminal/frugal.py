@@ -16,7 +16,7 @@ from textual._compositor import ChopsUpdate, CompositorUpdate, LayoutUpdate
 from textual.geometry import Size
 from textual.strip import Strip
 
-from workbench.terminal_codes import Pen, Writing, erases_with_background, pen_of
+from workbench.terminal.codes import Pen, Writing, erases_with_background, pen_of
 
 GAP = 5
 """Bytes of unchanged cells that are sent between changed ones: going on behind them takes as many."""
