@@ -19,6 +19,7 @@ from kernels import attention, attention_packed
 from stages.models.decoder import ACTIVATIONS, Block, document_positions
 from stages.models.hf import DTYPES, fill, save_published
 from stages.models.hf_config import Ids, config_json, read_any_config, refuse_reward_model, write_json
+from stages.models.initial import draw_weights
 from stages.models.loss import IGNORED, cross_entropy
 from stages.store.architecture import ENCODERS, ModelConfig
 from stages.store.errors import UserError
@@ -104,15 +105,7 @@ def new_encoder(config: ModelConfig, seed: int, device: torch.device | str = "cp
     """
     spread = 0.02 * max(1.0, (768 / config.width) ** 0.5)
     model = _empty(config).to_empty(device=device)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith("bias"):
-                parameter.zero_()
-            elif parameter.ndim == 1:
-                parameter.fill_(1.0)
-            else:
-                parameter.copy_(torch.empty(parameter.shape).normal_(0.0, spread, generator=generator))
+    draw_weights(model, seed, spread)
     return model
 
 

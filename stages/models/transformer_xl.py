@@ -26,6 +26,7 @@ from kernels import attention, linear_cross_entropy
 from stages.models.decoder import ACTIVATIONS, Linear
 from stages.models.hf import DTYPES, fill, save_published
 from stages.models.hf_config import Ids, config_json, read_any_config, write_json
+from stages.models.initial import draw_weights
 from stages.models.loss import IGNORED
 from stages.store.architecture import ModelConfig
 from stages.store.errors import UserError
@@ -171,15 +172,7 @@ def new_transformer_xl(config: ModelConfig, seed: int, device: torch.device | st
     with torch.device("meta"):
         model = TransformerXL(config)
     model = model.to_empty(device=device)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith(".bias"):
-                parameter.zero_()
-            elif parameter.ndim == 1:
-                parameter.fill_(1.0)
-            else:
-                parameter.copy_(torch.empty(parameter.shape).normal_(0.0, spread, generator=generator))
+    draw_weights(model, seed, spread)
     return model
 
 
