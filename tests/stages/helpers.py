@@ -12,6 +12,7 @@ from stages.run import Run
 from stages.store.checkpoints import resolve_checkpoint
 from stages.store.datasets import find_dataset
 from stages.store.rundir import Parent, RunDir, RunSpec, create_run
+from stages.store.tokenizers import find_tokenizer
 from stages.store.workspace import Workspace
 from workbench import runs
 
@@ -77,11 +78,13 @@ def finish(run: RunDir, *, seconds: float = 180.0) -> RunDir:
 
 
 def made_run(workspace: Workspace, stage: str, name: str, settings: dict[str, Any], **parents: str | None) -> Run:
-    """A run for this process, yet to be prepared. parents: the dataset, and by role the checkpoints there are."""
+    """A run for this process, yet to be prepared. parents: dataset, tokenizer, and by role the checkpoints."""
     pinned = {}
     for role, parent in parents.items():
         if role == "dataset" and parent:
             pinned[role] = Parent(parent, find_dataset(workspace, parent).info.digest)
+        elif role == "tokenizer" and parent:
+            pinned[role] = Parent(parent, find_tokenizer(workspace, parent).info.digest)
         elif parent:
             found = resolve_checkpoint(workspace, parent)
             pinned[role] = Parent(str(found.path), found.digest())

@@ -66,6 +66,19 @@ def killed_and_gone_on(launch: Callable[[str], RunDir], *, steps: int, checkpoin
     return whole, finish(broken)
 
 
+def cut_off(run: RunDir) -> RunDir:
+    """Kill a run once it has a checkpoint, if it has not ended before, and have it go on to its end."""
+    wait_until(lambda: bool(list_checkpoints(run)), what="a checkpoint")
+    pid = run.state().pid
+    if pid is not None and run.alive():
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not run.alive(), what="death")
+    if run.status() != "finished":
+        runs.start(run)
+        finish(run)
+    return run
+
+
 def gone_on(whole: Any, broken: Any, prepare: Callable[[Run], Any], first: int, then: int, lost: str | None) -> Any:
     """`broken`, prepared anew after its `first` steps, `then` steps later.
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from stages.store.errors import UserError
 from stages.store.rundir import RunDir
 from stages.store.workspace import Workspace
 from tests.stages.helpers import TINY, finish, wait_until
+from tests.stages.resuming import cut_off
 from workbench import runs
 from workbench.cli.root import run as command
 
@@ -86,15 +85,7 @@ def test_transformers_opens_the_checkpoint(learnt: RunDir) -> None:
 
 def test_killed_and_resumed_it_ends_with_the_bits_of_a_run_in_one_go(workspace: Workspace) -> None:
     whole = finish(bert(workspace, "whole"))
-    cut = bert(workspace, "cut", steps=40)
-    wait_until(lambda: bool(list_checkpoints(cut)), what="a checkpoint")
-    pid = cut.state().pid
-    if pid is not None and cut.alive():
-        os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not cut.alive(), what="death")
-    if cut.status() != "finished":
-        runs.start(cut)
-        finish(cut)
+    cut = cut_off(bert(workspace, "cut", steps=40))
     other = finish(bert(workspace, "other", seed=1))
     last = [list_checkpoints(run)[-1].path / "model.safetensors" for run in (whole, cut, other)]
     assert last[0].read_bytes() == last[1].read_bytes()

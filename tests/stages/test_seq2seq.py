@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +21,17 @@ from stages.run import Run
 from stages.seq2seq import Job, prepare
 from stages.store.architecture import ModelConfig
 from stages.store.chat import Done, Request, Turn
-from stages.store.checkpoints import list_checkpoints, resolve_checkpoint, write_checkpoint
-from stages.store.datasets import find_dataset
+from stages.store.checkpoints import list_checkpoints, write_checkpoint
 from stages.store.errors import UserError
 from stages.store.evaluations import read_evaluation
 from stages.store.records import ChatRecord, LabelledRecord, Message, PromptRecord, TextRecord
-from stages.store.rundir import Parent, RunDir, RunSpec, create_run
+from stages.store.rundir import RunDir
 from stages.store.specs.chat import Chat
 from stages.store.workspace import Workspace
 from tests.stages.data.chats import chat_dataset
 from tests.stages.data.labels import labelled_dataset
-from tests.stages.helpers import finish, made_run, wait_until
+from tests.stages.helpers import finish, made_run
+from tests.stages.resuming import cut_off
 from workbench import runs
 from workbench.cli.root import run as command
 
@@ -205,13 +203,7 @@ def test_a_t5_speaks_by_chance_but_by_its_seed(learnt: RunDir) -> None:
 
 
 def test_evaluation_tells_the_share_that_is_right(workspace: Workspace, learnt: RunDir) -> None:
-    found = resolve_checkpoint(workspace, "learnt")
-    parents = {
-        "dataset": Parent("colours", find_dataset(workspace, "colours").info.digest),
-        "checkpoint": Parent(str(found.path), found.digest()),
-    }
-    spec = RunSpec(stage="evaluate", name="score", settings={"device": "cpu"}, parents=parents, threads=1)
-    made = Run(create_run(workspace, spec).path)
+    made = made_run(workspace, "evaluate", "score", {"device": "cpu"}, dataset="colours", checkpoint="learnt")
     assert evaluate.run(made)["records"] == 12
     row = read_evaluation(made.dir).rows[0]
     assert (row.checkpoint, row.shares["exact"].value) == ("learnt@150", 1.0)
@@ -222,15 +214,7 @@ def test_evaluation_tells_the_share_that_is_right(workspace: Workspace, learnt: 
 def test_killed_and_resumed_it_ends_with_the_bits_of_a_run_in_one_go(workspace: Workspace) -> None:
     whole = run_in(workspace, "whole", dropout=0.1)
     seq2seq.run(whole)
-    cut = tune(workspace, "cut", dropout=0.1)
-    wait_until(lambda: bool(list_checkpoints(cut)), what="a checkpoint")
-    pid = cut.state().pid
-    if pid is not None and cut.alive():
-        os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not cut.alive(), what="death")
-    if cut.status() != "finished":
-        runs.start(cut)
-        finish(cut)
+    cut = cut_off(tune(workspace, "cut", dropout=0.1))
     last = [list_checkpoints(run)[-1].path / "model.safetensors" for run in (whole.dir, cut)]
     assert last[0].read_bytes() == last[1].read_bytes()
 

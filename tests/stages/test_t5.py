@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +18,12 @@ from stages.generate import Sampling
 from stages.models.t5 import load_t5
 from stages.run import Run
 from stages.store.checkpoints import list_checkpoints
-from stages.store.datasets import find_dataset
 from stages.store.errors import UserError
-from stages.store.rundir import Parent, RunDir, RunSpec, create_run
-from stages.store.tokenizers import find_tokenizer
+from stages.store.rundir import RunDir
 from stages.store.workspace import Workspace
 from stages.t5 import run
-from tests.stages.helpers import TINY, finish, wait_until
+from tests.stages.helpers import TINY, finish, made_run
+from tests.stages.resuming import cut_off
 from workbench import runs
 from workbench.cli.root import run as command
 
@@ -59,12 +56,7 @@ def t5(workspace: Workspace, name: str, **settings: Any) -> RunDir:
 
 def run_in(workspace: Workspace, name: str, **settings: Any) -> Run:
     """The same, for this process."""
-    parents = {
-        "dataset": Parent("colours", find_dataset(workspace, "colours").info.digest),
-        "tokenizer": Parent("pieces", find_tokenizer(workspace, "pieces").info.digest),
-    }
-    spec = RunSpec(stage="t5", name=name, settings=SMALL | settings, parents=parents, threads=1)
-    return Run(create_run(workspace, spec).path)
+    return made_run(workspace, "t5", name, SMALL | settings, dataset="colours", tokenizer="pieces")
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -110,15 +102,7 @@ def test_transformers_writes_the_same(learnt: RunDir) -> None:
 def test_killed_and_resumed_it_ends_with_the_bits_of_a_run_in_one_go(workspace: Workspace) -> None:
     whole = run_in(workspace, "whole")
     run(whole)
-    cut = t5(workspace, "cut")
-    wait_until(lambda: bool(list_checkpoints(cut)), what="a checkpoint")
-    pid = cut.state().pid
-    if pid is not None and cut.alive():
-        os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not cut.alive(), what="death")
-    if cut.status() != "finished":
-        runs.start(cut)
-        finish(cut)
+    cut = cut_off(t5(workspace, "cut"))
     last = [list_checkpoints(each)[-1].path / "model.safetensors" for each in (whole.dir, cut)]
     assert last[0].read_bytes() == last[1].read_bytes()
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +18,15 @@ from stages.data.streams import Streams
 from stages.run import Run
 from stages.store.chat import Request
 from stages.store.checkpoints import list_checkpoints
-from stages.store.datasets import find_dataset
 from stages.store.errors import UserError
-from stages.store.rundir import Parent, RunDir, RunSpec, create_run
+from stages.store.rundir import RunDir
 from stages.store.specs import transformer_xl as specs
 from stages.store.specs.chat import Chat
-from stages.store.tokenizers import find_tokenizer
 from stages.store.workspace import Workspace
 from stages.training.pretraining import Job, prepare
 from stages.transformer_xl import Memory, Recurrent
-from tests.stages.helpers import TINY, finish, wait_until
+from tests.stages.helpers import TINY, finish, made_run
+from tests.stages.resuming import cut_off
 from workbench import runs
 from workbench.cli.root import run as command
 
@@ -59,12 +56,7 @@ def train(workspace: Workspace, name: str, **settings: Any) -> RunDir:
 
 def run_in(workspace: Workspace, name: str, **settings: Any) -> Run:
     """The same, for this process."""
-    parents = {
-        "dataset": Parent("figures", find_dataset(workspace, "figures").info.digest),
-        "tokenizer": Parent("bytes", find_tokenizer(workspace, "bytes").info.digest),
-    }
-    spec = RunSpec(stage="transformer_xl", name=name, settings=SMALL | settings, parents=parents, threads=1)
-    return Run(create_run(workspace, spec).path)
+    return made_run(workspace, "transformer_xl", name, SMALL | settings, dataset="figures", tokenizer="bytes")
 
 
 def job_in(workspace: Workspace, name: str, **settings: Any) -> Job:
@@ -152,15 +144,7 @@ def test_memory_that_runs_out_halves_the_rows_and_the_step_begins_with_what_it_r
 def test_killed_and_resumed_it_ends_with_the_bits_of_a_run_in_one_go(workspace: Workspace) -> None:
     whole = run_in(workspace, "whole", dropout=0.1)
     transformer_xl.run(whole)
-    cut = train(workspace, "cut", dropout=0.1)
-    wait_until(lambda: bool(list_checkpoints(cut)), what="a checkpoint")
-    pid = cut.state().pid
-    if pid is not None and cut.alive():
-        os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not cut.alive(), what="death")
-    if cut.status() != "finished":
-        runs.start(cut)
-        finish(cut)
+    cut = cut_off(train(workspace, "cut", dropout=0.1))
     for name in ("model.safetensors", "resume/state.safetensors"):
         last = [list_checkpoints(run)[-1].path / name for run in (whole.dir, cut)]
         assert last[0].read_bytes() == last[1].read_bytes()
