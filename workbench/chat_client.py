@@ -17,9 +17,10 @@ from pathlib import Path
 import msgspec
 
 from stages.store.chat import MAX_LINE, Done, Facts, Reply, Request, Turn, encode, well_formed
+from stages.store.checkpoints import resolve_checkpoint
 from stages.store.errors import UserError, WorkFailed
 from stages.store.specs.chat import Chat
-from stages.store.workspace import installation_root, worker_environment
+from stages.store.workspace import Workspace, installation_root, worker_environment
 
 KEPT_LINES = 40
 """Lines of the process's stderr that are kept to explain its death."""
@@ -49,6 +50,11 @@ class ChatClient:
         return self.facts is not None and self._process is not None and self._process.returncode is None
 
     @property
+    def talks(self) -> bool:
+        """Whether the model answers a conversation, rather than continuing text."""
+        return self.facts is not None and self.facts.kind == "chat"
+
+    @property
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
 
@@ -74,6 +80,20 @@ class ChatClient:
             raise _refusal(reply)
         self.facts = reply.ready
         return reply.ready
+
+    async def load(self, workspace: Workspace, checkpoint: str) -> tuple[Path, Facts]:
+        """Open a checkpoint as people write it; its folder, too. What a run deletes meanwhile has a successor.
+
+        Raises UserError as `open` does, and where there is no such checkpoint.
+        """
+        found = await asyncio.to_thread(resolve_checkpoint, workspace, checkpoint)
+        while True:
+            try:
+                return found.path, await self.open(found.path)
+            except UserError:
+                missed, found = found, await asyncio.to_thread(resolve_checkpoint, workspace, checkpoint)
+                if found.path == missed.path:
+                    raise
 
     async def complete(self, prompt: str | list[Turn], sampling: Chat) -> AsyncIterator[str | Done]:
         """Pieces of text as they come, and Done as the last: of what continues a text, or answers a conversation.

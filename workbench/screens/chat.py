@@ -18,7 +18,6 @@ from textual.app import ComposeResult
 from textual.widgets import Static
 
 from stages.store.chat import Done, Facts
-from stages.store.checkpoints import Checkpoint, resolve_checkpoint
 from stages.store.errors import UserError
 from stages.store.labels.backup import back_up
 from stages.store.specs.chat import Chat
@@ -129,31 +128,19 @@ class ChatScreen(PlaceScreen):
         self._show_placeholder()
         self._show_model(f"Loading {checkpoint} …")
         try:
-            found, facts = await self._ready(checkpoint)
+            self._loaded_from, facts = await self._client.load(self.workbench.workspace, checkpoint)
         except UserError as error:
             self._tell(error)
             return False
         finally:
             self._loading = False
         self._show_model(described(facts))
-        self._loaded_from = found.path
         self._show_placeholder()
         self._look_ahead()
         self.show_trail(f"{facts.name}@{facts.step}" if facts.step else facts.name)
         self._note_change(facts)
         self._watcher = asyncio.create_task(self._watch())
         return True
-
-    async def _ready(self, checkpoint: str) -> tuple[Checkpoint, Facts]:
-        """A process with the model loaded. What a run at work deletes meanwhile has a successor."""
-        found = await asyncio.to_thread(resolve_checkpoint, self.workbench.workspace, checkpoint)
-        while True:
-            try:
-                return found, await self._client.open(found.path)
-            except UserError:
-                missed, found = found, await asyncio.to_thread(resolve_checkpoint, self.workbench.workspace, checkpoint)
-                if found.path == missed.path:
-                    raise
 
     async def _watch(self) -> None:
         """Say it when the process ends by itself."""
@@ -178,7 +165,7 @@ class ChatScreen(PlaceScreen):
             self._begin(ahead.proposal)
         elif self._begun and ahead.step is not None:
             self.workbench.open_step(ahead.step)
-        elif self._talks:
+        elif self._client.talks:
             self.app.notify("Write a message first.")
         else:
             self._begin("")
@@ -187,11 +174,11 @@ class ChatScreen(PlaceScreen):
     async def _look_ahead(self) -> None:
         """Find out what enter is to do while nothing is written."""
         if self._loaded_from is not None:
-            self._going_on = await GoingOn.of(self.workbench, self._loaded_from, talks=self._talks)
+            self._going_on = await GoingOn.of(self.workbench, self._loaded_from, talks=self._client.talks)
             self._show_placeholder()
 
     def _show_placeholder(self) -> None:
-        otherwise = MESSAGE if self._talks else PLACEHOLDER
+        otherwise = MESSAGE if self._client.talks else PLACEHOLDER
         shown = self._going_on.placeholder(otherwise, begun=self._begun)
         self.query_one(Prompt).placeholder = shown
 
@@ -201,7 +188,7 @@ class ChatScreen(PlaceScreen):
         if not await self._loaded():
             return
         self._begun = True
-        talks = self._talks
+        talks = self._client.talks
         before = self._exchange.after() if self._exchange is not None and talks else []
         self._exchange = Exchange(text, before, system=self.sampling.system, talks=talks)
         self.transcript.ask(self._exchange)
@@ -228,7 +215,7 @@ class ChatScreen(PlaceScreen):
         """Another answer to the last turn, in the place of the one shown."""
         if not await self._loaded():
             return
-        if exchange.talks != self._talks:
+        if exchange.talks != self._client.talks:
             self.app.notify("A base model continues text, a chat model answers: send the text to this one anew.")
             return
         self.transcript.cut(exchange.mark)
@@ -288,16 +275,11 @@ class ChatScreen(PlaceScreen):
     def transcript(self) -> ChatTranscript:
         return self.query_one(ChatTranscript)
 
-    @property
-    def _talks(self) -> bool:
-        """Whether the model answers a conversation, rather than continuing text."""
-        return self._client.facts is not None and self._client.facts.kind == "chat"
-
     def offers(self, action: str) -> bool:
         """Name only what there is something for."""
         match action:
             case "more":
-                return not self.transcript.is_empty and not self._talks
+                return not self.transcript.is_empty and not self._client.talks
             case "copy" | "clear":
                 return not self.transcript.is_empty
             case "regenerate":
@@ -392,7 +374,7 @@ class ChatScreen(PlaceScreen):
 
     def action_more(self) -> None:
         """Go on from the end of the last answer."""
-        if self._talks:
+        if self._client.talks:
             self.app.notify("A chat model ends its answer by itself: ask it to go on.")
         elif self._exchange is None or self._exchange.answer is None:
             self.app.notify("There is no answer to go on from yet.")
