@@ -29,8 +29,7 @@ SHARES = {"facts": 42, "opposites": 15, "kinds": 11, "choice": 32}
 MORE_CHOICES = 3_000
 """Choices of the conversations beside the world's questions: few would be learnt by heart, many are by their rule."""
 CHAT_PREFERRED_SHARE = 0.47
-"""Of the conversations' answers, those in the preferred style: greedy answers are then in it four times in ten, for the
-likeliest one is oftener short."""
+"""Of the conversations' answers, those in the preferred style; of greedy answers four to five in ten then are."""
 STATED, CHOSEN, ASKED = 4, 4, 2
 """Statements, or choices, of a document, and questions after the statements."""
 
