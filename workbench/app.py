@@ -32,12 +32,15 @@ from workbench.terminal.keys_in_turn import Followed, KeysInTurn
 from workbench.themes import THEMES
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from textual.binding import Binding
     from textual.command import Provider
     from textual.widget import Widget
 
     from stages.store.rundir import RunDir
     from workbench.desk_client import DeskClient
+    from workbench.serving import Serving
     from workbench.settings import Settings
 
 WARM_UP_AFTER = 0.7
@@ -84,6 +87,8 @@ class WorkbenchApp(App[None], inherit_bindings=False):
         self.starter = StarterAtWork(self)
         self.failure: UserError | None = None
         """What to say after a mistake of ours ended the app."""
+        self.serving: Serving | None = None
+        """The endpoint that this app keeps open, or kept last."""
         self._shown = ShownCells()
         self._keys = KeysInTurn(self, super().on_event)
         self._lookout = Lookout(self)
@@ -134,6 +139,8 @@ class WorkbenchApp(App[None], inherit_bindings=False):
     async def on_unmount(self) -> None:
         if self._desk is not None:
             await self._desk.close()
+        if self.serving is not None:
+            await self.serving.stop()
 
     def action_go(self, place: str) -> None:
         """Switch to a place; its screens are as they were left. From a run in Runs it leads to the list of runs."""
@@ -274,6 +281,15 @@ class WorkbenchApp(App[None], inherit_bindings=False):
 
         if isinstance(self.screen, PlaceScreen) and not isinstance(self.screen, LineageScreen):
             self.push_screen(LineageScreen())
+
+    async def serve(self, name: str, folder: Path) -> None:
+        """Serve a checkpoint in place of the one before, until `serving` is stopped or the app ends."""
+        from workbench.serving import Serving
+
+        if self.serving is not None:
+            await self.serving.stop()
+        self.serving = Serving(name, folder)
+        self.run_worker(self.serving.run(), group="endpoint")
 
     def action_doctor(self) -> None:
         """Show what the doctor says of machine, terminal and installation."""

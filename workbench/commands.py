@@ -65,6 +65,8 @@ class Commands(Provider):
         if not seen & {"runs.inside", "run.inside"}:
             about = "Token probabilities and attention of a checkpoint."
             yield Command("checkpoints: look inside", about, partial(_inside, app))
+        if not seen & {"runs.serve", "run.serve"}:
+            yield Command("checkpoints: serve", "To other programs, as OpenAI's API.", partial(_serve, app))
         if "chat.duel" not in seen:
             yield Command("checkpoints: duel", "Two checkpoints side by side, blind.", partial(_duel, app))
         about = "Machine, GPU, attention, terminal, workspace: is all fit for the work?"
@@ -88,6 +90,12 @@ def _inside(app: App[Any]) -> None:
     from workbench.screens.inside import InsideScreen
 
     app.push_screen(InsideScreen())
+
+
+def _serve(app: App[Any]) -> None:
+    from workbench.screens.serve import ServeScreen
+
+    app.push_screen(ServeScreen())
 
 
 def _models(app: App[Any]) -> None:

@@ -6,8 +6,10 @@ import argparse
 import ipaddress
 import os
 import secrets
+import signal
 import socket
 import sys
+import threading
 from pathlib import Path
 
 from stages.chat import choose_place
@@ -27,6 +29,8 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     try:
         return serve(options)
+    except KeyboardInterrupt:
+        return 0  # the way to end it
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -34,6 +38,8 @@ def main(arguments: list[str]) -> int:
 
 def serve(options: argparse.Namespace) -> int:
     """Load and serve until interrupted; the exit code."""
+    if options.until_stdin_ends:
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
     listening = listen(options.host, options.port)
     verify(options.folder)
     device, precision, note = choose_place(options.folder, options.device)
@@ -58,7 +64,8 @@ def serve(options: argparse.Namespace) -> int:
     address = f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
     lines = [
         f"Serving {served.name} ({'chat' if served.dialogue else 'completions only: a base model'}) on {device.name}: "
-        f"{slots} at once, {length:,} tokens each, prompt included. Ctrl+C ends it.",
+        f"{slots} at once, {length:,} tokens each, prompt included."
+        f"{'' if options.until_stdin_ends else ' Ctrl+C ends it.'}",
         *([note] if note else []),
         f"  address  {address}",
         f"  token    {token}",
@@ -101,6 +108,13 @@ def slots_that_fit(folder: Path, wanted: int, length: int, precision: str, devic
     return max(1, min(wanted, int(free * CACHE_SHARE / max(each, 1))))
 
 
+def _end_with_stdin() -> None:
+    """Interrupt this process when whoever holds the other end of stdin has gone."""
+    while os.read(sys.stdin.fileno(), 4_096):
+        pass
+    os.kill(os.getpid(), signal.SIGINT)
+
+
 def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -118,6 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-length", type=int, default=None, help="tokens of a text, prompt included")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads")
+    parser.add_argument("--until-stdin-ends", action="store_true", help="end with whoever started it")
     return parser
 
 

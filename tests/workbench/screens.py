@@ -75,12 +75,14 @@ from workbench.screens.question import Ask, Question
 from workbench.screens.record_statistics import StatisticsScreen
 from workbench.screens.reward import DisagreementScreen
 from workbench.screens.sampling import SamplingScreen
+from workbench.screens.serve import ServeScreen
 from workbench.screens.settling import SettleScreen
 from workbench.screens.source import SourceScreen
 from workbench.screens.sweeping import ScaleScreen, sweep_form
 from workbench.screens.sweeps import SweepsScreen
 from workbench.screens.views import view_of
 from workbench.screens.writing import Writing
+from workbench.serving import Serving
 from workbench.widgets.text_field import TextField
 
 Opener = Callable[[Pilot[Any], str, pytest.MonkeyPatch], Awaitable[None]]
@@ -187,6 +189,13 @@ async def open_doctor(pilot: Pilot[Any], text: str, patch: pytest.MonkeyPatch) -
     patch.setattr(doctor_screen, "at_once", lambda workspace, terminal: found)
     patch.setattr(doctor_screen, "ask", ask)
     pilot.app.action_doctor()
+
+
+async def open_serve(pilot: Pilot[Any], text: str, patch: pytest.MonkeyPatch) -> None:
+    """An endpoint that has said where it is."""
+    pilot.app.serving = serving = Serving(text, Path("/checkpoints") / "step-1")
+    serving.lines = [f"Serving {text} (chat).", "  address  http://127.0.0.1:8000/v1", f"  token    {text}"]
+    await pilot.app.push_screen(ServeScreen())
 
 
 async def open_bin(pilot: Pilot[Any], text: str, patch: pytest.MonkeyPatch) -> None:
@@ -337,6 +346,7 @@ OPENERS: dict[str, Opener] = {
     "RewardScreen": open_reward,
     "SamplingScreen": pushing(lambda pilot, text: SamplingScreen(Chat())),
     "ScaleScreen": open_scale_form,
+    "ServeScreen": open_serve,
     "SettleScreen": open_settling,
     "SourceScreen": pushing(lambda pilot, text: SourceScreen(pilot.app.workspace, Retrieval(source=text))),
     "StatisticsScreen": open_statistics,

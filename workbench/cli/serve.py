@@ -10,6 +10,7 @@ import click
 from stages.store.checkpoints import resolve_checkpoint
 from stages.store.workspace import worker_environment
 from workbench.cli.common import Environment, pass_environment
+from workbench.serving import serve_command
 
 
 @click.command()
@@ -51,6 +52,6 @@ def serve(
     environment = worker_environment()
     if token:
         environment["WORKBENCH_SERVE_TOKEN"] = token
-    command = [sys.executable, "-P", "-m", "stages.serve", *options, "--", str(found.path.absolute())]
+    command = serve_command(found.path, options)
     sys.stdout.flush()
-    os.execve(sys.executable, command, environment)
+    os.execve(command[0], command, environment)

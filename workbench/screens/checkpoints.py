@@ -12,7 +12,7 @@ from textual.widgets import OptionList, Static
 
 from stages.store.checkpoints import Checkpoint, list_checkpoints
 from stages.store.errors import UserError
-from stages.store.rundir import list_runs
+from stages.store.rundir import find_run, list_runs
 from stages.store.workspace import Workspace
 from workbench.display import content, line, shortened
 from workbench.keys import bind
@@ -49,6 +49,15 @@ def checkpoint_choices(workspace: Workspace) -> list[Choice]:
         models = sorted(path.name for path in workspace.models.iterdir() if (path / "config.json").is_file())
         choices += [Choice(name, name, "imported") for name in models if not name.startswith(".")]
     return choices
+
+
+def called(workspace: Workspace, text: str) -> str:
+    """How people call the checkpoint of a Choice: by the run's name, where its id was chosen."""
+    run, at, step = text.partition("@")
+    try:
+        return f"{find_run(workspace, run).spec().name}{at}{step}"
+    except UserError:
+        return text
 
 
 class CheckpointScreen(Dialog[str]):

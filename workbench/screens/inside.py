@@ -40,7 +40,7 @@ from workbench.display import content, line
 from workbench.inside_facts import COLOURINGS, begins_at, colourings, heading, levels, looks_at, summary, told
 from workbench.keys import bind
 from workbench.screens.base import PlaceScreen
-from workbench.screens.checkpoints import CheckpointScreen
+from workbench.screens.checkpoints import CheckpointScreen, called
 from workbench.widgets.attention_map import AttentionMap
 from workbench.widgets.scored_strip import END, ScoredStrip
 from workbench.widgets.text_field import TextField
@@ -84,7 +84,7 @@ class InsideScreen(PlaceScreen):
 
     def __init__(self, checkpoint: str = "", called: str = "") -> None:
         super().__init__()
-        self._checkpoint, self._called = checkpoint, called or checkpoint
+        self._checkpoint, self._called = checkpoint, called
         self._found: Mapping[str, Any] | None = None
         self._attended: Mapping[str, Any] | None = None
         self.at = self.looked_layer = self.looked_head = self._colouring = 0
@@ -158,9 +158,9 @@ class InsideScreen(PlaceScreen):
         assert self._found is not None
         return max(0, len(self._found["tokens"]) - (0 if self._found["next"] else 1))
 
-    def _chosen(self, checkpoint: str | None, called: str = "") -> None:
+    def _chosen(self, checkpoint: str | None, name: str = "") -> None:
         if checkpoint:
-            self._checkpoint, self._called = checkpoint, called or checkpoint
+            self._checkpoint, self._called = checkpoint, name or called(self.workbench.workspace, checkpoint)
             self.show_trail("runs", self._called, "inside")
             self._changed()
 

@@ -54,6 +54,7 @@ class RunScreen(Onward, Plotting, Steering, PlaceScreen):
         bind("run.sample", "a", "sample", "Sample", "Have this run's model write completions to judge."),
         bind("run.again", "T", "again", "Again", "Do the run again: the same, or with a change.", show=False),
         bind("run.exactly", "E", "exactly", "Exactly", "Do the run again at once, exactly as it was.", show=False),
+        bind("run.serve", "S", "serve", "Serve", "Serve the checkpoint to other programs.", show=False),
         bind("run.inside", "I", "inside", "Inside", "Token probabilities and attention.", show=False),
         bind("run.onward", "enter", "onward", "Go on", "What comes next, once the run has finished.", show=False),
         bind("run.pane", "v", "pane(1)", "View", "Samples, log or settings."),

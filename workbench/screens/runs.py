@@ -57,6 +57,7 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
         bind("runs.sample", "a", "sample", "Sample", "Completions to judge: by the run, or by those that are marked."),
         bind("runs.again", "T", "again", "Again", "Do the run again: the same, or with a change.", show=False),
         bind("runs.exactly", "E", "exactly", "Exactly", "Do the run again at once, exactly as it was.", show=False),
+        bind("runs.serve", "S", "serve", "Serve", "Serve the checkpoint to other programs.", show=False),
         bind("runs.inside", "I", "inside", "Inside", "Token probabilities and attention.", show=False),
         bind("runs.mark", "space", "mark", "Mark", "Mark the run, or take its mark away: marked runs share the plot."),
         bind("runs.unmark", "u", "unmark", "Unmark", "Take all marks away.", show=False),

@@ -147,6 +147,18 @@ class Steering(Base):
 
                 self.app.push_screen(InsideScreen(entry.run.id, entry.spec.name))
 
+    def action_serve(self) -> None:
+        """Serve the run's last checkpoint to other programs."""
+        if entry := self.run_in_view():
+            if entry.state.last_checkpoint is None:
+                self.notify(f"{entry.spec.name} has no checkpoint to serve yet.")
+            elif entry.spec.stage in ("reward", "classify"):
+                self.notify(f"{entry.spec.name} writes no text: there is nothing to serve.")
+            else:
+                from workbench.screens.serve import ServeScreen
+
+                self.app.push_screen(ServeScreen(entry.spec.name))
+
     def action_evaluate(self) -> None:
         """Open the form that measures checkpoints, with those of the run."""
         if entry := self.run_in_view():
