@@ -32,6 +32,7 @@ from workbench.judging.order import Order, Ratings
 from workbench.judging.sitting import Sitting
 from workbench.life import FREEZE, Step
 from workbench.screens.base import PlaceScreen
+from workbench.screens.judge_dialogs import ask_note, ask_place, ask_reason
 from workbench.screens.onward import onward_line
 from workbench.widgets.candidate import READING_KEYS, Candidate
 from workbench.widgets.contenders import Contenders
@@ -254,13 +255,7 @@ class JudgeScreen(PlaceScreen):
             await self._save("pair", PAIRWISE[key])
 
     def action_skip(self) -> None:
-        from workbench.screens.question import Ask
-
-        def answered(reason: str | None) -> None:
-            if reason is not None:
-                self._save_later("skip", verdict=reason.strip())
-
-        self.app.push_screen(Ask("Skip this prompt", "Why? (may be empty)", "", lambda text: None), answered)
+        ask_reason(self.app, lambda reason: self._save_later("skip", verdict=reason))
 
     def action_flag(self) -> None:
         from workbench.screens.flagging import Flagging
@@ -272,16 +267,11 @@ class JudgeScreen(PlaceScreen):
         self.app.push_screen(Flagging(self.contenders.cursor), answered)
 
     def action_note(self) -> None:
-        from workbench.screens.question import Ask
+        def noted(note: str) -> None:
+            self.note = note
+            self._show_order()
 
-        def answered(note: str | None) -> None:
-            if note is not None:
-                self.note = note.strip()
-                self._show_order()
-
-        self.app.push_screen(
-            Ask("A note on this judgement", "It is saved with it.", self.note, lambda t: None), answered
-        )
+        ask_note(self.app, self.note, noted)
 
     def action_write(self) -> None:
         """Write a better answer than the one under the cursor."""
@@ -324,22 +314,9 @@ class JudgeScreen(PlaceScreen):
         self._show_order()
 
     def action_go(self) -> None:
-        from workbench.screens.question import Ask
-
-        if self.session is None:
-            return
-        count = self.session.set.prompts
-
-        def check(text: str) -> None:
-            if not text.strip().isdigit() or not 1 <= int(text) <= count:
-                raise UserError(f"Give a number from 1 to {count:,}.")
-
-        def answered(text: str | None) -> None:
-            if text is not None:
-                self._go(int(text) - 1)
-
-        now = str(self.session.shown.place + 1) if self.session.shown else "1"
-        self.app.push_screen(Ask("Go to a prompt", f"Its number, 1 to {count:,}.", now, check), answered)
+        session = self.session
+        if session is not None:
+            ask_place(self.app, session.shown.place if session.shown else 0, session.set.prompts, self._go)
 
     def action_differences(self) -> None:
         self.contenders.toggle_differences()
