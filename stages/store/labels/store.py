@@ -119,29 +119,22 @@ class Labels(LabelReader):
             again = giving.to_repeat(self._db, set_id, annotator)
             if again is not None:
                 place, repeats = again
-                return self._shown(set_id, place, repeats)
+                return self._blind(set_id, place, repeats)
             free = giving.free_place(self._db, set_id, annotator, after)
             if free is None:
                 return None
             giving.lease(self._db, set_id, free, annotator, self._holder)
-            return self._shown(set_id, free)
+            return self._blind(set_id, free)
 
     def at(self, set_id: int, place: int) -> Shown | None:
         """The prompt at a place of a set, labelled or not."""
         with trouble(self.path):
             there = self._rows("SELECT 1 FROM set_prompts WHERE set_id = ? AND place = ?", set_id, place)
-            return self._shown(set_id, place) if there else None
+            return self._blind(set_id, place) if there else None
 
     def shown_as(self, label: Label) -> Shown:
         """The prompt of a label with the completions in the order in which they were shown then."""
-        return Shown(
-            set_id=label.set_id,
-            place=label.place,
-            prompt_id=label.prompt_id,
-            prompt=self.prompt(label.prompt_id),
-            completions=self.completions(label.shown),
-            repeats=label.repeats,
-        )
+        return self._shown(label.set_id, label.place, label.prompt_id, label.shown, label.repeats)
 
     def save(self, label: Label) -> Label:
         """Store one act, made by `Shown.label`; it is on the disk when this returns, with its id."""
@@ -229,11 +222,15 @@ class Labels(LabelReader):
                     self._db.execute("ROLLBACK")
                 raise
 
-    def _shown(self, set_id: int, place: int, repeats: int | None = None) -> Shown:
+    def _blind(self, set_id: int, place: int, repeats: int | None = None) -> Shown:
+        """What stands at a place, its completions shuffled: their order says nothing of who wrote what."""
         sql = "SELECT prompt, candidates FROM set_prompts WHERE set_id = ? AND place = ?"
         ((prompt_id, candidates),) = self._rows(sql, set_id, place)
         ids = msgspec.json.decode(candidates, type=list[int])
-        random.SystemRandom().shuffle(ids)  # blind: the order says nothing of who wrote what
+        random.SystemRandom().shuffle(ids)
+        return self._shown(set_id, place, prompt_id, ids, repeats)
+
+    def _shown(self, set_id: int, place: int, prompt_id: int, ids: Sequence[int], repeats: int | None) -> Shown:
         return Shown(
             set_id=set_id,
             place=place,
