@@ -53,11 +53,15 @@ def alone(workspace: Workspace, stage: str, settings: dict[str, Any], extra: dic
 
 
 def together(
-    workspace: Workspace, stage: str, settings: dict[str, Any], extra: dict[str, str] | None = None, processes: int = 2
+    workspace: Workspace,
+    stage: str,
+    settings: dict[str, Any],
+    extra: dict[str, str] | None = None,
+    processes: int = 2,
+    name: str = "together",
 ) -> RunDir:
     """The same begun by several processes."""
     wanted = SMALL | MORE[stage] | settings | {"gpus": processes}
-    name = f"by-{processes}"
     return runs.launch(workspace, stage, name, wanted, dataset="sums", checkpoint="base", extra=extra or {})
 
 
@@ -106,13 +110,11 @@ def test_resuming_is_bit_exact_on_as_many_processes_and_close_on_others(
 ) -> None:
     settings = digits | LONG | {"batch_size": 6}
     one = alone(workspace, stage, settings)
+    whole = finish(together(workspace, stage, settings, name="whole"))
     run = together(workspace, stage, settings)
     break_off(run, 0)
-    whole = elsewhere(run, tmp_path / "whole")
-    for folder in whole.checkpoints.iterdir():
-        if folder.name != "step-3":
-            folder.rename(tmp_path / f"{folder.name}-put-away")
-    for copy, processes in ((whole, 2), (elsewhere(run, tmp_path / "copy-1"), 1), (elsewhere(run, tmp_path / "c"), 3)):
+    for processes in (1, 3):
+        copy = elsewhere(run, tmp_path / f"copy-{processes}")
         runs.start(copy, gpus=processes)
         same(finish(copy), one)
     runs.start(run)
