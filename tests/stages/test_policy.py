@@ -343,6 +343,32 @@ def test_memory_that_runs_out_halves_the_micro_batch(workspace: Workspace) -> No
         assert "Memory ran out" in events(job.course.run.dir, "warning")[-1]["message"]
 
 
+@pytest.mark.parametrize("value", ["copy", "head"])
+def test_an_update_of_all_rollouts_goes_on_from_the_pass_that_measures_them(workspace: Workspace, value: str) -> None:
+    more = {"minibatches": 1, "value": value}
+    whole, parts = job_in(workspace, "ppo", "whole", **more), job_in(workspace, "ppo", "parts", micro_batch=3, **more)
+    passes, actor = [], whole.critic.actor
+    actor.final_norm.register_forward_hook(lambda *_: passes.append(torch.is_grad_enabled()))
+    for _ in range(2):
+        one, two = whole.step(), parts.step()
+        assert one["policy/ratio_first"] == 1.0
+        assert one == pytest.approx(two, rel=2e-3, abs=1e-4)
+    assert sum(passes) == 2 * MORE["ppo"]["passes"]
+
+
+def test_a_first_pass_that_does_not_fit_the_memory_is_made_without_its_activations(workspace: Workspace) -> None:
+    job = job_in(workspace, "ppo", minibatches=1)
+
+    def scarce(_: Any, inputs: tuple[Tensor, ...]) -> None:
+        if torch.is_grad_enabled() and len(inputs[0]) > 4 * SMALL["max_new_tokens"]:
+            raise torch.OutOfMemoryError("out of memory")
+
+    job.critic.actor.final_norm.register_forward_pre_hook(scarce)
+    job.policy.progress.micro_batch = 8
+    assert job.step()["policy/ratio_first"] == pytest.approx(1, abs=1e-5)
+    assert job.policy.micro.rows < 8
+
+
 def test_dead_groups_are_replaced_when_asked_to(workspace: Workspace) -> None:
     plain = job_in(workspace, "grpo", "plain", reward_pattern="1", missing_end_penalty=0.0)
     again_ = job_in(workspace, "grpo", "again", reward_pattern="1", missing_end_penalty=0.0, resample=8)
