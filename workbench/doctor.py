@@ -17,7 +17,7 @@ import msgspec
 
 from stages.store.errors import UserError
 from stages.store.files import free_bytes
-from stages.store.workspace import Workspace, find_workspace, installation_root, state_folder
+from stages.store.workspace import Workspace, find_workspace, installation_root, state_folder, worker_environment
 from workbench.display import displayable_line
 from workbench.settings import Settings, load_settings
 
@@ -165,7 +165,7 @@ def ask_machine() -> dict[str, Any]:
 
 def machine_question() -> tuple[list[str], dict[str, str]]:
     """The command that finds out about the machine, and its environment."""
-    environment = {**os.environ, "PYTHONPATH": str(installation_root()), "PYTHONSAFEPATH": "1"}
+    environment = worker_environment()
     return [sys.executable, "-P", "-m", "stages.machine"], environment
 
 
