@@ -291,6 +291,12 @@ class WorkbenchApp(App[None], inherit_bindings=False):
         self.serving = Serving(name, folder)
         self.run_worker(self.serving.run(), group="endpoint")
 
+    def action_bin(self) -> None:
+        """Show what was deleted."""
+        from workbench.screens.bin import BinScreen
+
+        self.push_screen(BinScreen(self.workspace))
+
     def action_doctor(self) -> None:
         """Show what the doctor says of machine, terminal and installation."""
         from workbench.screens.doctor import DoctorScreen

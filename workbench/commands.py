@@ -71,6 +71,9 @@ class Commands(Provider):
             yield Command("checkpoints: duel", "Two checkpoints side by side, blind.", partial(_duel, app))
         about = "Machine, GPU, attention, terminal, workspace: is all fit for the work?"
         yield Command("machine: doctor", about, cast("WorkbenchApp", app).action_doctor)
+        if not seen & {"runs.bin", "data.bin"}:
+            about = "What was deleted: take it back, or delete it for good."
+            yield Command("bin: open", about, cast("WorkbenchApp", app).action_bin)
         yield Command("models: sizes", "What models cost: parameters, memory, compute, time.", partial(_models, app))
         yield Command("sweeps: all", "Sweeps and scaling studies, with their tables.", partial(_sweeps, app))
         yield Command("scale: new study", "Sizes × budgets, and the law by which the loss falls.", partial(_scale, app))

@@ -113,6 +113,27 @@ async def test_enter_in_a_text_field_submits_and_arrows_move_between_fields() ->
         assert app.submitted == 1
 
 
+async def test_page_keys_go_from_group_to_group() -> None:
+    app = FormApp(Pretrain)
+    async with app.run_test() as pilot:
+        form = app.query_one(SpecForm)
+        names = list(form.rows)
+        groups = [row.field.group for row in form.rows.values()]
+        firsts = [names[place] for place in range(1, len(names)) if groups[place] != groups[place - 1]]
+        form.rows[names[0]].editor.focus()
+        await pilot.pause()
+        for wanted in firsts:
+            await pilot.press("pagedown")
+            await pilot.pause()
+            assert form.rows[wanted].editor.has_focus
+        await pilot.press("pagedown")
+        await pilot.pause()
+        assert form.rows[names[-1]].editor.has_focus
+        await pilot.press("pageup")
+        await pilot.pause()
+        assert form.rows[firsts[-1]].editor.has_focus
+
+
 async def test_choice_turns_with_arrows_and_letters() -> None:
     app = FormApp(Pretrain)
     async with app.run_test() as pilot:

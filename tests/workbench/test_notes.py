@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
+from stages.store.bin import list_bin, throw
 from stages.store.errors import UserError
 from stages.store.notes import Notes, read_notes
 from stages.store.rundir import list_runs
 from stages.store.workspace import Workspace
-from tests.workbench.conftest import add_run, screen_text, wait_for
+from tests.workbench.conftest import add_run, screen_text, settled, wait_for
 from tests.workbench.test_runs_screens import open_runs
 from workbench.app import WorkbenchApp
 from workbench.cli.root import run as command
@@ -66,6 +67,17 @@ async def test_what_is_deleted_is_taken_back_from_the_bin(workspace: Workspace, 
         await pilot.press("enter")
         await wait_for(pilot, run.path.exists)
         await wait_for(pilot, lambda: "The bin is empty" in screen_text(pilot.app))
+        for name in ("third", "fourth"):
+            throw(workspace, add_run(workspace, "pretrain", name).path)
+        await pilot.press("escape", "D")
+        await settled(pilot)
+        await pilot.press("B")
+        await wait_for(pilot, lambda: "third" in screen_text(pilot.app))
+        await pilot.press("E")
+        await wait_for(pilot, lambda: "delete 2 things for good" in screen_text(pilot.app))
+        await pilot.press("y")
+        await wait_for(pilot, lambda: "The bin is empty" in screen_text(pilot.app))
+        assert list_bin(workspace) == []
 
 
 def test_the_same_by_command(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Vertical
@@ -29,19 +31,23 @@ class BinScreen(Dialog[None]):
     """Lists the bin, the newest first."""
 
     CSS_PATH = "bin.tcss"
-    BINDINGS = [bind("bin.destroy", "d,delete", "destroy", "For good", "Delete it for good.")]
+    BINDINGS = [
+        bind("bin.destroy", "d,delete", "destroy", "For good", "Delete it for good."),
+        bind("bin.empty", "E", "empty", "Empty", "Delete all that is in the bin for good."),
+    ]
 
     def __init__(self, workspace: Workspace) -> None:
         super().__init__()
         self._workspace = workspace
         self._thrown: list[Thrown] = []
+        self._sizes: list[int] = []
 
     def compose(self) -> ComposeResult:
         with Vertical() as box:
             box.border_title = "bin"
             yield PickList()
             yield Static("The bin is empty. What you delete comes here first.", classes="muted", id="empty")
-            box.border_subtitle = "enter takes back · d deletes for good · esc closes"
+            box.border_subtitle = "enter takes back · d deletes for good · E empties · esc closes"
 
     def on_mount(self) -> None:
         self._look()
@@ -67,14 +73,32 @@ class BinScreen(Dialog[None]):
 
         def answered(yes: bool | None) -> None:
             if yes:
-                self._destroy(thrown)
+                self._destroy([thrown])
+
+        self.app.push_screen(question, answered)
+
+    def action_empty(self) -> None:
+        """Delete everything for good, after a question that says how much it is."""
+        if not self._thrown:
+            return
+        things = f"{len(self._thrown):,} thing{'s' if len(self._thrown) > 1 else ''}"
+        question = Question(
+            f"Empty the bin: delete {things} for good?",
+            f"{amount(sum(self._sizes), 'bytes')} get free. It cannot be taken back.",
+            yes="empty it",
+        )
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self._destroy(self._thrown)
 
         self.app.push_screen(question, answered)
 
     @work(thread=True, group="act")
-    def _destroy(self, thrown: Thrown) -> None:
+    def _destroy(self, chosen: Sequence[Thrown]) -> None:
         try:
-            destroy(thrown)
+            for thrown in chosen:
+                destroy(thrown)
         except UserError as error:
             self.app.call_from_thread(self.notify, str(error), severity="error")
         self.app.call_from_thread(self._look)
@@ -87,7 +111,7 @@ class BinScreen(Dialog[None]):
     def _show(self, thrown: list[Thrown], sizes: list[int]) -> None:
         if not self.query(PickList):
             return  # the thread that looked was slower than the one who left
-        self._thrown = thrown
+        self._thrown, self._sizes = thrown, sizes
         found = self.query_one(PickList)
         room = min(NAME_WIDTH, max(10, self.app.size.width - BESIDE))
         found.show([(str(at), _row(one, size, room)) for at, (one, size) in enumerate(zip(thrown, sizes, strict=True))])

@@ -62,6 +62,7 @@ class DataScreen(PlaceScreen):
         bind("data.tokens", "v", "tokens", "Tokens", "Look at text as tokens of the selected tokenizer."),
         bind("data.cancel", "x", "cancel", "Cancel", "Stop the selected run; nothing half-made is left."),
         bind("data.delete", "d,delete", "delete", "Delete", "Delete the selected dataset or tokenizer."),
+        bind("data.bin", "B", "app.bin", "Bin", "What was deleted: take it back, or delete it for good.", show=False),
         bind("data.again", "a", "again", "Again", "Start the selected failed or lost run again."),
         bind("data.report", "o", "report", "Report", "To the report, to scroll in it.", show=False),
         bind("data.create", "plus,N", "create", "By hand", "Make an empty dataset, and write its records here."),
@@ -329,7 +330,7 @@ class DataScreen(PlaceScreen):
         if name is None or self._run() is not None:
             return
         question = Question(
-            f"Delete the {kind} {name}?", "It goes into the bin, and can be taken back.", yes="delete it"
+            f"Delete the {kind} {name}?", "It goes into the bin, and can be taken back: B.", yes="delete it"
         )
 
         def answered(yes: bool | None) -> None:

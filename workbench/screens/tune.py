@@ -31,6 +31,10 @@ LEARNT = {
 }
 """What a dataset is called in the form, by kind of record."""
 
+FEW_STEPS = 10
+"""Optimiser steps below which a model hardly moves from where it began."""
+SO_FEW = "So few steps teach next to nothing: more epochs, a smaller batch_size, or more records."
+
 
 class TuneScreen(StartScreen):
     """Every setting of `stage`, its dataset, the checkpoint to go on from, and the parents it has beside that."""
@@ -101,7 +105,9 @@ class TuneScreen(StartScreen):
         takes = ""
         if self.STAGE == "sft" and self.speeds is not None and found.seen is not None:
             takes = tuning_time(self.speeds, found.seen, found.parameters)
-        return labelled(_facts(found, self._kinds, takes, wide=wide), wide=wide)
+        told = labelled(_facts(found, self._kinds, takes, wide=wide), wide=wide)
+        few = found.steps is not None and found.steps < FEW_STEPS
+        return [*told, Content.styled(SO_FEW, "$text-warning")] if few else told
 
     def _estimate(self, settings: Mapping[str, Any], extra: Mapping[str, Any]) -> TuningEstimate:
         workspace = self.workbench.workspace

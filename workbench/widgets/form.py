@@ -97,6 +97,8 @@ class SpecForm(VerticalScroll, can_focus=False):
     BINDINGS = [
         bind("form.next", "down", "app.focus_next", "Next field", show=False, priority=True),
         bind("form.previous", "up", "app.focus_previous", "Previous field", show=False, priority=True),
+        bind("form.group", "pagedown", "group(1)", "Next group", "To the next group.", show=False, priority=True),
+        bind("form.before", "pageup", "group(-1)", "Group before", "To the group before.", show=False, priority=True),
     ]
 
     @dataclass
@@ -136,6 +138,16 @@ class SpecForm(VerticalScroll, can_focus=False):
                 group = row.field.group
                 yield Static(Content(group), classes="heading")
             yield row
+
+    def action_group(self, by: int) -> None:
+        """Go to the first field of the next group, or of the one before."""
+        rows = list(self.rows.values())
+        groups = [row.field.group for row in rows]
+        at = next((place for place, row in enumerate(rows) if row.editor.has_focus), 0)
+        firsts = [place for place in range(len(rows)) if place == 0 or groups[place] != groups[place - 1]]
+        further = [place for place in firsts if place > at] if by > 0 else [place for place in firsts if place < at]
+        place = (further[0] if by > 0 else further[-1]) if further else (len(rows) - 1 if by > 0 else 0)
+        rows[place].editor.focus()
 
     def read(self) -> dict[str, Any] | None:
         """All values by name, or None when one is wrong: each mistake is shown, and the first has the focus."""
