@@ -11,7 +11,7 @@ import pytest
 from textual.geometry import Region
 from textual.pilot import Pilot
 from textual.strip import Strip
-from textual.widgets import Static
+from textual.widgets import ContentSwitcher, Static
 
 from stages.store.rundir import RunDir, RunError, RunState
 from stages.store.workspace import Workspace
@@ -191,6 +191,18 @@ async def test_a_plot_with_nothing_on_it_is_not_saved(workspace: Workspace, make
         await pilot.press("P")
         await wait_for(pilot, lambda: any("nothing on the plot" in note.message for note in pilot.app._notifications))
         assert not (workspace.root / "plots").exists()
+
+
+async def test_a_click_on_the_name_of_a_pane_shows_it(populated: Workspace, make_app: MakeApp) -> None:
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        await open_run(pilot, find(populated, "world-tiny"))
+        await settled(pilot)
+        row = next(text for text in screen_text(pilot.app).splitlines() if "samples · log" in text)
+        y = screen_text(pilot.app).splitlines().index(row)
+        for pane in ("log", "settings", "samples"):
+            await pilot.click(offset=(row.index(pane) + 1, y))
+            await pilot.pause()
+            assert pilot.app.screen.query_one(ContentSwitcher).current == pane
 
 
 async def test_long_lines_of_the_log_go_on_in_the_next_row(workspace: Workspace, make_app: MakeApp) -> None:

@@ -232,7 +232,12 @@ class RunScreen(Onward, Plotting, Steering, PlaceScreen):
         self.query_one(f"#{pane}").focus()
 
     def _name_pane(self, pane: str) -> None:
-        names = [Content.styled(name, "bold $primary" if name == pane else "$text-muted") for name in self.PANES]
+        names = [
+            Content.styled(name, "bold $primary" if name == pane else "$text-muted").stylize_before(
+                Style.from_meta({"pane": name})
+            )
+            for name in self.PANES
+        ]
         self.query_one("#run-panes").border_title = Content(" · ").join(names)
 
 
