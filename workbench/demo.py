@@ -131,7 +131,7 @@ GRPO: dict[str, Any] = {
 }
 PPO: dict[str, Any] = {
     **POLICY,
-    "steps": 40,
+    "steps": 25,
     "batch_size": 128,
     "passes": 1,
     "minibatches": 4,
@@ -142,6 +142,7 @@ PPO: dict[str, Any] = {
     "eval_every": 5,
     "checkpoint_every": 5,
 }
+"""So few steps that it has the style, and has not begun to gain reward where the reward model is wrong."""
 
 MODELS = ("base", "sft", "dpo", "grpo", "ppo")
 """The rows of the table at the end, by what follows the prefix."""
