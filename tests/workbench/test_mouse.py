@@ -1,14 +1,22 @@
-"""The mouse in lists: a click goes to an entry, a second one opens it, the wheel scrolls."""
+"""The mouse: in lists a click goes to an entry, a second one opens it, the wheel scrolls; an answer takes one."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import pytest
 from textual.app import App, ComposeResult
 from textual.content import Content
 from textual.events import MouseScrollDown
+from textual.pilot import Pilot
 from textual.widget import Widget
 from textual.widgets import OptionList
 
+from stages.store.workspace import Workspace
+from tests.workbench.conftest import DATASET_DIGEST, add_dataset, add_run, screen_text, wait_for
+from workbench.app import WorkbenchApp
+from workbench.screens.question import Question
+from workbench.screens.tokenizer import TokenizerScreen
 from workbench.widgets.picklist import PickList
 from workbench.widgets.row_table import RowTable
 
@@ -65,3 +73,36 @@ async def test_the_wheel_scrolls_and_leaves_the_cursor(kind: type[Widget]) -> No
             await pilot.pause()
         assert widget.scroll_y > 0 or widget.scroll_target_y > 0
         assert app.opened == []
+
+
+async def click_on(pilot: Pilot[None], words: str) -> None:
+    """Click where these words stand on the screen."""
+    y, row = next((y, row) for y, row in enumerate(screen_text(pilot.app).splitlines()) if words in row)
+    await pilot.click(offset=(row.index(words) + 1, y))
+
+
+@pytest.mark.parametrize(("words", "answer"), [("delete it", True), ("n  no", False)])
+async def test_a_question_is_answered_by_a_click(
+    make_app: Callable[..., WorkbenchApp], words: str, answer: bool
+) -> None:
+    app, given = make_app(), list[bool | None]()
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.push_screen(Question("Delete it?", "It can be taken back.", yes="delete it"), given.append)
+        await wait_for(pilot, lambda: words in screen_text(app))
+        await click_on(pilot, "It can be taken back.")
+        await click_on(pilot, words)
+        await wait_for(pilot, lambda: given)
+        assert given == [answer]
+
+
+async def test_what_comes_next_is_opened_by_a_click(
+    make_app: Callable[..., WorkbenchApp], workspace: Workspace
+) -> None:
+    add_dataset(workspace, "world", digest=DATASET_DIGEST)
+    run = add_run(workspace, "build", "world")
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        app.open_run(run)
+        await wait_for(pilot, lambda: app.screen.query("#onward") and "Train a tokenizer on world" in screen_text(app))
+        await click_on(pilot, "Train a tokenizer on world")
+        await wait_for(pilot, lambda: isinstance(app.screen, TokenizerScreen))

@@ -29,6 +29,13 @@ def onward_line(step: Step) -> Content:
     return Content.assemble((" enter ", "bold $accent reverse"), line(f" {label(step)} ", "bold $primary reverse"))
 
 
+class NextStep(Static):
+    """The line. A click on it does what its key does."""
+
+    async def on_click(self) -> None:
+        await self.run_action("screen.onward")
+
+
 class Onward(Base):
     """Mixed into screens of runs."""
 
@@ -40,7 +47,7 @@ class Onward(Base):
 
     def compose_foot(self) -> ComposeResult:
         """The line, which stands above the bar of keys."""
-        onward = Static(id="onward")
+        onward = NextStep(id="onward")
         onward.display = False
         yield onward
 

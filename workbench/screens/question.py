@@ -7,6 +7,9 @@ from collections.abc import Callable
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
+from textual.content import Content
+from textual.events import Click
+from textual.style import Style
 from textual.widgets import Input, Static
 
 from stages.store.errors import UserError
@@ -35,7 +38,15 @@ class Question(Dialog[bool]):
             yield Static(content(self._title), classes="heading")
             if self._detail:
                 yield Static(content(self._detail))
-            yield Static(content(f"y  {self._yes}     n  no"), classes="muted")
+            yes = content(f"y  {self._yes}").stylize_before(Style.from_meta({"answer": True}))
+            no = Content("n  no").stylize_before(Style.from_meta({"answer": False}))
+            yield Static(Content.assemble(yes, "     ", no), classes="muted")
+
+    def on_click(self, event: Click) -> None:
+        """Take a click on one of the answers."""
+        answer = event.style.meta.get("answer")
+        if isinstance(answer, bool):
+            self.dismiss(answer)
 
     def action_answer(self, yes: bool) -> None:
         self.dismiss(yes)
