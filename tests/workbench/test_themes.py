@@ -1,7 +1,10 @@
-"""Every theme can be read: contrast by WCAG 2.2, of text and of the colours that tell series and states apart."""
+"""Every theme can be read: contrast by WCAG 2.2, of text and of the colours that tell series and states apart; and
+series stay apart for colour-blind eyes."""
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -14,7 +17,7 @@ from stages.store.workspace import Workspace
 from tests.workbench.conftest import add_run, screen_text, settled, wait_for
 from workbench.app import WorkbenchApp
 from workbench.settings import AppSettings, Settings
-from workbench.themes import THEMES, series_colors
+from workbench.themes import MARKERS, SERIES, SERIES_LIGHT, THEMES, series_colors
 from workbench.widgets.run_list import RunList
 
 DRAWN = [theme for theme in THEMES if not theme.ansi]
@@ -96,3 +99,32 @@ async def test_the_terminal_s_own_colours_need_no_ground_of_a_colour_to_show_whe
         reverse = [[bool(segment.style and segment.style.reverse) for segment in runs.render_line(y)] for y in (0, 1)]
         assert all(reverse[0]) and not any(reverse[1])
         assert app.current_theme.variables["border-blurred"] != "ansi_black", "invisible on a black ground"
+
+
+SEEN_BY = {
+    "deuteranopia": ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881)),
+    "protanopia": ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)),
+    "tritanopia": ((1.255528, -0.076749, -0.178779), (-0.078411, 0.930809, 0.147602), (0.004733, 0.691367, 0.303900)),
+}
+"""Linear RGB as such eyes see it: Machado, Oliveira and Fernandes (2009), table 1, severity 1."""
+
+
+def lab(colour: str, seen: tuple[tuple[float, ...], ...]) -> tuple[float, float, float]:
+    """CIE L*a*b* (D65) of a colour as it is seen."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    red, green, blue = (min(1.0, max(0.0, sum(a * b for a, b in zip(row, linear, strict=True)))) for row in seen)
+    x = (0.4124564 * red + 0.3575761 * green + 0.1804375 * blue) / 0.95047
+    y = 0.2126729 * red + 0.7151522 * green + 0.0721750 * blue
+    z = (0.0193339 * red + 0.1191920 * green + 0.9503041 * blue) / 1.08883
+    fx, fy, fz = (t ** (1 / 3) if t > 216 / 24_389 else (24_389 / 27 * t + 16) / 116 for t in (x, y, z))
+    return 116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)
+
+
+@pytest.mark.parametrize("eyes", SEEN_BY)
+@pytest.mark.parametrize("series", [SERIES, SERIES_LIGHT], ids=["dark", "light"])
+def test_series_differ_for_colour_blind_eyes_and_by_their_markers(series: tuple[str, ...], eyes: str) -> None:
+    found = [lab(colour, SEEN_BY[eyes]) for colour in series]
+    nearest = min(math.dist(one, other) for one, other in itertools.combinations(found, 2))
+    assert nearest > 15, "2.3 is what a person just tells apart (CIE76)"
+    assert len(set(MARKERS)) == len(series)
