@@ -53,8 +53,8 @@ def attention_of(
         if isinstance(block, Layer):
             seen.append(relative_weights(block, *given))
             return given
-        h_NC, B, attend, turn = given
-        return h_NC, B, watched(attend), turn
+        h_NC, B, attend, *rest = given
+        return h_NC, B, watched(attend), *rest
 
     with _hooking:
         handle = model.blocks[layer].register_forward_pre_hook(hook)
