@@ -28,12 +28,12 @@ import msgspec
 
 from stages.store.rundir import RunDir, RunSpec, RunState, create_run
 from stages.store.workspace import Workspace, installation_root
+from workbench.board.watch import Watch
 from workbench.plots.curves import Track
 from workbench.plots.picture import Look, Shown, overlay
 from workbench.plots.plot import Curve, frame, window
 from workbench.plots.series import Series, outline
 from workbench.themes import MARKERS
-from workbench.watch import Watch
 from workbench.widgets.loss_plot import build
 
 FIRST_PAINT, ATTACH, FRAME, KEY = 0.300, 0.5, 0.030, 0.050

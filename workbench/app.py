@@ -22,11 +22,11 @@ from stages.store.workspace import Workspace
 from workbench.copying import copy_out, worth_copying
 from workbench.display import displayable, displayable_line
 from workbench.keys import bind
-from workbench.life import Step
+from workbench.life.starter_at_work import StarterAtWork
+from workbench.life.steps import Step
 from workbench.lookout import Lookout
 from workbench.messages import CheckpointChosen
 from workbench.places import PLACES, chat, form
-from workbench.starter_at_work import StarterAtWork
 from workbench.terminal.frugal import FrugalUpdate, ShownCells
 from workbench.terminal.keys_in_turn import Followed, KeysInTurn
 from workbench.themes import THEMES
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from textual.widget import Widget
 
     from stages.store.rundir import RunDir
-    from workbench.desk_client import DeskClient
-    from workbench.serving import Serving
     from workbench.settings import Settings
+    from workbench.talking.desk_client import DeskClient
+    from workbench.talking.serving import Serving
 
 WARM_UP_AFTER = 0.7
 """Seconds after the start until the other screens are imported."""
@@ -108,7 +108,7 @@ class WorkbenchApp(App[None], inherit_bindings=False):
     def desk(self) -> DeskClient:
         """The helper process for what the app may not import. It starts with the first question."""
         if self._desk is None:
-            from workbench.desk_client import DeskClient
+            from workbench.talking.desk_client import DeskClient
 
             self._desk = DeskClient(self.workspace)
         return self._desk
@@ -284,7 +284,7 @@ class WorkbenchApp(App[None], inherit_bindings=False):
 
     async def serve(self, name: str, folder: Path) -> None:
         """Serve a checkpoint in place of the one before, until `serving` is stopped or the app ends."""
-        from workbench.serving import Serving
+        from workbench.talking.serving import Serving
 
         if self.serving is not None:
             await self.serving.stop()
@@ -330,7 +330,7 @@ class WorkbenchApp(App[None], inherit_bindings=False):
 
     def tell_of_endings(self, text: str) -> None:
         """A toast that runs have ended, and as the settings say the terminal's bell or a notice on the desktop."""
-        from workbench.endings import desktop_notice
+        from workbench.board.endings import desktop_notice
 
         self.notify(text, title="Work has ended.")
         if self.settings.app.notice != "none":

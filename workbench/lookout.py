@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from workbench.app import WorkbenchApp
-    from workbench.endings import Endings
+    from workbench.board.endings import Endings
 
 ENDINGS_INTERVAL = 3.0
 """Seconds between looks for runs that have ended."""
@@ -38,7 +38,7 @@ class Lookout:
 
     def _look_for_endings(self) -> None:
         """Tell of runs that have ended by themselves."""
-        from workbench.endings import Endings, notice
+        from workbench.board.endings import Endings, notice
 
         self.endings = self.endings or Endings(self._app.workspace)
         if ended := self.endings.look():

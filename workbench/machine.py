@@ -9,7 +9,7 @@ import psutil
 
 from stages.store.queue import waiting
 from stages.store.workspace import Workspace
-from workbench.run_board import Board, Entry
+from workbench.board.run_board import Board, Entry
 
 SCARCE = 0.05
 """Share of memory below which what is free is soon not enough."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from stages.store.specs import FROM_CHECKPOINT
-from workbench.life import FREEZE
+from workbench.life.steps import FREEZE
 
 if TYPE_CHECKING:
     from textual.screen import Screen

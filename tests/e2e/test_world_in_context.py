@@ -32,7 +32,7 @@ from stages.store.specs.retrieval import Retrieval
 from stages.store.statistics import share
 from stages.store.workspace import Workspace
 from tests.e2e.terminal import environment, workbench
-from workbench.grounding import framed
+from workbench.talking.grounding import framed
 
 pytestmark = pytest.mark.bench
 

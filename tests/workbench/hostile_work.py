@@ -35,7 +35,6 @@ from tests.workbench.hostile import (
     on_screen,
     page_through,
 )
-from workbench.desk_client import DeskClient
 from workbench.judging.drawing import Drawing
 from workbench.judging.duel import Duel, Round
 from workbench.judging.on_the_spot import Answer as ChatAnswer
@@ -51,6 +50,7 @@ from workbench.screens.record import RecordScreen
 from workbench.screens.record_form import RecordForm
 from workbench.screens.records import RecordsScreen
 from workbench.screens.tokens import TokensScreen
+from workbench.talking.desk_client import DeskClient
 from workbench.widgets.picklist import PickList
 from workbench.widgets.record_view import RecordView
 from workbench.widgets.text_field import TextField

@@ -50,11 +50,10 @@ from tests.workbench.test_classified_screen import FOUND
 from tests.workbench.test_cockpit import append, policy_run, rollout, row
 from tests.workbench.test_inside_screen import attended, scored
 from tests.workbench.test_reward_screens import HELD_OUT, WRONG
-from workbench.desk_client import DeskClient
+from workbench.board.run_board import Entry
 from workbench.doctor import Finding as Symptom
 from workbench.doctor import Status
 from workbench.machine import Gpu, Holder, Machine, Reading
-from workbench.run_board import Entry
 from workbench.screens import bin as bin_screen
 from workbench.screens import doctor as doctor_screen
 from workbench.screens import machine as machine_screen
@@ -82,7 +81,8 @@ from workbench.screens.sweeping import ScaleScreen, sweep_form
 from workbench.screens.sweeps import SweepsScreen
 from workbench.screens.views import view_of
 from workbench.screens.writing import Writing
-from workbench.serving import Serving
+from workbench.talking.desk_client import DeskClient
+from workbench.talking.serving import Serving
 from workbench.widgets.text_field import TextField
 
 Opener = Callable[[Pilot[Any], str, pytest.MonkeyPatch], Awaitable[None]]

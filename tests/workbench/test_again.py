@@ -15,8 +15,8 @@ from tests.stages.helpers import TINY, build_small_world, finish
 from tests.workbench.conftest import add_checkpoint, add_run, settled, wait_for
 from tests.workbench.test_runs_screens import open_runs
 from workbench import runs
-from workbench.again import form_values, repeat
 from workbench.app import WorkbenchApp
+from workbench.board.again import form_values, repeat
 from workbench.cli.root import run as command
 from workbench.screens.run import RunScreen
 from workbench.screens.start import StartScreen

@@ -19,11 +19,11 @@ from stages.store.specs.chat import Chat
 from stages.store.workspace import Workspace
 from tests.tiny_model import write_tiny_checkpoint
 from tests.workbench.conftest import SIZES, add_checkpoint, add_run, screen_text, settled, wait_for
-from workbench import chat_client
 from workbench.app import WorkbenchApp
 from workbench.screens.chat import ChatScreen
 from workbench.screens.checkpoints import CheckpointScreen, checkpoint_choices
 from workbench.settings import Settings
+from workbench.talking import chat_client
 from workbench.widgets.prompt import Prompt
 from workbench.widgets.transcript import Transcript
 

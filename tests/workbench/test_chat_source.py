@@ -17,10 +17,10 @@ from tests.tiny_model import write_tiny_checkpoint
 from tests.workbench.conftest import SIZES, add_dataset, screen_text, settled, wait_for
 from tests.workbench.test_chat_screen import MakeApp, ask, chat_run, model, open_chat, run, transcript
 from workbench.cli.root import run as command
-from workbench.grounding import absolute_source, framed, sources_told
 from workbench.screens.chat import ChatScreen
 from workbench.screens.source import SourceScreen
 from workbench.settings import Settings
+from workbench.talking.grounding import absolute_source, framed, sources_told
 from workbench.widgets.form import SpecForm
 
 __all__ = ["chat_run", "run"]  # fixtures

@@ -16,10 +16,10 @@ from stages.store.errors import UserError
 from stages.store.workspace import Workspace
 from tests.workbench.conftest import SIZES, screen_text, settled, wait_for
 from workbench.app import WorkbenchApp
-from workbench.desk_client import DeskClient
 from workbench.screens.build import BuildScreen
 from workbench.screens.check import CheckScreen, ExamplesScreen
 from workbench.screens.data import DataScreen
+from workbench.talking.desk_client import DeskClient
 
 MakeApp = Callable[..., WorkbenchApp]
 Snapshot = Callable[..., Awaitable[None]]

@@ -29,12 +29,12 @@ from tests.workbench.conftest import (
     wait_for,
 )
 from workbench.app import WorkbenchApp
-from workbench.classified import answered, asked, confusions, facts
 from workbench.cli.root import run as command
-from workbench.desk_client import DeskClient
 from workbench.screens.classified import ClassifiedScreen, ExampleScreen, Matrix, matrix
 from workbench.screens.classify import ClassifyScreen
 from workbench.screens.tune import TuneScreen
+from workbench.talking.classified import answered, asked, confusions, facts
+from workbench.talking.desk_client import DeskClient
 from workbench.widgets.text_field import TextField
 
 MakeApp = Callable[..., WorkbenchApp]

@@ -11,7 +11,7 @@ from stages.store.errors import UserError
 from stages.store.records import ChatRecord, Message, TextRecord
 from stages.store.workspace import Workspace
 from workbench.cli.root import run
-from workbench.desk_client import ask_once
+from workbench.talking.desk_client import ask_once
 
 
 @pytest.fixture

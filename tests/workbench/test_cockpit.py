@@ -18,10 +18,10 @@ from stages.store.rundir import RunDir
 from stages.store.workspace import Workspace
 from tests.workbench.conftest import CREATED, SIZES, add_checkpoint, add_run, screen_text, settled, wait_for
 from workbench.app import WorkbenchApp
+from workbench.board.rollout_facts import level, rollout_of
 from workbench.plots.curves import Curves
 from workbench.plots.gauges import readings, spark
 from workbench.plots.series import Series
-from workbench.rollout_facts import level, rollout_of
 from workbench.screens.cockpit import CockpitScreen
 from workbench.widgets.rollouts import Rollouts, RolloutStrip
 from workbench.widgets.side_by_side import flowed

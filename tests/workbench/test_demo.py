@@ -18,7 +18,7 @@ from stages.store.specs import spec_of
 from stages.store.specs.parents import KINDS, extra_parents
 from stages.store.statistics import share
 from stages.store.workspace import Workspace
-from workbench import demo
+from workbench.life import demo
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from stages.store.desk import DeskProgress
 from stages.store.errors import UserError, WorkFailed
 from stages.store.workspace import Workspace, installation_root
 from tests.workbench.conftest import settled
-from workbench import desk_client
 from workbench.app import WorkbenchApp
-from workbench.desk_client import DeskClient, ask_once
+from workbench.talking import desk_client
+from workbench.talking.desk_client import DeskClient, ask_once
 
 DEADLINE = 60.0
 

@@ -20,12 +20,12 @@ from stages.store.workspace import Workspace
 from tests.workbench.conftest import SIZES, screen_text, settled, wait_for
 from tests.workbench.test_chat_screen import MakeApp, run
 from workbench.cli.root import run as command
-from workbench.desk_client import DeskClient
 from workbench.judging.drawing import Drawing
 from workbench.screens.checkpoints import CheckpointScreen
 from workbench.screens.duel import DuelScreen
 from workbench.screens.elo import EloScreen
 from workbench.settings import LabelSettings, Settings
+from workbench.talking.desk_client import DeskClient
 from workbench.widgets.contenders import Contenders
 from workbench.widgets.prompt import Prompt
 

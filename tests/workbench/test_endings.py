@@ -14,7 +14,7 @@ from stages.store.locks import try_lock
 from stages.store.workspace import Workspace, installation_root
 from tests.workbench.conftest import add_run, screen_text, settled, wait_for
 from workbench.app import WorkbenchApp
-from workbench.endings import Endings, desktop_notice, notice
+from workbench.board.endings import Endings, desktop_notice, notice
 
 
 def test_only_what_ended_since_and_by_itself_is_told(workspace: Workspace) -> None:

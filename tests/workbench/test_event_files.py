@@ -11,8 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from stages.store.rundir import RunDir
 from stages.store.workspace import Workspace
 from tests.workbench.conftest import add_run
+from workbench.board.event_files import EventFile
 from workbench.cli.root import run as command
-from workbench.event_files import EventFile
 
 
 @pytest.fixture

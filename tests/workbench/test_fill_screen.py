@@ -12,8 +12,8 @@ from stages.store.errors import UserError
 from stages.store.workspace import Workspace
 from tests.workbench.conftest import CREATED, SIZES, add_checkpoint, add_run, screen_text, settled, wait_for
 from workbench.app import WorkbenchApp
-from workbench.desk_client import DeskClient
 from workbench.screens.fill import FillScreen
+from workbench.talking.desk_client import DeskClient
 from workbench.widgets.text_field import TextField
 
 MakeApp = Callable[..., WorkbenchApp]

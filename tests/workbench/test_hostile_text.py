@@ -61,7 +61,7 @@ from tests.workbench.hostile_work import (
     visit_tokens,
 )
 from tests.workbench.screens import OPENERS, every_screen, opened
-from workbench import chat_client
+from workbench.talking import chat_client
 
 HARMLESS = {"Flagging", "FreezeScreen", "HelpScreen", "JumpScreen", "ModelsScreen", "SamplingScreen"}
 """Screens that show our own words and figures, and names that were checked: nothing foreign."""

@@ -14,9 +14,9 @@ from stages.store.errors import UserError
 from stages.store.workspace import Workspace
 from tests.workbench.conftest import CREATED, SIZES, add_checkpoint, add_run, screen_text, settled, wait_for
 from workbench.app import WorkbenchApp
-from workbench.desk_client import DeskClient
 from workbench.screens.inside import InsideScreen
 from workbench.screens.run import RunScreen
+from workbench.talking.desk_client import DeskClient
 from workbench.widgets.attention_map import AttentionMap
 from workbench.widgets.scored_strip import ScoredStrip
 from workbench.widgets.text_field import TextField

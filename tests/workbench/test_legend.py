@@ -11,13 +11,13 @@ from rich.cells import cell_len
 from stages.store.workspace import Workspace
 from tests.workbench.conftest import add_run
 from tests.workbench.payloads import payloads
+from workbench.board.run_board import Board
 from workbench.plots.curves import Track
 from workbench.plots.legend import legend
 from workbench.plots.marks import Marks
 from workbench.plots.picture import PLAIN, SIGNS, Key, Look, Picture, Shown, overlay
 from workbench.plots.plot import Line
 from workbench.plots.scope import Range, Scope
-from workbench.run_board import Board
 from workbench.themes import MARKERS, SERIES, SERIES_ANSI, SERIES_LIGHT
 
 

@@ -21,8 +21,8 @@ from tests.workbench.conftest import (
     add_run,
     add_tokenizer,
 )
-from workbench.life import FREEZE, Life, lives
-from workbench.survey import Survey
+from workbench.board.survey import Survey
+from workbench.life.steps import FREEZE, Life, lives
 
 PARENTS = {"dataset": Parent("world", DATASET_DIGEST), "tokenizer": Parent("world-bpe", TOKENIZER_DIGEST)}
 

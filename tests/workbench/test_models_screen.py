@@ -13,12 +13,12 @@ from stages.store.presets import list_presets, load_preset
 from stages.store.workspace import Workspace
 from tests.workbench.conftest import SIZES, screen_text, settled, wait_for
 from workbench.app import WorkbenchApp
-from workbench.desk_client import DeskClient
 from workbench.models.model_cards import find_card
 from workbench.models.rates import Machine
 from workbench.screens import models
 from workbench.screens.models import ModelsScreen, stage_for
 from workbench.screens.start import StartScreen
+from workbench.talking.desk_client import DeskClient
 from workbench.widgets.form import SpecForm
 from workbench.widgets.row_table import RowTable
 

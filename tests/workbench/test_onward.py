@@ -20,14 +20,14 @@ from tests.workbench.conftest import (
 )
 from tests.workbench.test_life import PARENTS, gone_on, judge, tuned_world
 from workbench.app import WorkbenchApp
-from workbench.life import Step, lives
-from workbench.onward import after_chat, after_run, label
-from workbench.run_board import Entry
+from workbench.board.run_board import Entry
+from workbench.board.survey import Survey
+from workbench.life.onward import after_chat, after_run, label
+from workbench.life.steps import Step, lives
 from workbench.screens.freeze import FreezeScreen
 from workbench.screens.judge import JudgeScreen
 from workbench.screens.run import RunScreen
 from workbench.screens.tokenizer import TokenizerScreen
-from workbench.survey import Survey
 
 MakeApp = Callable[..., WorkbenchApp]
 

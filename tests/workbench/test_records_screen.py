@@ -31,13 +31,13 @@ from stages.store.rundir import Parent
 from stages.store.workspace import Workspace
 from tests.workbench.conftest import SIZES, add_run, screen_text, settled, wait_for
 from workbench.app import WorkbenchApp
-from workbench.desk_client import ask_once
 from workbench.display import displayable_line
 from workbench.screens.data import DataScreen
 from workbench.screens.question import Ask, Question
 from workbench.screens.record import RecordScreen
 from workbench.screens.record_form import RecordForm
 from workbench.screens.records import RecordsScreen
+from workbench.talking.desk_client import ask_once
 from workbench.widgets.record_view import RecordView
 from workbench.widgets.text_field import TextField
 

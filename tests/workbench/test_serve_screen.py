@@ -11,9 +11,9 @@ import pytest
 
 from stages.store.workspace import Workspace
 from tests.workbench.conftest import add_checkpoint, add_run, screen_text, settled, wait_for
-from workbench import serving
 from workbench.app import WorkbenchApp
 from workbench.screens.serve import ServeScreen
+from workbench.talking import serving
 from workbench.widgets.run_list import RunList
 
 ENDPOINT = """

@@ -17,8 +17,8 @@ from tests.workbench.conftest import (
     add_tokenizer,
 )
 from workbench import runs
+from workbench.life.starter import StarterLife
 from workbench.settings import Settings
-from workbench.starter import StarterLife
 
 PARENTS = {"dataset": Parent("world", DATASET_DIGEST), "tokenizer": Parent("world-bpe", TOKENIZER_DIGEST)}
 

@@ -21,7 +21,6 @@ from tests.workbench.conftest import CREATED, SIZES, add_dataset, screen_text, s
 from workbench import runs
 from workbench.app import WorkbenchApp
 from workbench.cli.root import run as command
-from workbench.desk_client import DeskClient
 from workbench.plots.plot import Curve
 from workbench.screens.run import RunScreen
 from workbench.screens.sweeping import ScaleScreen, sweep_form
@@ -31,6 +30,7 @@ from workbench.studies.ladder import Ladder, ladder_of, next_width, plan_ladder,
 from workbench.studies.study import misses, read_study
 from workbench.studies.study_picture import study_picture
 from workbench.studies.sweeps import plan_sweep
+from workbench.talking.desk_client import DeskClient
 from workbench.widgets.form import SpecForm
 from workbench.widgets.row_table import RowTable
 

@@ -16,7 +16,7 @@ from stages.store.specs.retrieval import Retrieval
 from workbench.__main__ import on_terminal, show
 from workbench.cli.common import Environment, SpecCommand, parse_pairs, pass_environment, set_option
 from workbench.display import displayable
-from workbench.grounding import absolute_source, framed, sources_told
+from workbench.talking.grounding import absolute_source, framed, sources_told
 
 
 @click.command(cls=SpecCommand, spec=Chat)
@@ -52,7 +52,7 @@ def chat(
     if text is None and on_terminal():
         _open_app(env, checkpoint, sampling, msgspec.structs.replace(retrieval, source=place))
         return
-    from workbench.chat_client import complete_once
+    from workbench.talking.chat_client import complete_once
 
     prompt = sys.stdin.read() if text is None else text
     passages_found = _found(env, place, prompt, retrieval) if place else []
@@ -67,7 +67,7 @@ def chat(
 
 def _found(env: Environment, place: str, question: str, retrieval: Retrieval) -> list[dict[str, Any]]:
     """The passages of a source that fit a question."""
-    from workbench.desk_client import ask_once
+    from workbench.talking.desk_client import ask_once
 
     answer = ask_once(env.workspace, "retrieval.find", source=place, question=question, count=retrieval.passages)
     found: list[dict[str, Any]] = answer["passages"]

@@ -27,8 +27,8 @@ from workbench.cli.common import (
     set_option,
     stage_settings,
 )
-from workbench.desk_client import ask_once
 from workbench.records.check_lines import fact_lines, finding_lines, length_lines, problem_lines, verdict
+from workbench.talking.desk_client import ask_once
 
 
 @click.command("check", cls=SpecCommand, spec=Build)

@@ -8,7 +8,6 @@ import msgspec
 from stages.store.checkpoints import resolve_checkpoint
 from stages.store.classifiers import Classified, read_classified
 from stages.store.specs.assess import Assess
-from workbench.classified import answered, asked, confusions, facts
 from workbench.cli.common import (
     Environment,
     SpecCommand,
@@ -22,6 +21,7 @@ from workbench.cli.common import (
     set_option,
 )
 from workbench.display import displayable, shortened
+from workbench.talking.classified import answered, asked, confusions, facts
 
 WIDEST = 12
 """Classes that a confusion matrix is printed for; of more, what is mistaken most."""
@@ -39,7 +39,7 @@ def classify(env: Environment, checkpoint: str, texts: tuple[str, ...], as_json:
 
     Two texts for a model of pairs; a question and its options for multiple choice; a sentence to label its words.
     """
-    from workbench.desk_client import ask_once
+    from workbench.talking.desk_client import ask_once
 
     folder = str(resolve_checkpoint(env.workspace, checkpoint).path)
     found = ask_once(env.workspace, "classify.of", checkpoint=folder, texts=list(texts))

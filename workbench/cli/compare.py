@@ -11,8 +11,8 @@ import click
 from stages.store.errors import UserError
 from stages.store.names import nearest
 from stages.store.rundir import find_run
+from workbench.board.differences import columns_of, differences, last_values, row_of
 from workbench.cli.common import Environment, json_option, pass_environment, say_table
-from workbench.differences import columns_of, differences, last_values, row_of
 from workbench.plots.curves import Track
 from workbench.plots.scope import AXES, Axis
 from workbench.plots.series import Bucket, tick_label, ticks

@@ -36,9 +36,9 @@ from workbench.cli.common import (
 )
 from workbench.cli.from_labels import from_labels
 from workbench.cli.records import record_options, show_records, wants_records
-from workbench.desk_client import ask_once
 from workbench.display import shortened
 from workbench.records.lines import record_lines
+from workbench.talking.desk_client import ask_once
 
 EXAMPLES = 3
 """Examples of each filter that `data show` prints."""

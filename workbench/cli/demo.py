@@ -8,10 +8,10 @@ from itertools import count
 import click
 
 from stages.store.rundir import RunDir
-from workbench import demo as life
 from workbench.cli.common import Environment, json_option, pass_environment, say, say_json, say_table
 from workbench.cli.progress import wait
 from workbench.display import displayable_line, shortened
+from workbench.life import demo as life
 from workbench.wording import duration
 
 COLUMNS = {

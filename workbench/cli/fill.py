@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from workbench.cli.common import Environment, json_option, pass_environment, say, say_json
-from workbench.desk_client import ask_once
 from workbench.display import displayable
+from workbench.talking.desk_client import ask_once
 
 
 @click.command()

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from workbench.cli.common import Environment, json_option, pass_environment, say, say_json, say_table
-from workbench.desk_client import ask_once
 from workbench.display import displayable_line, shortened
+from workbench.talking.desk_client import ask_once
 
 LOOKED_AT = 4
 """Tokens that are named of those a token looks at."""

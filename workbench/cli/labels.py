@@ -91,7 +91,7 @@ def new(
     rankings: bool,
 ) -> None:
     """Make a label set from a dataset."""
-    from workbench.desk_client import ask_once
+    from workbench.talking.desk_client import ask_once
 
     check_name(name, "name of a label set")
     settings = env.settings.labels
@@ -125,7 +125,7 @@ def import_(env: Environment, sources: tuple[str, ...], name: str) -> None:
 
     What is there already, by the same person on the same prompt, is left alone.
     """
-    from workbench.desk_client import ask_once
+    from workbench.talking.desk_client import ask_once
 
     check_name(name, "name of a label set")
     for source in sources:

@@ -27,12 +27,12 @@ from workbench.cli.common import (
     say_table,
     yes_option,
 )
-from workbench.desk_client import ask_once
 from workbench.display import displayable_line
 from workbench.models.model_cards import Card, Plan, all_cards, facts_of, find_card, long, size, time_of, told_rates
 from workbench.models.rates import VERB, Machine, Rate, rates_of_runs, remember, remembered, this_machine
 from workbench.plots.scope import count_of
 from workbench.plots.series import figure
+from workbench.talking.desk_client import ask_once
 
 COLUMNS = ("name", "kind", "from", "parameters", "train memory", "fits", "tokens", "FLOP", "time here")
 

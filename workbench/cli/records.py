@@ -12,8 +12,8 @@ from stages.store.errors import UserError
 from stages.store.handmade import record_from
 from stages.store.workspace import Workspace
 from workbench.cli.common import say, say_json
-from workbench.desk_client import ask_once
 from workbench.records.pieces import pieces
+from workbench.talking.desk_client import ask_once
 
 MOST = 1_000
 """Records that one command prints."""

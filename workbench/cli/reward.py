@@ -107,7 +107,7 @@ def score(
 
 
 def _scored(env: Environment, folder: str, answers: list[Answer], first: int) -> list[dict[str, Any]]:
-    from workbench.desk_client import ask_once
+    from workbench.talking.desk_client import ask_once
 
     talks = [one.messages or [Message("user", one.prompt)] for one in answers]
     said = [{"messages": talk, "completion": one.completion} for talk, one in zip(talks, answers, strict=True)]

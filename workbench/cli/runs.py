@@ -20,7 +20,7 @@ from stages.store.rollback import roll_back
 from stages.store.rundir import RunDir, RunSpec, find_run, list_runs
 from stages.store.specs import STAGES, TRAINING, spec_of
 from workbench import runs as steering
-from workbench.again import repeat
+from workbench.board.again import repeat
 from workbench.cli import progress
 from workbench.cli.common import (
     CommandGroup,

@@ -23,11 +23,11 @@ from workbench.cli.common import (
     set_option,
 )
 from workbench.cli.sweep import attend, begin
-from workbench.desk_client import ask_once
 from workbench.runs import unique_name
 from workbench.studies.ladder import STAGE, Ladder, plan_ladder, size_and_tokens, told_sizes
 from workbench.studies.study import VERB, Point, Study, launch_next, misses, read_study
 from workbench.studies.study_lines import check_line, law_lines, short, told
+from workbench.talking.desk_client import ask_once
 from workbench.wording import standing
 
 

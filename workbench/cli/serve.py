@@ -10,7 +10,7 @@ import click
 from stages.store.checkpoints import resolve_checkpoint
 from stages.store.workspace import worker_environment
 from workbench.cli.common import Environment, pass_environment
-from workbench.serving import serve_command
+from workbench.talking.serving import serve_command
 
 
 @click.command()

@@ -26,7 +26,7 @@ def tensorboard(env: Environment, folder: Path, names: tuple[str, ...], follow: 
     Without RUN, those of all runs that have metrics. `tensorboard --logdir DIR` shows them; with --follow they grow
     as the runs do.
     """
-    from workbench.event_files import EventFile
+    from workbench.board.event_files import EventFile
 
     found = [find_run(env.workspace, name) for name in names] or list_runs(env.workspace)
     files = [EventFile(run, folder / _folder_name(run)) for run in found if run.metrics.is_file()]

@@ -32,8 +32,8 @@ from workbench.cli.common import (
     stage_settings,
     yes_option,
 )
-from workbench.desk_client import ask_once
 from workbench.records.token_facts import fact_lines, token_lines, token_rows
+from workbench.talking.desk_client import ask_once
 
 
 @click.group(cls=CommandGroup)

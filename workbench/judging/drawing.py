@@ -9,7 +9,7 @@ from stages.store.labels import Prompt
 from workbench.judging.label_sets import decoded, tasks_of
 
 if TYPE_CHECKING:
-    from workbench.desk_client import DeskClient
+    from workbench.talking.desk_client import DeskClient
 
 
 class Drawing:

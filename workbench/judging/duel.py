@@ -18,8 +18,8 @@ from stages.store.labels.judged import judged
 from stages.store.specs.chat import Chat
 from stages.store.statistics import Share
 from stages.store.workspace import Workspace
-from workbench.chat_client import ChatClient, system_turn
 from workbench.judging.on_the_spot import DUELS, Answer, answer_of, candidates_of, named, save_judgement, take_back
+from workbench.talking.chat_client import ChatClient, system_turn
 
 VOTES: dict[str, tuple[list[int], str]] = {
     "1": ([1, 2], ""),

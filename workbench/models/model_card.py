@@ -17,7 +17,7 @@ from stages.store.lineage import Ancestor, ancestry, parents_of
 from stages.store.rundir import RunDir, list_runs
 from stages.store.specs import STAGES
 from stages.store.workspace import Workspace
-from workbench.again import readable
+from workbench.board.again import readable
 from workbench.display import displayable_line
 from workbench.plots.curves import Track
 from workbench.plots.picture import Look, groups, picture

@@ -9,9 +9,9 @@ from textual.content import Content
 
 from stages.store.datasets import Dataset, DatasetInfo, Filter
 from stages.store.tokenizers import Tokenizer
+from workbench.board.run_board import Entry
+from workbench.board.survey import Inventory
 from workbench.display import content, line, shortened
-from workbench.run_board import Entry
-from workbench.survey import Inventory
 from workbench.themes import STATUS_STYLES, STATUS_SYMBOLS
 from workbench.wording import amount, summary
 

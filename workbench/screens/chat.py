@@ -22,11 +22,8 @@ from stages.store.errors import UserError
 from stages.store.labels.backup import back_up
 from stages.store.specs.chat import Chat
 from stages.store.specs.retrieval import Retrieval
-from workbench.chat_client import ChatClient
-from workbench.chat_wording import described, end_of, settings_line
 from workbench.copying import copy_out
 from workbench.display import content, line, shortened
-from workbench.grounding import ground, what_it_holds
 from workbench.judging.exchange import MOST, Exchange
 from workbench.judging.on_the_spot import CHAT, Answer, answer_of, candidates_of
 from workbench.keys import bind
@@ -34,6 +31,9 @@ from workbench.messages import CheckpointChosen
 from workbench.screens.base import PlaceScreen
 from workbench.screens.going_on import GoingOn
 from workbench.screens.rank_answers import RankAnswersScreen, Ranked
+from workbench.talking.chat_client import ChatClient
+from workbench.talking.chat_wording import described, end_of, settings_line
+from workbench.talking.grounding import ground, what_it_holds
 from workbench.widgets.chat_transcript import ChatTranscript
 from workbench.widgets.prompt import Prompt
 

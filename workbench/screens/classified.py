@@ -20,13 +20,13 @@ from textual.widgets import ContentSwitcher, OptionList, Static
 
 from stages.store.classifiers import RESULT, Classified, Example, read_classified
 from stages.store.rundir import RunDir
-from workbench.classified import WIDEST, answered, asked, facts
+from workbench.board.watch import Watch
 from workbench.display import content, line, shortened
 from workbench.keys import SCROLL_KEYS, bind
 from workbench.screens.base import Dialog
 from workbench.screens.check import Scrolling
 from workbench.screens.run import RunScreen
-from workbench.watch import Watch
+from workbench.talking.classified import WIDEST, answered, asked, facts
 from workbench.widgets.log_tail import LogTail
 from workbench.widgets.loss_plot import LossPlot
 from workbench.widgets.picklist import PickList, cell

@@ -15,18 +15,18 @@ from stages.store.errors import UserError
 from stages.store.rollback import roll_back
 from stages.store.rundir import RunDir
 from workbench import runs
+from workbench.board.outcome import in_place_of_samples
+from workbench.board.rollout_facts import is_rollout, rollout_of
+from workbench.board.run_board import Entry
+from workbench.board.watch import SAMPLES, Watch
 from workbench.display import line
 from workbench.judging import hand_check
 from workbench.keys import bind
-from workbench.outcome import in_place_of_samples
 from workbench.plots.gauges import readings
 from workbench.plots.picture import figure
-from workbench.rollout_facts import is_rollout, rollout_of
-from workbench.run_board import Entry
 from workbench.screens.pick import Pick
 from workbench.screens.question import Ask
 from workbench.screens.run import RunScreen
-from workbench.watch import SAMPLES, Watch
 from workbench.widgets.lamps import Lamps
 from workbench.widgets.log_tail import LogTail
 from workbench.widgets.loss_plot import LossPlot

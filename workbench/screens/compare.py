@@ -12,7 +12,7 @@ from textual.content import Content
 
 from stages.store.errors import UserError
 from stages.store.rundir import RunDir
-from workbench.differences import columns_of, differences, last_values
+from workbench.board.differences import columns_of, differences, last_values
 from workbench.display import content, line
 from workbench.keys import bind
 from workbench.plots.curves import Track

@@ -13,13 +13,13 @@ from textual.widgets import OptionList, Static
 
 from stages.store.errors import UserError
 from stages.store.names import check_name
+from workbench.board.run_board import Entry
+from workbench.board.survey import Inventory, Survey
 from workbench.display import line, looks_same
 from workbench.keys import SCROLL_KEYS, bind
 from workbench.records.report import dataset_report, run_report, tokenizer_report
-from workbench.run_board import Entry
 from workbench.screens.base import PlaceScreen
 from workbench.screens.question import Ask, Question
-from workbench.survey import Inventory, Survey
 from workbench.themes import STATUS_STYLES, STATUS_SYMBOLS
 from workbench.widgets.filter_field import NO_MATCH
 from workbench.widgets.picklist import PickList

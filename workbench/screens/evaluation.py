@@ -15,6 +15,7 @@ from stages.store.evaluations import FILE, Answer, Evaluation, Row, read_evaluat
 from stages.store.lineage import ancestry
 from stages.store.rundir import RunDir, RunSpec
 from stages.store.specs.parents import checkpoint_roles
+from workbench.board.watch import Watch
 from workbench.display import content, line, shortened
 from workbench.keys import SCROLL_KEYS, bind
 from workbench.plots.evaluation_picture import Ancestries, has_line, is_joined, picture_of
@@ -22,7 +23,6 @@ from workbench.plots.picture import Picture
 from workbench.screens.base import Dialog
 from workbench.screens.check import Scrolling
 from workbench.screens.run import RunScreen
-from workbench.watch import Watch
 from workbench.widgets.log_tail import LogTail
 from workbench.widgets.loss_plot import LossPlot
 from workbench.widgets.measure_table import MeasureTable

@@ -10,11 +10,11 @@ from textual.content import Content
 
 from stages.store.errors import UserError
 from stages.store.rundir import RunDir
+from workbench.board.survey import Survey
 from workbench.display import content, shortened
 from workbench.follow import RowFollower
-from workbench.life import Step, lives
-from workbench.onward import after_chat, label
-from workbench.survey import Survey
+from workbench.life.onward import after_chat, label
+from workbench.life.steps import Step, lives
 
 if TYPE_CHECKING:
     from workbench.app import WorkbenchApp

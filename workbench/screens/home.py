@@ -10,15 +10,15 @@ from textual.widgets import OptionList, Static
 
 from stages.store.errors import UserError
 from stages.store.specs import TRAINING
+from workbench.board.run_board import Entry
+from workbench.board.survey import Inventory, Survey
 from workbench.display import line
 from workbench.keys import bind
-from workbench.life import FREEZE, POLICY_STAGES, Life, State, Step, lives
-from workbench.onward import label
-from workbench.run_board import Entry
+from workbench.life.onward import label
+from workbench.life.starter import STEPS
+from workbench.life.steps import FREEZE, POLICY_STAGES, Life, State, Step, lives
 from workbench.screens.base import PlaceScreen
 from workbench.screens.pick import pick_stage
-from workbench.starter import STEPS
-from workbench.survey import Inventory, Survey
 from workbench.themes import STATUS_STYLES, STATUS_SYMBOLS
 from workbench.widgets.picklist import PickList, cell
 from workbench.widgets.steps import LifeRow

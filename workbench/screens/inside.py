@@ -37,10 +37,10 @@ from textual.widgets import Static, TextArea
 
 from stages.store.errors import UserError
 from workbench.display import content, line
-from workbench.inside_facts import COLOURINGS, begins_at, colourings, heading, levels, looks_at, summary, told
 from workbench.keys import bind
 from workbench.screens.base import PlaceScreen
 from workbench.screens.checkpoints import CheckpointScreen, called
+from workbench.talking.inside_facts import COLOURINGS, begins_at, colourings, heading, levels, looks_at, summary, told
 from workbench.widgets.attention_map import AttentionMap
 from workbench.widgets.scored_strip import END, ScoredStrip
 from workbench.widgets.text_field import TextField

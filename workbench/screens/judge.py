@@ -30,7 +30,7 @@ from workbench.judging.judge_lines import ALL_BAD, conversation, heading, order_
 from workbench.judging.labelling import Session, annotator_name
 from workbench.judging.order import Order, Ratings
 from workbench.judging.sitting import Sitting
-from workbench.life import FREEZE, Step
+from workbench.life.steps import FREEZE, Step
 from workbench.screens.base import PlaceScreen
 from workbench.screens.judge_dialogs import ask_note, ask_place, ask_reason
 from workbench.screens.onward import onward_line

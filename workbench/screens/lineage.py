@@ -131,7 +131,7 @@ class LineageScreen(PlaceScreen):
 
     @work(thread=True, exclusive=True, group="card")
     def _write_card(self, node: Node) -> None:
-        from workbench.again import readable
+        from workbench.board.again import readable
         from workbench.models.model_card import card_of, write_card
         from workbench.plots.svg import legible_name
         from workbench.screens.card import CardScreen

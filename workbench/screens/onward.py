@@ -10,11 +10,11 @@ from textual.content import Content
 from textual.css.query import NoMatches
 from textual.widgets import Static
 
+from workbench.board.run_board import Entry
+from workbench.board.survey import Survey
 from workbench.display import line
-from workbench.life import Step
-from workbench.onward import LEADING, after_run, label
-from workbench.run_board import Entry
-from workbench.survey import Survey
+from workbench.life.onward import LEADING, after_run, label
+from workbench.life.steps import Step
 
 if TYPE_CHECKING:
     from workbench.screens.base import PlaceScreen

@@ -13,6 +13,7 @@ from textual.widgets import ContentSwitcher, OptionList, Static
 from stages.store.rewards import CARD, Disagreement, ReportCard, read_card
 from stages.store.rundir import RunDir
 from stages.store.workspace import Workspace
+from workbench.board.watch import Watch
 from workbench.display import content, line, shortened
 from workbench.judging.report_card import Ceiling, asked, ceiling, facts
 from workbench.keys import SCROLL_KEYS, bind
@@ -21,7 +22,6 @@ from workbench.screens.base import Dialog
 from workbench.screens.check import Scrolling
 from workbench.screens.run import RunScreen
 from workbench.screens.steering import WRITING
-from workbench.watch import Watch
 from workbench.widgets.log_tail import LogTail
 from workbench.widgets.loss_plot import LossPlot
 from workbench.widgets.picklist import PickList

@@ -15,19 +15,19 @@ from textual.widgets import ContentSwitcher, Static
 
 from stages.store.errors import UserError
 from stages.store.rundir import RunDir
+from workbench.board.outcome import in_place_of_a_curve, in_place_of_samples
+from workbench.board.run_board import Entry
+from workbench.board.watch import Watch
 from workbench.display import line
 from workbench.keys import bind
-from workbench.outcome import in_place_of_a_curve, in_place_of_samples
 from workbench.plots.curves import Track
 from workbench.plots.picture import figure, groups
-from workbench.run_board import Entry
 from workbench.screens.base import PlaceScreen
 from workbench.screens.onward import Onward
 from workbench.screens.plotting import PLOT_KEYS, Plotting
 from workbench.screens.standing import last_step, state_of
 from workbench.screens.steering import RunSteered, Steering
 from workbench.themes import STATUS_STYLES
-from workbench.watch import Watch
 from workbench.widgets.log_tail import LogTail
 from workbench.widgets.loss_plot import LossPlot
 from workbench.widgets.samples import SHOWN, Samples

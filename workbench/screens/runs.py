@@ -16,13 +16,13 @@ from textual.widgets import Input, Static
 
 from stages.store.errors import UserError
 from stages.store.notes import read_notes, write_notes
+from workbench.board.outcome import in_place_of_a_curve
+from workbench.board.run_board import Board, Entry
 from workbench.display import line
 from workbench.keys import bind
-from workbench.outcome import in_place_of_a_curve
 from workbench.plots.curves import RecentTracks, Track
 from workbench.plots.marks import Marks
 from workbench.plots.picture import PLAIN, Picture, Shown
-from workbench.run_board import Board, Entry
 from workbench.screens.base import PlaceScreen
 from workbench.screens.pick import pick_stage
 from workbench.screens.plotting import PLOT_KEYS, Plotting, set_subtitle

@@ -19,7 +19,7 @@ from stages.store.workspace import Workspace
 from workbench.display import content
 from workbench.evaluating import listed, name_for, names_of_runs
 from workbench.judging.taking_in import refuse_other_mode
-from workbench.life import DOZEN
+from workbench.life.steps import DOZEN
 from workbench.models.tuning import tunable
 from workbench.runs import unique_name
 from workbench.screens.launch import LaunchScreen

@@ -15,7 +15,7 @@ from workbench.display import line
 from workbench.keys import SCROLL_KEYS, bind
 from workbench.screens.base import PlaceScreen
 from workbench.screens.checkpoints import CheckpointScreen, called
-from workbench.serving import Serving
+from workbench.talking.serving import Serving
 
 NOTHING = (
     "Nothing is served. o chooses a checkpoint, which other programs then reach by OpenAI's API: on this machine "

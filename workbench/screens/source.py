@@ -10,8 +10,8 @@ from textual.containers import Vertical
 from stages.store.errors import UserError
 from stages.store.specs.retrieval import Retrieval
 from stages.store.workspace import Workspace
-from workbench.grounding import absolute_source
 from workbench.screens.base import Dialog
+from workbench.talking.grounding import absolute_source
 from workbench.widgets.form import SpecForm
 
 

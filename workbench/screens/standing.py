@@ -5,8 +5,8 @@ from __future__ import annotations
 from textual.content import Content
 
 from stages.store.rundir import RunState
+from workbench.board.run_board import Entry
 from workbench.display import content, line
-from workbench.run_board import Entry
 from workbench.screens.steering import RESUMABLE
 from workbench.themes import STATUS_STYLES, STATUS_SYMBOLS
 from workbench.wording import summary

@@ -12,7 +12,7 @@ from stages.store.errors import UserError
 from stages.store.rundir import RunDir
 from stages.store.specs import TRAINING
 from workbench import runs
-from workbench.run_board import Entry
+from workbench.board.run_board import Entry
 from workbench.screens.question import Ask, Question
 
 if TYPE_CHECKING:
@@ -230,7 +230,7 @@ class Steering(Base):
 
 def do_again(app: WorkbenchApp, run: RunDir) -> None:
     """Open the form of a run's stage as it was filled then."""
-    from workbench.again import form_values
+    from workbench.board.again import form_values
 
     try:
         stage = run.spec().stage
@@ -244,7 +244,7 @@ def do_again(app: WorkbenchApp, run: RunDir) -> None:
 
 def do_exactly(app: WorkbenchApp, run: RunDir) -> None:
     """Start a run's stage with the same settings, seed and parents, and show the new run; a refusal is shown."""
-    from workbench.again import repeat
+    from workbench.board.again import repeat
 
     def start() -> None:
         try:

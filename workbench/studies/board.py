@@ -10,8 +10,8 @@ from stages.store.errors import UserError
 from stages.store.groups import Group, find_group, group_names
 from stages.store.rundir import RunDir
 from stages.store.workspace import Workspace
+from workbench.board.run_board import Board, Entry
 from workbench.plots.figures import last_figures
-from workbench.run_board import Board, Entry
 from workbench.studies.groups import Standing
 
 Stamp = tuple[int, int, int]

@@ -8,9 +8,9 @@ from textual.binding import Binding
 from textual.containers import ScrollableContainer
 
 from stages.store.chat import Done
-from workbench.chat_wording import outcome
 from workbench.judging.exchange import Exchange
 from workbench.keys import SCROLL_KEYS
+from workbench.talking.chat_wording import outcome
 from workbench.widgets.transcript import Transcript
 
 

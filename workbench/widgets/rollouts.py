@@ -10,9 +10,9 @@ from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import Static
 
+from workbench.board.rollout_facts import COLOURINGS, LEVELS, TITLES, Rollout
 from workbench.display import content, shortened
 from workbench.plots.picture import figure
-from workbench.rollout_facts import COLOURINGS, LEVELS, TITLES, Rollout
 from workbench.widgets.token_strip import TokenStrip
 
 LONGEST = 2_000

@@ -17,9 +17,9 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from workbench.board.run_board import Entry
 from workbench.display import displayable_line
 from workbench.keys import bind
-from workbench.run_board import Entry
 from workbench.themes import MARKERS, STATUS_SYMBOLS, series_color
 from workbench.widgets.component_styles import component_style
 from workbench.widgets.filter_field import Filterable

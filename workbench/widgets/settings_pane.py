@@ -14,9 +14,9 @@ from stages.store.errors import UserError
 from stages.store.rundir import RunSpec
 from stages.store.specs import spec_of
 from stages.store.strict import fields
+from workbench.board.run_board import Entry
 from workbench.display import content, line
 from workbench.keys import SCROLL_KEYS
-from workbench.run_board import Entry
 from workbench.wording import value_text
 
 DIGEST = 12

@@ -13,7 +13,7 @@ from textual.widget import Widget
 
 from workbench.display import line
 from workbench.keys import bind
-from workbench.life import Life, State, Step
+from workbench.life.steps import Life, State, Step
 from workbench.widgets.picklist import cell
 
 SYMBOLS: dict[State, str] = {

@@ -8,8 +8,8 @@ from typing import Any
 
 from textual.content import Content
 
+from workbench.board.rollout_facts import TITLES, level
 from workbench.display import content, line, shortened
-from workbench.rollout_facts import TITLES, level
 
 COLOURINGS = {
     "score": "score: above its mean, or below; pale 0.1, strong over 2 σ",

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from textual.notifications import SeverityLevel
 
     from workbench.app import WorkbenchApp
-    from workbench.starter import StarterLife
+    from workbench.life.starter import StarterLife
 
 INTERVAL = 1.0
 """Seconds between looks at the run that it waits for."""
@@ -31,7 +31,7 @@ class StarterAtWork:
 
     def begin(self, dataset: str | None = None) -> None:
         """Run the starter life, or go on with that of `dataset`; a step that failed is tried again."""
-        from workbench.starter import StarterLife
+        from workbench.life.starter import StarterLife
 
         self._life = StarterLife(self._app.workspace, self._app.settings, dataset)
         self._go_on(self._life, again=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stages.store.workspace import Workspace
-from workbench.run_board import Board, Entry
+from workbench.board.run_board import Board, Entry
 
 SAID = {"finished": "is finished", "failed": "has failed", "lost": "has died", "paused": "has paused itself"}
 """How the ends that nobody asked for are told; who stops a run knows that it ends."""

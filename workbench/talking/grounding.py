@@ -12,8 +12,8 @@ from stages.store.workspace import Workspace
 from workbench.display import shortened
 
 if TYPE_CHECKING:
-    from workbench.desk_client import DeskClient
     from workbench.judging.exchange import Exchange
+    from workbench.talking.desk_client import DeskClient
 
 FRAME = "{passages}\n\n{question}"
 SHARE = 2

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from stages.store.workspace import Workspace
-from workbench.life import Life, Step, lives
+from workbench.board.survey import Survey
+from workbench.life.steps import Life, Step, lives
 from workbench.settings import Settings
-from workbench.survey import Survey
 
 STEPS = ("data", "tokenizer", "pretrain", "sft")
 """The steps that the app takes on its own."""

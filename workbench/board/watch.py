@@ -7,9 +7,9 @@ from collections import deque
 from typing import Any
 
 from stages.store.rundir import RunDir, Status
+from workbench.board.run_board import Entry
 from workbench.follow import RowFollower, TextFollower
 from workbench.plots.curves import Curves, Track
-from workbench.run_board import Entry
 
 SAMPLES = 200
 """Samples that are kept, the newest."""

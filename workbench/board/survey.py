@@ -10,7 +10,7 @@ from stages.store.errors import UserError
 from stages.store.labels import open_labels
 from stages.store.tokenizers import Tokenizer, list_tokenizers
 from stages.store.workspace import Workspace
-from workbench.run_board import Board, Entry
+from workbench.board.run_board import Board, Entry
 
 
 class LabelCounts(NamedTuple):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from workbench.life import FREEZE, POLICY_STAGES, Life, Step, lives
-from workbench.run_board import Entry
-from workbench.survey import Inventory
+from workbench.board.run_board import Entry
+from workbench.board.survey import Inventory
+from workbench.life.steps import FREEZE, POLICY_STAGES, Life, Step, lives
 
 TALKING = ("pretrain", "sft", *POLICY_STAGES)
 """Stages whose model is talked to before the life goes on."""

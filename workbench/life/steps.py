@@ -14,8 +14,8 @@ from typing import Any, Literal
 from stages.store.checkpoints import list_checkpoints
 from stages.store.datasets import Dataset
 from stages.store.tokenizers import Tokenizer
-from workbench.run_board import Entry
-from workbench.survey import Inventory
+from workbench.board.run_board import Entry
+from workbench.board.survey import Inventory
 from workbench.wording import amount, duration, speed
 
 STARTER = "starter:world"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stages.store.specs import TRAINING
-from workbench.run_board import Entry
+from workbench.board.run_board import Entry
 
 
 def in_place_of_a_curve(entry: Entry) -> str:
