@@ -5,13 +5,17 @@ Throwing away and taking back are one rename each, so that a kill leaves a thing
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import os
 import shutil
+import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from stages.store.errors import UserError
-from stages.store.files import disk_errors, sync_folder
+from stages.store.errors import UserError, WorkFailed
+from stages.store.files import disk_errors, settle, sync_folder, temporary_beside
 from stages.store.names import nearest
 from stages.store.rundir import RunDir
 from stages.store.workspace import KINDS, Workspace
@@ -41,8 +45,13 @@ class Thrown(NamedTuple):
             return self.name
 
     def bytes(self) -> int:
-        """What it takes on the disk. Reads all its folders."""
-        return sum(path.lstat().st_size for path in self.path.rglob("*") if path.is_file())
+        """What it takes on the disk. Reads all its folders; what vanishes meanwhile takes nothing."""
+        total = 0
+        for folder, _, names in os.walk(self.path):
+            for name in names:
+                with contextlib.suppress(OSError):
+                    total += Path(folder, name).lstat().st_size
+        return total
 
 
 def throw(workspace: Workspace, path: Path) -> None:
@@ -78,22 +87,61 @@ def find_thrown(workspace: Workspace, name: str) -> Thrown:
 
 
 def restore(workspace: Workspace, thrown: Thrown) -> Path:
-    """Put it back where it was. Raises UserError when something else has its name by now."""
+    """Put it back where it was. Raises UserError when something else has its name by now, or it is in the bin no more.
+
+    What is being deleted for good has left the bin before its first file goes: what comes back is whole.
+    """
     final = workspace.root / thrown.kind / thrown.name
     if final.exists():
         raise UserError(f"There is another {thrown.name!r} among the {thrown.kind} by now.", "Delete that one first.")
     with disk_errors(final.parent):
         final.parent.mkdir(parents=True, exist_ok=True)
-        thrown.path.rename(final)
+        try:
+            thrown.path.rename(final)
+        except FileNotFoundError as error:
+            raise UserError(f"{thrown.name} is no longer in the bin.") from error
         sync_folder(thrown.path.parent)
         sync_folder(final.parent)
     return final
 
 
 def destroy(thrown: Thrown) -> None:
-    """Delete it for good."""
-    with disk_errors(thrown.path.parent):
-        shutil.rmtree(thrown.path)
+    """Delete it for good: its name in one step, then its content. What is gone already is done.
+
+    Raises WorkFailed where the system keeps some of it, with the place where that lies.
+    """
+    title, doomed = thrown.title, temporary_beside(thrown.path)
+    try:
+        thrown.path.rename(doomed)
+        sync_folder(thrown.path.parent)
+        _remove(doomed)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        why, left = (error.strerror or str(error)).lower(), doomed if doomed.exists() else thrown.path
+        raise WorkFailed(f"{title} is not deleted as a whole: {why}.", f"What is left lies in {left}.") from error
+    settle(thrown.path.parent)  # what a killed one has left
+
+
+def destroy_all(chosen: Iterable[Thrown]) -> list[UserError]:
+    """Delete each for good, whatever becomes of the others; the errors of those that could not be."""
+    failed = []
+    for thrown in chosen:
+        try:
+            destroy(thrown)
+        except UserError as error:
+            failed.append(error)
+    return failed
+
+
+def _remove(folder: Path) -> None:
+    """Delete a folder, folders in it that cannot be written included; another process may be at it too."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for path, _, _ in os.walk(folder):
+        with contextlib.suppress(OSError):
+            Path(path).chmod(stat.S_IRWXU)
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(folder)
 
 
 def _read(path: Path, kind: str) -> Thrown | None:

@@ -194,13 +194,15 @@ async def open_doctor(pilot: Pilot[Any], text: str, patch: pytest.MonkeyPatch) -
 async def open_serve(pilot: Pilot[Any], text: str, patch: pytest.MonkeyPatch) -> None:
     """An endpoint that has said where it is."""
     pilot.app.serving = serving = Serving(text, Path("/checkpoints") / "step-1")
-    serving.lines = [f"Serving {text} (chat).", "  address  http://127.0.0.1:8000/v1", f"  token    {text}"]
+    for said in (f"Serving {text} (chat).", "  address  http://127.0.0.1:8000/v1", f"  token    {text}"):
+        serving.take(said)
     await pilot.app.push_screen(ServeScreen())
 
 
 async def open_bin(pilot: Pilot[Any], text: str, patch: pytest.MonkeyPatch) -> None:
     when = datetime.datetime(2026, 2, 25, 6, 13, tzinfo=datetime.UTC)
-    thrown = [Thrown(pilot.app.workspace.root / "gone", "datasets", name, when) for name in (text, "another")]
+    gone = pilot.app.workspace.root / "gone"
+    thrown = [Thrown(gone / str(at), "datasets", name, when) for at, name in enumerate((text, "another"))]
     patch.setattr(bin_screen, "list_bin", lambda workspace: thrown)
     await pilot.app.push_screen(bin_screen.BinScreen(pilot.app.workspace))
 

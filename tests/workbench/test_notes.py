@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 
 import pytest
 
-from stages.store.bin import list_bin, throw
+from stages.store.bin import Thrown, destroy, destroy_all, list_bin, throw
 from stages.store.errors import UserError
 from stages.store.notes import Notes, read_notes
 from stages.store.rundir import list_runs
@@ -16,6 +17,7 @@ from tests.workbench.conftest import add_run, screen_text, settled, wait_for
 from tests.workbench.test_runs_screens import open_runs
 from workbench.app import WorkbenchApp
 from workbench.cli.root import run as command
+from workbench.screens import bin as bin_screen
 from workbench.screens.bin import BinScreen
 from workbench.screens.question import Ask
 from workbench.widgets.run_list import RunList
@@ -78,6 +80,39 @@ async def test_what_is_deleted_is_taken_back_from_the_bin(workspace: Workspace, 
         await pilot.press("y")
         await wait_for(pilot, lambda: "The bin is empty" in screen_text(pilot.app))
         assert list_bin(workspace) == []
+
+
+async def test_what_is_deleted_for_good_leaves_the_list_at_once_and_the_app_stays(
+    workspace: Workspace, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (first, _), go_on = list_runs(workspace), threading.Event()
+    for run in list_runs(workspace):
+        throw(workspace, run.path)
+
+    def slow(chosen: Sequence[Thrown]) -> list[UserError]:
+        assert go_on.wait(60)
+        return [*destroy_all(chosen), UserError("One thing stays.")]
+
+    monkeypatch.setattr(bin_screen, "destroy_all", slow)
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        screen = await open_runs(pilot)
+        await pilot.press("B")
+        await wait_for(
+            pilot, lambda: "enter takes back" in screen_text(pilot.app) and "second" in screen_text(pilot.app)
+        )
+        await pilot.press("E")
+        await wait_for(pilot, lambda: "delete 2 things for good" in screen_text(pilot.app))
+        await pilot.press("y")
+        await wait_for(pilot, lambda: "The bin is empty" in screen_text(pilot.app))
+        assert len(list_bin(workspace)) == 2, "deleting goes on behind it"
+        for thrown in list_bin(workspace)[:1]:
+            destroy(thrown)  # as another process would, that empties the bin too
+        await pilot.press("E", "enter", "d")
+        await pilot.pause()
+        assert isinstance(pilot.app.screen, BinScreen) and not first.path.exists()
+        go_on.set()
+        await wait_for(pilot, lambda: any("One thing stays." in note.message for note in pilot.app._notifications))
+        assert list_bin(workspace) == [] and screen.is_attached
 
 
 def test_the_same_by_command(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from stages.store.bin import Thrown, destroy, find_thrown, list_bin, restore
+from stages.store.bin import Thrown, destroy_all, find_thrown, list_bin, restore
+from stages.store.errors import WorkFailed
 from workbench.cli.common import (
     CommandGroup,
     Environment,
@@ -53,8 +54,11 @@ def empty(env: Environment, names: tuple[str, ...], yes: bool) -> None:
         return
     total = amount(sum(thrown.bytes() for thrown in chosen), "bytes")
     confirm(f"Delete {', '.join(thrown.title for thrown in chosen[:5])}{' …' if chosen[5:] else ''} for good?", yes)
-    for thrown in chosen:
-        destroy(thrown)
+    failed = destroy_all(chosen)
+    if failed:
+        raise WorkFailed(
+            f"{len(failed):,} of {len(chosen):,} could not be deleted.", " ".join(str(error) for error in failed[:5])
+        )
     say(f"{total} are free again.")
 
 

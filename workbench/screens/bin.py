@@ -9,8 +9,9 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import OptionList, Static
+from textual.worker import get_current_worker
 
-from stages.store.bin import Thrown, destroy, list_bin, restore
+from stages.store.bin import Thrown, destroy_all, list_bin, restore
 from stages.store.errors import UserError
 from stages.store.workspace import Workspace
 from workbench.display import content, line, shortened
@@ -39,8 +40,10 @@ class BinScreen(Dialog[None]):
     def __init__(self, workspace: Workspace) -> None:
         super().__init__()
         self._workspace = workspace
-        self._thrown: list[Thrown] = []
-        self._sizes: list[int] = []
+        self._thrown: dict[str, Thrown] = {}
+        self._sizes: dict[str, int] = {}
+        self._doomed: set[str] = set()
+        """What is being deleted."""
 
     def compose(self) -> ComposeResult:
         with Vertical() as box:
@@ -54,7 +57,9 @@ class BinScreen(Dialog[None]):
 
     @on(OptionList.OptionSelected)
     def _chosen(self, event: OptionList.OptionSelected) -> None:
-        thrown = self._thrown[int(event.option_id or 0)]
+        thrown = self._thrown.get(event.option_id or "")
+        if thrown is None:
+            return
         try:
             restore(self._workspace, thrown)
         except UserError as error:
@@ -65,10 +70,9 @@ class BinScreen(Dialog[None]):
 
     def action_destroy(self) -> None:
         """Delete what the cursor is on for good, after a question."""
-        chosen = self.query_one(PickList).chosen
-        if chosen is None:
+        thrown = self._thrown.get(self.query_one(PickList).chosen or "")
+        if thrown is None:
             return
-        thrown = self._thrown[int(chosen)]
         question = Question(f"Delete {thrown.title} for good?", "It cannot be taken back.", yes="delete it")
 
         def answered(yes: bool | None) -> None:
@@ -79,46 +83,65 @@ class BinScreen(Dialog[None]):
 
     def action_empty(self) -> None:
         """Delete everything for good, after a question that says how much it is."""
-        if not self._thrown:
+        chosen = list(self._thrown.values())
+        if not chosen:
             return
-        things = f"{len(self._thrown):,} thing{'s' if len(self._thrown) > 1 else ''}"
+        things = f"{len(chosen):,} thing{'s' if len(chosen) > 1 else ''}"
         question = Question(
             f"Empty the bin: delete {things} for good?",
-            f"{amount(sum(self._sizes), 'bytes')} get free. It cannot be taken back.",
+            f"{amount(sum(self._sizes[key] for key in self._thrown), 'bytes')} get free. It cannot be taken back.",
             yes="empty it",
         )
 
         def answered(yes: bool | None) -> None:
             if yes:
-                self._destroy(self._thrown)
+                self._destroy(chosen)
 
         self.app.push_screen(question, answered)
 
-    @work(thread=True, group="act")
     def _destroy(self, chosen: Sequence[Thrown]) -> None:
-        try:
-            for thrown in chosen:
-                destroy(thrown)
-        except UserError as error:
-            self.app.call_from_thread(self.notify, str(error), severity="error")
-        self.app.call_from_thread(self._look)
+        """Take them off the list at once: nothing can be done with them any more. Deleting takes its time."""
+        self._doomed |= {_key(thrown) for thrown in chosen}
+        self._show(list(self._thrown.values()), list(self._sizes.values()))
+        self._delete(chosen)
+
+    @work(thread=True, group="act")
+    def _delete(self, chosen: Sequence[Thrown]) -> None:
+        for error in destroy_all(chosen):
+            self.app.call_from_thread(self.notify, str(error), severity="error", timeout=10)
+        self.app.call_from_thread(self._deleted, chosen)
+
+    def _deleted(self, chosen: Sequence[Thrown]) -> None:
+        self._doomed -= {_key(thrown) for thrown in chosen}
+        self._look()
 
     @work(thread=True, exclusive=True, group="look")
     def _look(self) -> None:
         thrown = list_bin(self._workspace)
-        self.app.call_from_thread(self._show, thrown, [one.bytes() for one in thrown])
+        sizes = [one.bytes() for one in thrown]
+        if not get_current_worker().is_cancelled:
+            self.app.call_from_thread(self._show, thrown, sizes)
 
     def _show(self, thrown: list[Thrown], sizes: list[int]) -> None:
         if not self.query(PickList):
             return  # the thread that looked was slower than the one who left
-        self._thrown, self._sizes = thrown, sizes
+        there = {
+            _key(one): (one, size) for one, size in zip(thrown, sizes, strict=True) if _key(one) not in self._doomed
+        }
+        self._thrown = {key: one for key, (one, _) in there.items()}
+        self._sizes = {key: size for key, (_, size) in there.items()}
         found = self.query_one(PickList)
         room = min(NAME_WIDTH, max(10, self.app.size.width - BESIDE))
-        found.show([(str(at), _row(one, size, room)) for at, (one, size) in enumerate(zip(thrown, sizes, strict=True))])
-        found.display = bool(thrown)
-        self.query_one("#empty", Static).display = not thrown
-        if thrown and not self.query(FilterField):
+        found.show([(key, _row(one, size, room)) for key, (one, size) in there.items()])
+        found.display = bool(there)
+        self.query_one("#empty", Static).display = not there
+        if there and not self.query(FilterField):
             found.focus()
+
+
+def _key(thrown: Thrown) -> str:
+    """What tells things in the bin apart, whatever else comes and goes there."""
+    return f"{thrown.kind}/{thrown.path.name}"
 
 
 def _row(thrown: Thrown, size: int, room: int) -> Content:
