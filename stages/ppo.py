@@ -42,7 +42,6 @@ from stages.run import Run
 from stages.store.errors import UserError
 from stages.store.specs.ppo import PPO
 from stages.training import distributed
-from stages.training.memory import forget_gradients
 from stages.training.precision import choose_precision
 
 TINY = 1e-8
@@ -63,7 +62,15 @@ def prepare(run: Run) -> Job:
     policy, opened = course.policy, course.opened
     reward = run.checkpoint("reward") if run.has("reward") else None
     source = opened.checkpoint.path if opened.checkpoint else None
-    critic = open_critic(settings.value, policy.model, course.base, reward, source, seed=settings.seed)
+    critic = open_critic(
+        settings.value,
+        policy.model,
+        course.base,
+        reward,
+        source,
+        seed=settings.seed,
+        checkpointing=settings.activation_checkpointing,
+    )
     optimizer = AdamW(
         critic.own,
         betas=(settings.beta1, settings.beta2),
@@ -76,7 +83,6 @@ def prepare(run: Run) -> Job:
     course.write_more = lambda folder: critic.save(folder, pad_id=pad)
     job = Job(settings, course, critic, optimizer, read_pretraining(run, course))
     course.make_ready(lambda x, y: _trial(critic, x, y, at_once=settings.minibatches == 1))
-    forget_gradients(critic.own)
     if opened.checkpoint:
         load_moments(opened.checkpoint, optimizer, "value")
     opened.restore_random(settings.seed)

@@ -58,7 +58,7 @@ class PolicyCourse:
         """Try the memory, unless a checkpoint knows. trial: as costly as the loss, of inputs and targets (b, t)."""
         if self.progress.micro_batch is None:
             self.run.report(self.progress.step, self.steps, phase="trying the memory")
-            self.policy.try_memory(trial)
+            self.policy.try_memory(trial, tuple(self.others.values()))
 
     def follow(self, step: Callable[[], dict[str, float]]) -> dict[str, Any]:
         """Make steps until the last one, and save; what was reached. step: makes one and gives its figures."""

@@ -83,16 +83,30 @@ class Critic:
             (place / SCALE).write_bytes(msgspec.json.encode(self.scale))
 
 
+def kind_of(asked: str, reward: Path | None) -> str:
+    """What the value model begins as: reward, copy or head. asked: one of them, or auto."""
+    if asked == "auto":
+        return "reward" if reward else "copy"
+    return asked
+
+
 def open_critic(
-    kind: str, actor: Decoder, base: Path, reward: Path | None, checkpoint: Path | None, *, seed: int
+    kind: str,
+    actor: Decoder,
+    base: Path,
+    reward: Path | None,
+    checkpoint: Path | None,
+    *,
+    seed: int,
+    checkpointing: bool = False,
 ) -> Critic:
     """The value model of a fresh run, or that of the checkpoint the run goes on from.
 
     kind: auto, reward, copy or head. base: the policy's first checkpoint. reward: the reward model, if there is one.
+    checkpointing: whether a model of its own computes activations again in the backward pass.
     Raises UserError where the reward model cannot be one for this policy.
     """
-    if kind == "auto":
-        kind = "reward" if reward else "copy"
+    kind = kind_of(kind, reward)
     device, scale = actor.tokens.device, Scale()
     if kind == "head":
         own: Head | ValueModel = Head(actor.config.width, seed).to(device)
@@ -109,4 +123,7 @@ def open_critic(
             raise UserError(f"The reward model sees {own.config.context:,} tokens, fewer than the policy.")
     else:
         own = new_value_model(open_whole(base, device, config_of(base, 0.0)), seed)
+    if isinstance(own, ValueModel):
+        own.decoder.checkpointing = checkpointing
+        own.train()  # nothing is dropped, but activation_checkpointing asks for it
     return Critic(actor, own, scale)

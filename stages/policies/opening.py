@@ -14,15 +14,14 @@ from stages.models.bases import base_folder
 from stages.models.decoder import Decoder
 from stages.models.opening import open_decoder
 from stages.policies.course import PolicyCourse
+from stages.policies.needs import refuse_too_large
 from stages.policies.policy import Policy, Reference
 from stages.policies.progress import PolicyProgress
 from stages.policies.rollouts import Prompts, Writer, read_prompts
 from stages.policies.scoring import open_score
 from stages.run import Run
-from stages.store.architecture import ModelConfig
 from stages.store.errors import UserError
 from stages.store.files import sha256_file
-from stages.store.sizes import training_memory
 from stages.store.specs.policy import PolicyGradient as Settings
 from stages.training import distributed
 from stages.training.adapting import config_of
@@ -44,7 +43,9 @@ def open_policy(run: Run, settings: Settings, device: torch.device, *, group: in
     """
     base = run.checkpoint()
     config = config_of(base, 0.0)
-    _refuse_too_large(settings, config, device)
+    reward = run.checkpoint("reward") if run.has("reward") else None
+    reference = run.checkpoint("reference") if run.has("reference") else None if settings.method == "lora" else base
+    refuse_too_large(settings, config, reward, reference, device)
     template = choose_template(base, settings.template)
     prompts, held_out = _read(run, settings, base, template, config.context)
     if settings.lora_dropout:
@@ -55,7 +56,6 @@ def open_policy(run: Run, settings: Settings, device: torch.device, *, group: in
     progress = opened.progress
     if opened.checkpoint is None:
         progress.coefficient = coefficient
-    reward = run.checkpoint("reward") if run.has("reward") else None
     asked = fixed_prompts(settings.sample_prompts, probes=settings.probes)
     fixed = FixedPrompts(base, template, asked, settings.sample_tokens)
     each = -(-settings.batch_size * group // settings.minibatches // distributed.size())
@@ -63,7 +63,7 @@ def open_policy(run: Run, settings: Settings, device: torch.device, *, group: in
         settings=settings,
         model=opened.model,
         optimizer=opened.optimizer,
-        reference=_open_reference(run, settings, base, opened.model, progress.precision, device),
+        reference=_open_reference(reference, base, opened.model, progress.precision, device),
         prompts=prompts,
         writer=Writer(TextTokenizer.load(base), fixed.stops, settings.max_new_tokens, settings.slots),
         score=open_score(settings, reward, base, template, device.type, precision=progress.precision),
@@ -74,26 +74,9 @@ def open_policy(run: Run, settings: Settings, device: torch.device, *, group: in
     return PolicyCourse(run, policy, opened, base, template, held_out, fixed)
 
 
-def _refuse_too_large(settings: Settings, config: ModelConfig, device: torch.device) -> None:
-    """Raise UserError where one of several processes cannot hold the policy. One alone finds out by trying."""
-    if not distributed.several() or settings.method == "lora":
-        return
-    need = training_memory(config, 1, dtype=choose_precision(settings.precision, device).name).total
-    free = distributed.free_memory(device)
-    if need > free:
-        raise UserError(
-            f"Each process must hold the whole policy, which takes {need / 1e9:.1f} GB of memory to train, and "
-            f"{free / 1e9:.1f} GB are free for it: a policy that writes is not cut into pieces.",
-            "Train adapters (method = lora), choose a smaller model, or fewer processes a machine.",
-        )
-
-
-def _open_reference(
-    run: Run, settings: Settings, base: Path, model: Decoder, precision: str, device: torch.device
-) -> Reference:
-    if not run.has("reference") and settings.method == "lora":
+def _open_reference(folder: Path | None, base: Path, model: Decoder, precision: str, device: torch.device) -> Reference:
+    if folder is None:
         return Reference(model, bare=True)
-    folder = run.checkpoint("reference") if run.has("reference") else base
     if sha256_file(base_folder(folder) / TOKENIZER) != sha256_file(base_folder(base) / TOKENIZER):
         raise UserError(
             f"The reference {folder} has another tokenizer than {base}.", "Choose a relative of the policy."

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -161,8 +161,11 @@ class Policy:
             "policy/ended": sum(rollouts.ended) / len(rollouts),
         }
 
-    def try_memory(self, loss: Callable[[Tensor, Tensor], Tensor]) -> None:
-        """Try the longest rollouts that there can be. loss: of inputs and targets (b, t)."""
+    def try_memory(self, loss: Callable[[Tensor, Tensor], Tensor], beside: Sequence[AdamW] = ()) -> None:
+        """Try the longest rollouts that there can be.
+
+        loss: of inputs and targets (b, t). beside: optimisers of further models that it trains.
+        """
         longest = max(len(asked.tokens) for asked in self.prompts.asked) + self.settings.max_new_tokens - 1
 
         def loss_of(count: int) -> Tensor:
@@ -172,4 +175,4 @@ class Policy:
             targets[:, : longest - self.settings.max_new_tokens] = IGNORED
             return loss(inputs, targets)
 
-        self.micro.choose(self.model, self.optimizer, loss_of, self.settings.batch_size * self.group)
+        self.micro.choose(self.model, self.optimizer, loss_of, self.settings.batch_size * self.group, beside)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -52,16 +52,24 @@ class MicroBatches:
         """Those of the rows of a step's batch that this process computes: all where it is alone."""
         return rows[self._share.start : self._share.stop]
 
-    def choose(self, model: nn.Module, optimizer: AdamW, loss_of: Callable[[int], Tensor], available: int) -> None:
+    def choose(
+        self,
+        model: nn.Module,
+        optimizer: AdamW,
+        loss_of: Callable[[int], Tensor],
+        available: int,
+        beside: Sequence[AdamW] = (),
+    ) -> None:
         """Try the costliest rows, of which there are so many, and tell what a step takes in memory.
 
-        A sharded model is not tried: its processes could not fail together.
+        beside: optimisers of further models that the loss trains. A sharded model is not tried: its processes could not
+        fail together.
         """
         if distributed.sharded(model):
             self._progress.micro_batch = self._wanted
             return
         wanted = min(self._wanted, len(self._share), available)
-        found = probe(model, optimizer, loss_of, wanted)
+        found = probe(model, optimizer, loss_of, wanted, beside)
         rows = distributed.all_reduce_min(found.rows)
         self._progress.micro_batch = rows if rows < wanted else self._wanted
         self._tell(found)
@@ -86,7 +94,7 @@ class MicroBatches:
 
     def _halve(self, model: nn.Module) -> None:
         """Compute half as many rows at once from here on; the batch of a step stays."""
-        forget_gradients(model)
+        forget_gradients(model.parameters())
         rows = min(self.rows, self._batch_size)
         if rows == 1:
             raise does_not_fit()

@@ -18,11 +18,14 @@ from stages.models.logprobs import token_logprobs
 from stages.models.opening import open_decoder
 from stages.models.value import load_value_model
 from stages.policies.alarms import FURTHER
+from stages.policies.needs import needs_of, refuse_too_large
 from stages.run import Run, Stopped
 from stages.store.checkpoints import Best, best_checkpoint, list_checkpoints, prune, write_manifest
 from stages.store.errors import UserError, WorkFailed
 from stages.store.rundir import RunDir
 from stages.store.workspace import Workspace
+from stages.training import distributed
+from stages.training.memory import kept_by_autograd
 from tests.stages.helpers import copy_of
 from tests.stages.policy_helpers import SMALL, policy_run, policy_workspace, prompt_dataset, sums, text_dataset
 from tests.stages.resuming import events, killed_and_gone_on, rows
@@ -42,6 +45,8 @@ MORE: dict[str, dict[str, Any]] = {
     },
 }
 LORA = {"method": "lora", "lora_rank": 4}
+THRIFTY = {"activation_checkpointing": True}
+JUDGED = {"extra": {"reward": "judge"}, "reward": "auto"}
 
 
 @pytest.fixture(scope="session")
@@ -367,6 +372,80 @@ def test_a_first_pass_that_does_not_fit_the_memory_is_made_without_its_activatio
     job.policy.progress.micro_batch = 8
     assert job.step()["policy/ratio_first"] == pytest.approx(1, abs=1e-5)
     assert job.policy.micro.rows < 8
+
+
+@pytest.mark.parametrize("minibatches", [1, 2])
+def test_a_critic_adds_its_weights_once_and_activations_like_the_actors(workspace: Workspace, minibatches: int) -> None:
+    head, copy = (job_in(workspace, "ppo", value, minibatches=minibatches, value=value) for value in ("head", "copy"))
+    (without,), (found,) = (events(job.course.run.dir, "memory") for job in (head, copy))
+    held = copy.critic_optimizer.master.nbytes
+    assert found["weights"] >= without["weights"] + held * 0.9
+    assert found["gradients"] >= without["gradients"] + 1.9 * held
+    assert found["optimiser"] >= without["optimiser"] + 1.9 * held
+    assert found["rows"] == without["rows"]
+    assert without["activations"] < found["activations"] < 2 * without["activations"]
+
+
+@pytest.mark.parametrize("value", ["copy", "reward", "head"])
+def test_activation_checkpointing_holds_for_the_value_model_and_changes_no_bit(
+    workspace: Workspace, value: str
+) -> None:
+    how = {"value": value, "extra": {"reward": "judge"}, "reward": "auto"}
+    plain, thrifty = job_in(workspace, "ppo", "plain", **how), job_in(workspace, "ppo", "thrifty", **how | THRIFTY)
+    assert [plain.step() for _ in range(2)] == [thrifty.step() for _ in range(2)]
+    for job in (plain, thrifty):
+        job.course.save()
+    if value == "head":
+        return
+    rollouts = plain.policy.roll(4)
+    for jobs in ((plain, thrifty), (again(plain), again(thrifty))):
+        kept = [
+            kept_by_autograd(
+                lambda job=job: job.critic.values(rollouts.inputs, rollouts.targets), job.critic.own.parameters()
+            )
+            for job in jobs
+        ]
+        assert kept[1] < kept[0]
+
+
+@pytest.mark.parametrize(
+    ("stage", "how", "models"),
+    [
+        ("grpo", {}, ["the policy in training", "the reference"]),
+        ("grpo", LORA, ["the policy"]),
+        ("ppo", {}, ["the policy in training", "the value model in training", "the reference"]),
+        ("ppo", LORA | {"value": "head"}, ["the policy"]),
+        (
+            "ppo",
+            {"value": "copy"} | JUDGED,
+            ["the policy in training", "the value model in training", "the reference", "the reward model"],
+        ),
+        ("ppo", LORA | JUDGED, ["the policy", "the value model in training", "the reward model"]),
+    ],
+)
+def test_what_one_of_several_processes_cannot_hold_is_refused_with_what_takes_how_much(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, stage: str, how: dict[str, Any], models: list[str]
+) -> None:
+    alone = job_in(workspace, stage, "alone", **how)
+    (held,) = events(alone.course.run.dir, "memory")
+    run = policy_run(workspace, stage, "together", **MORE[stage] | how)
+    settings = alone.settings
+    reward = run.checkpoint("reward") if run.has("reward") else None
+    reference = None if settings.method == "lora" else run.checkpoint()
+    needs = needs_of(settings, alone.policy.model.config, reward, reference, "fp32")
+    assert list(needs) == models
+    trained = sum(size for name, size in needs.items() if name.endswith("in training"))
+    if settings.method != "lora":
+        assert trained == pytest.approx(held["weights"] + held["gradients"] + held["optimiser"], rel=0.1)
+    monkeypatch.setattr(distributed, "several", lambda: True)
+    monkeypatch.setattr(distributed, "rank", lambda: 0)
+    monkeypatch.setattr(distributed, "free_memory", lambda device: sum(needs.values()) - 1)
+    with pytest.raises(UserError, match="must hold every model whole") as refused:
+        STAGES[stage].prepare(run)
+    assert all(name + " 0.0 GB" in str(refused.value) for name in models)
+    assert ("method = lora" in str(refused.value.hint)) == (settings.method != "lora")
+    monkeypatch.setattr(distributed, "free_memory", lambda device: sum(needs.values()))
+    refuse_too_large(settings, alone.policy.model.config, reward, reference, torch.device("cpu"))
 
 
 def test_dead_groups_are_replaced_when_asked_to(workspace: Workspace) -> None:

@@ -173,7 +173,7 @@ def test_activation_checkpointing_changes_memory_and_not_the_loss(workspace: Wor
     plain, again = job_in(workspace, "plain"), job_in(workspace, "again", activation_checkpointing=True)
     assert [plain.step() for _ in range(2)] == [again.step() for _ in range(2)]
     batch = plain.train.batch(plain.train.costliest(4), 1)
-    kept = [kept_by_autograd(lambda job=job: job.loss(batch), job.model) for job in (plain, again)]
+    kept = [kept_by_autograd(lambda job=job: job.loss(batch), job.model.parameters()) for job in (plain, again)]
     assert kept[1] < kept[0]
 
 
