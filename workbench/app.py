@@ -89,6 +89,7 @@ class WorkbenchApp(App[None], inherit_bindings=False):
         """What to say after a mistake of ours ended the app."""
         self.serving: Serving | None = None
         """The endpoint that this app keeps open, or kept last."""
+        self._endpoint_changes = asyncio.Lock()
         self._shown = ShownCells()
         self._keys = KeysInTurn(self, super().on_event)
         self._lookout = Lookout(self)
@@ -139,8 +140,7 @@ class WorkbenchApp(App[None], inherit_bindings=False):
     async def on_unmount(self) -> None:
         if self._desk is not None:
             await self._desk.close()
-        if self.serving is not None:
-            await self.serving.stop()
+        await self._end_serving()
 
     def action_go(self, place: str) -> None:
         """Switch to a place; its screens are as they were left. From a run in Runs it leads to the list of runs."""
@@ -245,6 +245,9 @@ class WorkbenchApp(App[None], inherit_bindings=False):
 
     async def action_detach(self) -> None:
         """Close the app; workers go on, and the last line says so."""
+        if self.serving is not None and not self.serving.ended:
+            self.notify("The endpoint ends; what it is answering has a moment.")
+            await self._end_serving()  # leaving kills all that the app still waits for
         self.exit(message=self._farewell())
 
     async def action_interrupt(self) -> None:
@@ -282,14 +285,34 @@ class WorkbenchApp(App[None], inherit_bindings=False):
         if isinstance(self.screen, PlaceScreen) and not isinstance(self.screen, LineageScreen):
             self.push_screen(LineageScreen())
 
-    async def serve(self, name: str, folder: Path) -> None:
-        """Serve a checkpoint in place of the one before, until `serving` is stopped or the app ends."""
+    def serve(self, name: str, folder: Path) -> None:
+        """Serve a checkpoint in place of the one before, until it is stopped or the app ends. Returns at once."""
         from workbench.talking.serving import Serving
 
-        if self.serving is not None:
-            await self.serving.stop()
-        self.serving = Serving(name, folder)
-        self.run_worker(self.serving.run(), group="endpoint")
+        before, self.serving = self.serving, Serving(name, folder)
+        self.run_worker(self._take_place(before, self.serving), group="endpoint")
+
+    async def _take_place(self, before: Serving | None, serving: Serving) -> None:
+        async with self._endpoint_changes:
+            if before is not None:
+                await before.stop()
+        await serving.run()
+
+    def stop_serving(self) -> None:
+        """End the endpoint, whatever screen one goes to meanwhile. Returns at once."""
+        self.run_worker(self._end_serving(), group="endpoint")
+
+    async def _end_serving(self) -> None:
+        async with self._endpoint_changes:
+            if self.serving is not None:
+                await self.serving.stop()
+
+    def action_endpoint(self) -> None:
+        """Show what is served to other programs."""
+        from workbench.screens.serve import ServeScreen
+
+        if not isinstance(self.screen, ServeScreen):
+            self.push_screen(ServeScreen())
 
     def action_bin(self) -> None:
         """Show what was deleted."""

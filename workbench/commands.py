@@ -66,7 +66,10 @@ class Commands(Provider):
             about = "Token probabilities and attention of a checkpoint."
             yield Command("checkpoints: look inside", about, partial(_inside, app))
         if not seen & {"runs.serve", "run.serve"}:
-            yield Command("checkpoints: serve", "To other programs, as OpenAI's API.", partial(_serve, app))
+            about = "To other programs, as OpenAI's API."
+            yield Command("checkpoints: serve", about, cast("WorkbenchApp", app).action_endpoint)
+        about = "What this app serves to other programs: address, token, how it stands."
+        yield Command("endpoint: show", about, cast("WorkbenchApp", app).action_endpoint)
         if "chat.duel" not in seen:
             yield Command("checkpoints: duel", "Two checkpoints side by side, blind.", partial(_duel, app))
         about = "Machine, GPU, attention, terminal, workspace: is all fit for the work?"
@@ -93,12 +96,6 @@ def _inside(app: App[Any]) -> None:
     from workbench.screens.inside import InsideScreen
 
     app.push_screen(InsideScreen())
-
-
-def _serve(app: App[Any]) -> None:
-    from workbench.screens.serve import ServeScreen
-
-    app.push_screen(ServeScreen())
 
 
 def _models(app: App[Any]) -> None:

@@ -160,7 +160,14 @@ def ask_machine() -> dict[str, Any]:
         done = subprocess.run(command, env=environment, capture_output=True, timeout=PATIENCE, check=False)
     except subprocess.TimeoutExpired as error:
         return {"error": str(error)}
+    except OSError as error:
+        return {"error": not_started(error)}
     return machine_answer(done.returncode, done.stdout, done.stderr)
+
+
+def not_started(error: OSError) -> str:
+    """Why the child that finds out about the machine could not be started."""
+    return f"the process that looks at it could not be started: {error.strerror or error}"
 
 
 def machine_question() -> tuple[list[str], dict[str, str]]:

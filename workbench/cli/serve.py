@@ -10,14 +10,14 @@ import click
 from stages.store.checkpoints import resolve_checkpoint
 from stages.store.workspace import worker_environment
 from workbench.cli.common import Environment, pass_environment
-from workbench.talking.serving import serve_command
+from workbench.talking.serving import TOKEN, serve_command
 
 
 @click.command()
 @click.argument("checkpoint", metavar="CKPT")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is every network.")
 @click.option("--port", type=click.IntRange(0, 65_535), default=8000, show_default=True, help="0: any that is free.")
-@click.option("--token", envvar="WORKBENCH_SERVE_TOKEN", help="What clients must send; without it, one is made up.")
+@click.option("--token", envvar=TOKEN, help="What clients must send; without it, one is made up.")
 @click.option("--slots", type=click.IntRange(1, 1024), default=64, show_default=True, help="Requests answered at once.")
 @click.option(
     "--max-length", type=click.IntRange(2), help="Tokens of a text, prompt included; without it, all it sees."
@@ -51,7 +51,7 @@ def serve(
     options += ["--threads", str(threads)] if threads else []
     environment = worker_environment()
     if token:
-        environment["WORKBENCH_SERVE_TOKEN"] = token
+        environment[TOKEN] = token
     command = serve_command(found.path, options)
     sys.stdout.flush()
     os.execve(command[0], command, environment)

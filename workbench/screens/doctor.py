@@ -30,6 +30,7 @@ from workbench.doctor import (
     machine,
     machine_answer,
     machine_question,
+    not_started,
     printed,
     terminal_of,
 )
@@ -130,9 +131,12 @@ async def ask() -> dict[str, Any]:
     """What stages.machine finds out, in a child process that ends with whoever asks."""
     command, environment = machine_question()
     pipe = asyncio.subprocess.PIPE
-    child = await asyncio.create_subprocess_exec(
-        *command, env=environment, stdout=pipe, stderr=pipe, stdin=asyncio.subprocess.DEVNULL
-    )
+    try:
+        child = await asyncio.create_subprocess_exec(
+            *command, env=environment, stdout=pipe, stderr=pipe, stdin=asyncio.subprocess.DEVNULL
+        )
+    except OSError as error:
+        return {"error": not_started(error)}
     try:
         out, err = await asyncio.wait_for(child.communicate(), PATIENCE)
     except TimeoutError:

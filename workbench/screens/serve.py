@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from textual import work
+from pathlib import Path
+
 from textual.app import ComposeResult
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
@@ -22,6 +23,7 @@ NOTHING = (
     "alone, and with a token."
 )
 STANDS = "It goes on while the app is open, on whatever screen one is; s ends it."
+INSTEAD = "r serves "
 LONGER = "To serve longer than that, or to other machines:"
 
 
@@ -31,7 +33,10 @@ class Said(VerticalScroll, can_focus=True):
 
 
 class ServeScreen(PlaceScreen):
-    """What the app's endpoint says. Leaving the screen leaves it at work; the app has one at a time."""
+    """What the app's endpoint says. Leaving the screen leaves it at work; the app has one at a time.
+
+    The checkpoint that one comes with is served at once where nothing is; what is served makes way only when asked.
+    """
 
     PLACE = "runs"
     CSS_PATH = "serve.tcss"
@@ -39,6 +44,7 @@ class ServeScreen(PlaceScreen):
     BINDINGS = [
         bind("serve.back", "escape", "back", "Back", "To where you were; the endpoint goes on."),
         bind("serve.open", "o", "checkpoint", "Checkpoint", "Serve another checkpoint."),
+        bind("serve.replace", "r", "replace", "Replace", "Serve what you came with, in place of what is served."),
         bind("serve.stop", "s", "stop", "Stop", "End the endpoint."),
         bind("serve.copy", "Y", "copy_said", "Copy", "Copy address, token and a command to try them."),
     ]
@@ -46,6 +52,8 @@ class ServeScreen(PlaceScreen):
     def __init__(self, checkpoint: str = "") -> None:
         super().__init__()
         self._wanted = checkpoint
+        self._other: str | None = None
+        """What could take the place of what is served: the checkpoint that one came with."""
         self._told: object = None
 
     def compose_body(self) -> ComposeResult:
@@ -57,8 +65,10 @@ class ServeScreen(PlaceScreen):
     def on_mount(self) -> None:
         self.show_trail("serve")
         self.poll(0.25, self._show)
-        if self._wanted:
+        if self._wanted and not self._live:
             self._serve(self._wanted)
+        elif self._wanted:
+            self._other = self._instead(self._wanted)
         elif self.serving is None:
             self.action_checkpoint()
 
@@ -67,9 +77,15 @@ class ServeScreen(PlaceScreen):
         """The app's endpoint, while there is one."""
         return self.workbench.serving
 
+    @property
+    def _live(self) -> bool:
+        return self.serving is not None and not self.serving.ended
+
     def offers(self, action: str) -> bool:
         if action in ("stop", "copy_said"):
-            return self.serving is not None and not self.serving.ended
+            return self._live
+        if action == "replace":
+            return self._other is not None
         return super().offers(action)
 
     def action_back(self) -> None:
@@ -80,10 +96,15 @@ class ServeScreen(PlaceScreen):
         """Choose what to serve."""
         self.app.push_screen(CheckpointScreen(self.workbench.workspace, "Serve"), self._chosen)
 
+    def action_replace(self) -> None:
+        """Serve the checkpoint that one came with, in place of what is served."""
+        if self._other is not None:
+            self._serve(self._wanted)
+
     def action_stop(self) -> None:
         """End the endpoint."""
-        if self.serving is not None and not self.serving.ended:
-            self._stop(self.serving)
+        if self._live:
+            self.workbench.stop_serving()
         else:
             self.notify("Nothing is served.")
 
@@ -96,41 +117,52 @@ class ServeScreen(PlaceScreen):
         if checkpoint:
             self._serve(checkpoint)
 
-    @work(exclusive=True, group="serve")
-    async def _serve(self, checkpoint: str) -> None:
-        workspace = self.workbench.workspace
-        try:
-            folder = resolve_checkpoint(workspace, checkpoint).path
-        except UserError as error:
-            self.workbench.show_error(error)
-            return
-        if self.serving is not None and not self.serving.ended and self.serving.folder == folder:
-            return
-        await self.workbench.serve(called(workspace, checkpoint), folder)
+    def _serve(self, checkpoint: str) -> None:
+        self._other = None
+        found = self._resolve(checkpoint)
+        if found is not None and not (self._live and self.serving is not None and self.serving.folder == found[1]):
+            self.workbench.serve(*found)
         self._show()
 
-    @work(exclusive=True, group="serve")
-    async def _stop(self, serving: Serving) -> None:
-        await serving.stop()
-        self._show()
+    def _instead(self, checkpoint: str) -> str | None:
+        """How the checkpoint is called, unless it is what is served."""
+        found = self._resolve(checkpoint)
+        if found is None or self.serving is None or self.serving.folder == found[1]:
+            return None
+        name, folder = found
+        return name if "@" in name else f"{name} ({folder.name})"
+
+    def _resolve(self, checkpoint: str) -> tuple[str, Path] | None:
+        """How people call it, and its folder; an error is shown."""
+        workspace = self.workbench.workspace
+        try:
+            return called(workspace, checkpoint), resolve_checkpoint(workspace, checkpoint).path
+        except UserError as error:
+            self.workbench.show_error(error)
+            return None
 
     def _show(self) -> None:
         serving = self.serving
-        now = (serving.name, serving.standing, serving.lines) if serving is not None else None
+        now = (serving.name, serving.standing, serving.lines, self._other) if serving is not None else None
         if now == self._told and self._told is not None:
             return
         self._told = now
-        self.query_one("#said", Static).update(_said(serving) if serving is not None else Content(NOTHING))
+        said = _said(serving, self._other) if serving is not None else Content(NOTHING)
+        self.query_one("#said", Static).update(said)
         self.query_one("#serve").border_subtitle = serving.standing if serving is not None else ""
         self.refresh_bindings()
 
 
-def _said(serving: Serving) -> Content:
+def _said(serving: Serving, other: str | None) -> Content:
+    """What an endpoint has said, how it stands, and what could take its place."""
     standing = serving.standing
     parts = [Content.assemble(line(serving.name, "bold"), f"  {standing}"), Content()]
-    parts += [line(said) for said in serving.lines] or [Content.styled("the model is loading …", "$text-muted")]
+    loading = [Content.styled("the model is loading …", "$text-muted")] if standing == "starting" else []
+    parts += [line(said) for said in serving.lines] or loading
     if standing == "serving":
         parts += [Content(), Content.styled(STANDS, "$text-muted")]
+    if other is not None:
+        parts += [Content(), Content.assemble(INSTEAD, line(other, "bold"), " in its place.")]
     if standing != "starting":
         parts += [Content.styled(LONGER, "$text-muted"), line(f"  workbench serve {serving.name}")]
     return Content("\n").join(parts)

@@ -148,7 +148,7 @@ class Steering(Base):
                 self.app.push_screen(InsideScreen(entry.run.id, entry.spec.name))
 
     def action_serve(self) -> None:
-        """Serve the run's last checkpoint to other programs."""
+        """Serve the run's last checkpoint to other programs; where something is served already, show that."""
         if entry := self.run_in_view():
             if entry.state.last_checkpoint is None:
                 self.notify(f"{entry.spec.name} has no checkpoint to serve yet.")
@@ -157,7 +157,7 @@ class Steering(Base):
             else:
                 from workbench.screens.serve import ServeScreen
 
-                self.app.push_screen(ServeScreen(entry.spec.name))
+                self.app.push_screen(ServeScreen(entry.run.id))
 
     def action_evaluate(self) -> None:
         """Open the form that measures checkpoints, with those of the run."""
