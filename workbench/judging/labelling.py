@@ -16,6 +16,7 @@ from stages.store.labels.backup import back_up
 from stages.store.labels.records import Kind
 from stages.store.names import check_name
 from stages.store.workspace import Workspace
+from workbench.judging.model_orders import ModelOrders
 
 AWAY = 600.0
 """Seconds before a prompt after which a person was away, so that the time taken says nothing."""
@@ -47,6 +48,7 @@ class Session:
         """What the person has said of this prompt and stands: the next label of it takes its place."""
         self.settles = False
         """Whether what is said next settles a disagreement about this prompt."""
+        self.model_orders = ModelOrders(workspace, name)
         self.done = self.labels.count(self.set.id, annotator)
         self.saved_at: datetime.datetime | None = None
         self._began = time.monotonic()

@@ -8,6 +8,7 @@ prompt · reward part ───────────────────�
 ── 31 chars ──────╯╰ 5 chars · ended ─╯╰
 order 2 > 1 = 4        what is left comes last, tied
 saved 12 of 50 at 10:41:07 · 2 > 1 = 3 > 4 · base@2000, sft@400, …
+judge@8 ordered them 2 > 3 > 1 > 4 · against you in 1 of 5 pairs: 3 > 1
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from textual.widgets import Static
 from stages.store.errors import UserError
 from stages.store.labels import Label, Shown
 from stages.store.labels.records import BEST, WORST, Kind, Mode
-from workbench.display import content
+from workbench.display import content, line
 from workbench.judging.judge_keys import JUDGE_KEYS, acts
 from workbench.judging.judge_lines import ALL_BAD, conversation, heading, order_line, saved_line, told
 from workbench.judging.labelling import Session, annotator_name
@@ -66,7 +67,8 @@ class JudgeScreen(PlaceScreen):
         """Whether nothing waits; None before anything was asked for."""
         self.order, self.ratings = Order(0), Ratings(0)
         self.note = ""
-        self._last = Content()
+        self._last, self._by_model = Content(), ""
+        """Of the last judgement: what was saved, and how a reward model orders the same."""
         self._unsaved = ""
         """A written answer that the disk did not take: where the next one begins."""
 
@@ -78,9 +80,11 @@ class JudgeScreen(PlaceScreen):
         yield Prompt("Write the answer; enter saves it", id="answer")
         yield Static(id="order")
         yield Static(id="saved")
+        yield Static(id="by-model")
 
     def on_mount(self) -> None:
         self.query_one("#answer").display = False
+        self.query_one("#by-model").display = False  # until a model has ordered what the person has judged
         self.show_trail(self.set_name)
         self._open()
 
@@ -184,6 +188,9 @@ class JudgeScreen(PlaceScreen):
         saved = saved_line(session, self._last) if session is not None else Content()
         self.query_one("#order", Static).update(said, layout=False)  # each is one line, whatever it says
         self.query_one("#saved", Static).update(saved, layout=False)
+        by_model = self.query_one("#by-model", Static)
+        by_model.display = by_model.display or bool(self._by_model)  # once there, it stays: nothing jumps
+        by_model.update(line(self._by_model, "$text-muted"), layout=False)
 
     def _all_done(self) -> Content:
         if self.session is None or not self.session.set.prompts:
@@ -307,7 +314,7 @@ class JudgeScreen(PlaceScreen):
         if label is None:
             self.notify("There is no label of yours to take back here.")
             return
-        self._last = Content("taken back")
+        self._last, self._by_model = Content("taken back"), ""
         self.sitting.take_back(label.place)
         await self._show(self.session.shown)
         self._stand_as(label)
@@ -371,6 +378,7 @@ class JudgeScreen(PlaceScreen):
             return
         try:
             self._last = await self.sitting.do(told, session, label)
+            self._by_model = await self.sitting.do(session.model_orders.told, label)
             shown = await self.sitting.next(session)
         except UserError as error:
             self._show_order()
@@ -394,7 +402,7 @@ class JudgeScreen(PlaceScreen):
         except UserError as error:
             self._tell(error)
             return
-        self._last = content(f"flagged {self.contenders.cursor + 1}: {verdict}")
+        self._last, self._by_model = content(f"flagged {self.contenders.cursor + 1}: {verdict}"), ""
         self._show_order()
 
     @work(group="save")

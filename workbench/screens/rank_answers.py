@@ -27,6 +27,7 @@ from workbench.display import content
 from workbench.judging.judge_keys import digit_keys
 from workbench.judging.judge_lines import conversation
 from workbench.judging.labelling import AWAY, annotator_name
+from workbench.judging.model_orders import ModelOrders
 from workbench.judging.on_the_spot import CHAT, save_judgement
 from workbench.judging.order import Order
 from workbench.keys import bind
@@ -39,13 +40,15 @@ class Ranked(NamedTuple):
 
     label: Label
     shown: list[Candidate]
+    by_model: str = ""
+    """How a reward model orders them, where one has."""
 
     def __str__(self) -> str:
-        """The order, and who wrote what: to be said only now."""
+        """The order, who wrote what, and what a reward model makes of it: to be said only now."""
         order = Order(len(self.shown))
         order.restore(self.label.ranks or [])
         writers = ", ".join(f"{number} {one.checkpoint}" for number, one in enumerate(self.shown, 1))
-        return f"{self.label.verdict or order} · {writers}"
+        return " · ".join(filter(None, [self.label.verdict or str(order), writers, self.by_model]))
 
     @property
     def best(self) -> str | None:
@@ -166,5 +169,6 @@ class RankAnswersScreen(PlaceScreen):
             self.workbench.show_error(error)
             self.query_one("#order", Static).update(content(str(error), "$text-error"))
             return
+        by_model = await asyncio.to_thread(ModelOrders(self.workbench.workspace, CHAT).told, label)
         self.dismiss()
-        self._tell_saved(Ranked(label, self.shown))
+        self._tell_saved(Ranked(label, self.shown, by_model))
