@@ -87,7 +87,8 @@ class PolicyGradient(Answering, kw_only=True, frozen=True, forbid_unknown_fields
     micro_batch: Annotated[
         Annotated[int, msgspec.Meta(ge=1, le=1_048_576)] | None,
         about(
-            "Completions computed at once, at most; halved until they fit the memory. Empty: a minibatch.",
+            "Completions computed at once, at most; halved until they fit the memory. Empty: a minibatch, or of "
+            "several processes each its share of one.",
             unit="completions",
             group="training",
         ),
