@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import subprocess
@@ -200,3 +201,17 @@ def test_what_the_machine_did_not_say_is_an_error_in_a_line() -> None:
     assert doctor.machine_answer(1, b"", b"Traceback\nImportError: no torch\n") == {"error": "ImportError: no torch"}
     assert doctor.machine_answer(3, b"", b"") == {"error": "exit code 3"}
     assert "error" in doctor.machine_answer(0, b"no json", b"")
+
+
+async def test_a_child_that_cannot_be_started_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> Any:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    async def refuse_too(*_: object, **__: object) -> Any:
+        refuse()
+
+    monkeypatch.setattr(subprocess, "run", refuse)
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", refuse_too)
+    for facts in (await doctor_screen.ask(), doctor.ask_machine()):
+        (finding,) = doctor.machine(facts)
+        assert finding.status == "broken" and "could not be started: Resource temporarily" in finding.value

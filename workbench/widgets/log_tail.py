@@ -15,7 +15,7 @@ LINES = 2_000
 """Lines that are kept."""
 
 LONGEST = 10_000
-"""Characters of one line that are shown."""
+"""Characters of one line that are kept and shown: its last."""
 
 
 class LogTail(Log):
@@ -34,19 +34,20 @@ class LogTail(Log):
         """Lines as they came, the last of which may still grow."""
         self._wrapped_at = 0
         """Cells of a row; 0 while the pane is not shown, and nothing is wrapped."""
+        self._last_rows = 0
+        """Rows that the last line takes."""
 
     def add(self, text: str) -> None:
         """Append text; a line may come in parts."""
         if not text:
             return
         first, *more = displayable(text.replace("\r\n", "\n").replace("\r", "\n"), tabs=8).split("\n")
-        grows = bool(self._kept[-1])
-        self._kept[-1] += first
-        self._kept.extend(more)
-        if grows:
-            self._wrap()  # where the rows of a line break depends on all of it
-        else:
-            self._write([first, *more])
+        lines = [line[-LONGEST:] for line in (self._kept[-1] + first, *more)]
+        self._kept[-1] = lines[0]
+        self._kept.extend(lines[1:])
+        at_end = self.is_vertical_scroll_end
+        self._take_back_last()  # where the rows of a line break depends on all of it
+        self._write(lines, at_end=at_end)
 
     def clear(self) -> LogTail:
         """Forget all lines."""
@@ -67,9 +68,18 @@ class LogTail(Log):
         if not at_end:
             self.scroll_to(y=row, animate=False, immediate=True)
 
-    def _write(self, lines: Iterable[str], *, at_end: bool | None = None) -> None:
-        rows = (row for line in lines for row in self._rows(line[:LONGEST]))
-        self.write("\n".join(rows), scroll_end=self.is_vertical_scroll_end if at_end is None else at_end)
+    def _take_back_last(self) -> None:
+        """Take the rows of the last line away; what is written next stands in their place."""
+        taken = min(self._last_rows, len(self._lines))
+        if taken:
+            first = len(self._lines) - taken
+            self.refresh_lines(first, taken)
+            self._lines[first:] = [""]
+
+    def _write(self, lines: Iterable[str], *, at_end: bool) -> None:
+        rows = [self._rows(line) for line in lines]
+        self._last_rows = len(rows[-1])
+        self.write("\n".join(row for part in rows for row in part), scroll_end=at_end)
 
     def _rows(self, line: str) -> list[str]:
         if not self._wrapped_at or cells(line) <= self._wrapped_at:
