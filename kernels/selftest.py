@@ -2,6 +2,7 @@
 
     python -m kernels.selftest [bfloat16 64]           try them now, print errors and speed-ups
     python -m kernels.selftest bfloat16 --kernel linear_cross_entropy      (also: swiglu, rotary)
+    python -m tests.kernels.on_the_card                far more, from a checkout: all cases of the interpreter's tests
 
 Chosen shapes, then a second's worth of random ones, are held against the reference in float64, forward and backward,
 and must give the same bits twice. The trial runs in a process of its own, because a kernel that reads where it must not

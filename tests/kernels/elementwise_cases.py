@@ -1,4 +1,5 @@
-"""The calls that the Triton kernels of SwiGLU and rotary positions must get right, measured in the interpreter.
+"""The calls that the Triton kernels of SwiGLU and rotary positions must get right, measured on the GPU
+where there is one and TRITON_INTERPRET is not 1, else in the interpreter.
 
     python -m tests.kernels.elementwise_cases GROUP          one JSON line a case, as `Outcome`
 
@@ -8,13 +9,13 @@ same dtype.
 
 from __future__ import annotations
 
-from tests.kernels import interpreter  # isort: skip  # before the kernels are decorated
+from tests.kernels.device import DEVICE, ON_CARD  # isort: skip  # before the kernels are decorated
 
 import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,10 +23,9 @@ from torch import Tensor
 from kernels import elementwise, reference, triton_elementwise
 from tests.kernels.outcome import Outcome
 
-assert interpreter.os.environ["TRITON_INTERPRET"] == "1"
-
 HALF = ("float16", "bfloat16")
 DTYPES = (*HALF, "float32")
+SHIPPED = triton_elementwise.BLOCK, triton_elementwise.TILE
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Case:
     layout: str = "dense"  # or part of a wider tensor, heads first, every second column
     angles: str = "by token"  # or by row of the batch
     size: float = 1.0
-    block: int = 64  # columns of a program of swiglu, numbers of one of rotary
+    block: int | None = 64  # columns of a program of swiglu, numbers of one of rotary; as shipped when None
 
     def __str__(self) -> str:
         fields = asdict(self).items()
@@ -67,9 +67,15 @@ def rotary() -> Iterator[Case]:
 GROUPS: dict[str, Callable[[], Iterator[Case]]] = {function.__name__: function for function in (swiglu, rotary)}
 
 
+def cases(group: str) -> list[Case]:
+    """A group's cases. On a card also with the blocks that ship."""
+    found = list(GROUPS[group]())
+    return [*found, *(replace(case, block=None) for case in found)] if ON_CARD else found
+
+
 def run(case: Case) -> Outcome:
     """Measure one case."""
-    triton_elementwise.BLOCK = triton_elementwise.TILE = case.block
+    triton_elementwise.BLOCK, triton_elementwise.TILE = (case.block, case.block) if case.block else SHIPPED
     x, tables = inputs(case)
     outcome = Outcome(str(case), case.dtype in HALF)
     exact = [table.double() for table in tables]
@@ -92,7 +98,7 @@ def inputs(case: Case) -> tuple[Tensor, list[Tensor]]:
     dtype = getattr(torch, case.dtype)
 
     def draw(*shape: int) -> Tensor:
-        return (torch.randn(shape, generator=dice) * case.size).to(dtype)
+        return (torch.randn(shape, generator=dice) * case.size).to(DEVICE, dtype)
 
     shape = list(case.shape)
     if case.layout == "part":
@@ -108,14 +114,14 @@ def inputs(case: Case) -> tuple[Tensor, list[Tensor]]:
     B, T, _, D = shape
     angles = torch.randn((B, 1, 1, D // 2) if case.angles == "by row" else (T, 1, D // 2), generator=dice) * 3
     cos, sin = angles.cos(), angles.sin()
-    return x, [torch.cat((cos, cos), -1).to(dtype), torch.cat((-sin, sin), -1).to(dtype)]
+    return x, [torch.cat((cos, cos), -1).to(DEVICE, dtype), torch.cat((-sin, sin), -1).to(DEVICE, dtype)]
 
 
 def results(function: Callable[..., Tensor], x: Tensor, tables: list[Tensor]) -> list[Tensor]:
     """The output and the gradient of x under one fixed upstream gradient, which is not dense."""
     leaf = x.detach().requires_grad_()
     out = function(leaf, *tables)
-    upstream = torch.cos(torch.arange(2 * out.numel())).to(out.dtype).view(*out.shape[:-1], 2 * out.shape[-1])[..., ::2]
+    upstream = torch.cos(torch.arange(2 * out.numel())).to(out).view(*out.shape[:-1], 2 * out.shape[-1])[..., ::2]
     return [out.detach(), *torch.autograd.grad(out, [leaf], upstream)]
 
 
@@ -124,7 +130,7 @@ def errors(found: list[Tensor], truth: list[Tensor]) -> list[float]:
 
 
 def main() -> None:
-    for case in GROUPS[sys.argv[1]]():
+    for case in cases(sys.argv[1]):
         print(json.dumps(asdict(run(case))), flush=True)
 
 

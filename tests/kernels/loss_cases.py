@@ -1,4 +1,5 @@
-"""The calls of linear + cross-entropy that its Triton kernels must get right, measured in the interpreter.
+"""The calls of linear + cross-entropy that its Triton kernels must get right, measured on the GPU where there is
+one and TRITON_INTERPRET is not 1, else in the interpreter.
 
     python -m tests.kernels.loss_cases GROUP          one JSON line a case, as `Outcome`
 
@@ -8,13 +9,13 @@ the gradients of h and W; "theirs" are those of PyTorch on all logits in the sam
 
 from __future__ import annotations
 
-from tests.kernels import interpreter  # isort: skip  # before the kernels are decorated
+from tests.kernels.device import DEVICE, ON_CARD  # isort: skip  # before the kernels are decorated
 
 import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,8 +24,6 @@ from torch.nn import functional
 from kernels import configs, reference, triton_cross_entropy
 from kernels.configs import Linear
 from tests.kernels.outcome import Outcome
-
-assert interpreter.os.environ["TRITON_INTERPRET"] == "1"
 
 HALF = ("float16", "bfloat16")
 DTYPES = (*HALF, "float32")
@@ -45,7 +44,7 @@ class Case:
     logits: float = 1.0  # how large
     layout: str = "dense"  # or every second row, columns first
     words: int = 0  # of the vocabulary at a time in the backward pass; 0: all
-    tiles: tuple[int, int, int] = TILES[0]
+    tiles: tuple[int, int, int] | None = TILES[0]  # as shipped when None
     repeat: bool = False
 
     def __str__(self) -> str:
@@ -77,14 +76,17 @@ GROUPS: dict[str, Callable[[], Iterator[Case]]] = {function.__name__: function f
 
 
 def cases(group: str) -> list[Case]:
-    """A group's cases, each with its turn of tile sizes, every fourth run twice."""
-    found = enumerate(GROUPS[group]())
-    return [Case(**asdict(case) | {"tiles": TILES[i % len(TILES)], "repeat": i % 4 == 0}) for i, case in found]
+    """A group's cases, each with its turn of tile sizes, every fourth run twice; on a card also those that ship."""
+    turns = enumerate(GROUPS[group]())
+    found = [replace(case, tiles=TILES[i % len(TILES)], repeat=i % 4 == 0) for i, case in turns]
+    return [*found, *(replace(case, tiles=None) for case in found)] if ON_CARD else found
 
 
 def run(case: Case) -> Outcome:
     """Measure one case."""
-    configs._forced_linear["linear"] = Linear(*case.tiles, 4, 1)
+    configs._forced_linear.clear()
+    if case.tiles:
+        configs._forced_linear["linear"] = Linear(*case.tiles, 4, 1)
     h_NC, weight_VC, targets_N = inputs(case)
     triton_cross_entropy.AT_ONCE = (case.words or 10**6) * case.N * h_NC.element_size()
     outcome = Outcome(str(case), case.dtype in HALF)
@@ -118,20 +120,20 @@ def inputs(case: Case) -> tuple[Tensor, Tensor, Tensor]:
     """h, W and targets, laid out as the case says."""
     dice = torch.Generator().manual_seed(0)
     dtype = getattr(torch, case.dtype)
-    h = torch.randn(2 * case.N, case.C, generator=dice) * case.logits / case.C**0.5
-    weight = torch.randn(case.V, case.C, generator=dice) * 2
-    targets = torch.randint(0, case.V, (case.N,), generator=dice)
+    h = (torch.randn(2 * case.N, case.C, generator=dice) * case.logits / case.C**0.5).to(DEVICE, dtype)
+    weight = (torch.randn(case.V, case.C, generator=dice) * 2).to(DEVICE, dtype)
+    targets = torch.randint(0, case.V, (case.N,), generator=dice).to(DEVICE)
     targets[slice(*case.ignored)] = -100
     if case.layout == "columns first":
-        return h[: case.N].to(dtype).T.contiguous().T, weight.to(dtype).T.contiguous().T, targets
-    return (h.to(dtype)[::2] if case.layout == "every second row" else h[: case.N].to(dtype)), weight.to(dtype), targets
+        return h[: case.N].T.contiguous().T, weight.T.contiguous().T, targets
+    return (h[::2] if case.layout == "every second row" else h[: case.N]), weight, targets
 
 
 def results(function: Callable[..., Tensor], h: Tensor, weight: Tensor) -> list[Tensor]:
     """The losses and the gradients of h and W under one fixed upstream gradient."""
     leaves = [x.detach().requires_grad_() for x in (h, weight)]
     losses = function(*leaves)
-    upstream = torch.cos(torch.arange(len(losses))).to(losses.dtype) / len(losses)
+    upstream = torch.cos(torch.arange(len(losses))).to(losses) / len(losses)
     return [losses.detach(), *torch.autograd.grad(losses, leaves, upstream)]
 
 

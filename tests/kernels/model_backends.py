@@ -1,8 +1,9 @@
-"""A small model under each attention backend in turn, with Triton in its interpreter: what came out, as JSON."""
+"""A small model under each attention backend in turn: what came out, as JSON. On the GPU where there is one and
+TRITON_INTERPRET is not 1, else on the CPU, with Triton in its interpreter."""
 
 from __future__ import annotations
 
-from tests.kernels import interpreter  # isort: skip  # before the kernels are decorated
+from tests.kernels.device import DEVICE  # isort: skip  # before the kernels are decorated
 
 import importlib
 import json
@@ -16,7 +17,6 @@ from stages.models.decoder import Decoder, new_decoder
 from stages.store.architecture import ModelConfig
 
 DOORS = [importlib.import_module(f"kernels.{name}") for name in ("attention", "linear_cross_entropy", "elementwise")]
-assert interpreter.os.environ["TRITON_INTERPRET"] == "1"
 
 BACKENDS = ("reference", "sdpa", "triton")
 SHAPE = ModelConfig(layers=2, heads=4, width=64, context=48, vocab_size=31)
@@ -41,14 +41,19 @@ def served() -> list[str]:
     return sorted({row.backend for row in rows.values() if row.backend not in ("whole", "torch")})
 
 
+def draw(seed: int, *shape: int) -> Tensor:
+    """Random tokens, the same on every device."""
+    return torch.randint(0, 31, shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE)
+
+
 def loss_and_gradients(shape: ModelConfig, dtype: torch.dtype) -> dict[str, object]:
     """Of one training step: the loss, and each backend's distance from the reference over all gradients."""
     found: dict[str, object] = {}
     truth: list[Tensor] = []
     for backend in BACKENDS:
         use(backend)
-        model = new_decoder(shape, 0, dtype)
-        tokens = torch.randint(0, 31, (2, 41), generator=torch.Generator().manual_seed(1))
+        model = new_decoder(shape, 0, dtype).to(DEVICE)
+        tokens = draw(1, 2, 41)
         loss = model(tokens[:, :-1], tokens[:, 1:])
         loss.backward()
         gradients = [parameter.grad.double() for parameter in model.parameters()]
@@ -62,8 +67,8 @@ def loss_and_gradients(shape: ModelConfig, dtype: torch.dtype) -> dict[str, obje
 
 def packed_against_alone(model: Decoder) -> float:
     """Largest difference between logits of packed documents and of each document by itself."""
-    documents = [torch.randint(0, 31, (n,), generator=torch.Generator().manual_seed(n)) for n in (5, 33, 1, 20)]
-    bounds = torch.tensor([0, 5, 38, 39, 59])
+    documents = [draw(n, n) for n in (5, 33, 1, 20)]
+    bounds = torch.tensor([0, 5, 38, 39, 59], device=DEVICE)
     packed = model.hidden_states(torch.cat(documents)[None], bounds)
     alone = torch.cat([model.hidden_states(document[None]) for document in documents])
     return (packed - alone).abs().max().item()
@@ -71,7 +76,7 @@ def packed_against_alone(model: Decoder) -> float:
 
 def decoded_against_whole(model: Decoder) -> float:
     """Largest difference between logits decoded token by token from a cache and those of the whole sequence."""
-    tokens = torch.randint(0, 31, (2, 14), generator=torch.Generator().manual_seed(3))
+    tokens = draw(3, 2, 14)
     whole = model(tokens)
     cache = model.new_cache(2, 16)
     for row in range(2):
@@ -86,7 +91,7 @@ def main() -> None:
         for shape, dtype in ((SHAPE, torch.float32), (SHAPE, torch.bfloat16), (LLAMA, torch.float32))
     }
     use("triton")
-    model = new_decoder(SHAPE, 0).eval()
+    model = new_decoder(SHAPE, 0).eval().to(DEVICE)
     with torch.no_grad():
         found["packed"], found["decoded"] = packed_against_alone(model), decoded_against_whole(model)
     found["served"] = served()

@@ -12,21 +12,20 @@ from torch import Tensor
 
 from benchmarks import traffic
 from kernels import choice, reference, rotary, swiglu, triton_elementwise
-from tests.kernels.outcome import complaints, drift
+from tests.kernels.groups import GROUPS, measure, wrong
+from tests.kernels.places import PLACES
 from tests.kernels.test_attention import draw, with_gradients
-from tests.kernels.test_triton_attention import measure
 
 door = importlib.import_module("kernels.elementwise")
-COUNTS = {"swiglu": 27, "rotary": 30}
+COUNTS = GROUPS["elementwise_cases"]
 
 
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("group", COUNTS)
-def test_the_kernels_are_as_exact_as_pytorch(group: str) -> None:
-    outcomes = measure(group, "elementwise_cases")
-    assert len(outcomes) == COUNTS[group]
-    named = ("out", "dx")
-    assert {outcome.case: found for outcome in outcomes if (found := complaints(outcome, named))} == {}
-    assert all(ratio <= 1.05 for ratio in drift(outcomes).values())
+def test_the_kernels_are_as_exact_as_pytorch(group: str, place: str) -> None:
+    outcomes = measure(group, "elementwise_cases", place == "gpu")
+    assert len(outcomes) == COUNTS[group] * (1 if place == "interpreter" else 2)
+    assert wrong(outcomes, "elementwise_cases") == {}
 
 
 def tables(T: int, D: int) -> tuple[Tensor, Tensor]:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from kernels import choice, chunked_cross_entropy, linear_cross_entropy, reference
-from tests.kernels.outcome import complaints
+from tests.kernels.groups import GROUPS, ROOT, measure, wrong
+from tests.kernels.places import PLACES
 from tests.kernels.test_attention import draw, with_gradients
-from tests.kernels.test_triton_attention import ROOT, measure
 
 door = importlib.import_module("kernels.linear_cross_entropy")
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -158,12 +158,12 @@ def test_logits_of_a_large_vocabulary_are_never_held_whole() -> None:
     assert int(done.stdout) < 400 * 1024
 
 
-GROUPS = {"sizes": 36, "edges": 33}
+COUNTS = GROUPS["loss_cases"]
 
 
-@pytest.mark.parametrize("group", GROUPS)
-def test_the_kernels_are_as_exact_as_pytorch(group: str) -> None:
-    outcomes = measure(group, "loss_cases")
-    assert len(outcomes) == GROUPS[group]
-    named = ("loss", "dh", "dW")
-    assert {outcome.case: found for outcome in outcomes if (found := complaints(outcome, named))} == {}
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("group", COUNTS)
+def test_the_kernels_are_as_exact_as_pytorch(group: str, place: str) -> None:
+    outcomes = measure(group, "loss_cases", place == "gpu")
+    assert len(outcomes) == COUNTS[group] * (1 if place == "interpreter" else 2)
+    assert wrong(outcomes, "loss_cases") == {}

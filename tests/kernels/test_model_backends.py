@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
-from tests.kernels.test_triton_attention import ROOT
+from tests.kernels.groups import ROOT
+from tests.kernels.places import PLACES
 
 
-@pytest.fixture(scope="module")
-def found() -> dict[str, Any]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+@pytest.fixture(scope="module", params=PLACES)
+def found(request: pytest.FixtureRequest) -> dict[str, Any]:
+    interpret = "1" if request.param == "interpreter" else "0"
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TRITON_INTERPRET": interpret}
     command = [sys.executable, "-W", "ignore", "-m", "tests.kernels.model_backends"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -14,7 +14,7 @@ import torch
 
 from kernels import choice, selftest
 from kernels.selftest import Trial
-from tests.kernels.test_triton_attention import ROOT
+from tests.kernels.groups import ROOT
 
 CPU = torch.device("cpu")
 

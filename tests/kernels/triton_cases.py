@@ -1,14 +1,15 @@
-"""The calls that the Triton kernels must get right, and a runner that measures them in the interpreter.
+"""The calls that the Triton kernels must get right, and a runner that measures them: on the GPU where there is one and
+TRITON_INTERPRET is not 1, else in the interpreter.
 
     python -m tests.kernels.triton_cases GROUP          one JSON line a case, as `Outcome`
 
 Truth is the reference in float64 on the same rounded inputs. An error is ‖ours - truth‖ / ‖truth‖, for the output and
-for the gradients of q, k and v; "theirs" is that of PyTorch's SDPA in the same dtype.
+for the gradients of q, k and v; "theirs" is that of PyTorch's SDPA in the same dtype, on the same device.
 """
 
 from __future__ import annotations
 
-from tests.kernels import interpreter  # isort: skip  # before the kernels are decorated
+from tests.kernels.device import DEVICE, ON_CARD  # isort: skip  # before the kernels are decorated
 
 import itertools
 import json
@@ -19,19 +20,20 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kernels import configs, reference, sdpa, triton_backend
 from kernels.configs import Config
 from kernels.triton_decode import attention_decode
 from tests.kernels.outcome import Outcome
 
-assert interpreter.os.environ["TRITON_INTERPRET"] == "1"
-
 T = TypeVar("T")
 HALF = ("float16", "bfloat16")
 DTYPES = (*HALF, "float32")
 TILES = ((32, 32), (16, 64), (64, 16), (64, 32), (32, 64), (64, 64))
 """Cases take turns with these, so that lengths fall on, beside and inside the edges of tiles."""
+ON_CHIP = 64 * 64
+"""Numbers of a tile of q, k or v at most: in fp32 the tiles of a backward pass then fit every chip's shared memory."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Case:
     layout: str = "dense"  # or fused, heads first, every second column
     logits: float = 1.0  # factor on q
     offset: float = 0.0  # added to every score, by a constant in q and k
-    tiles: tuple[int, int] | None = None  # else by turns
+    tiles: tuple[int, int] | None = None  # else by turns; once turns are given, as shipped
     repeat: bool = False  # run twice and compare bits
 
     def __str__(self) -> str:
@@ -132,21 +134,33 @@ GROUPS: dict[str, Callable[[], Iterator[Case]]] = {
 
 
 def cases(group: str) -> list[Case]:
-    """A group's cases, each with its turn of tile sizes, every fifth run twice."""
-    found = enumerate(GROUPS[group]())
-    return [replace(case, tiles=case.tiles or TILES[i % len(TILES)], repeat=i % 5 == 0) for i, case in found]
+    """A group's cases, each with its turn of tile sizes, every fifth run twice; on a card also those that ship."""
+    turns = enumerate(GROUPS[group]())
+    found = [replace(case, tiles=case.tiles or TILES[i % len(TILES)], repeat=i % 5 == 0) for i, case in turns]
+    return on_a_card(found) if ON_CARD else found
+
+
+def on_a_card(found: list[Case]) -> list[Case]:
+    """Those whose tiles a chip can hold, and all of them with the tiles that ship."""
+    fit = [case for case in found if case.tiles and max(case.tiles) * case.D <= ON_CHIP]
+    return [*fit, *(replace(case, tiles=None) for case in found)]
 
 
 def run(case: Case) -> Outcome:
     """Measure one case."""
     torch.manual_seed(0)
-    for kernel in configs.KERNELS:
-        configs._forced[kernel] = Config(*(case.tiles or TILES[0]), 4, 1)
+    configs._forced.clear()
+    if case.tiles:
+        configs._forced.update(dict.fromkeys(configs.KERNELS, Config(*case.tiles, 4, 1)))
     tensors, call = inputs(case), options(case)
     outcome = Outcome(str(case), case.dtype in HALF, constant=case.offset)
     truth = results(of(case, reference), [x.double() for x in tensors], call, case.decode is None)
     ours = results(of(case, triton_backend), tensors, call, case.decode is None)
-    theirs = results(of(case, sdpa), tensors, call, case.decode is None)
+    dense = [x if x.stride(-1) == 1 else x.contiguous() for x in tensors]  # as PyTorch's fused kernels want them
+    theirs = results(of(case, sdpa), dense, call, case.decode is None)
+    if not all(torch.isfinite(x).all() for x in theirs):  # some of PyTorch's kernels fail on rows without keys
+        with sdpa_kernel(SDPBackend.MATH):
+            theirs = results(of(case, sdpa), dense, call, case.decode is None)
     if any(not torch.isfinite(x).all() for x in ours):
         outcome.faults.append("not finite")
     if case.repeat and not all(
@@ -163,36 +177,40 @@ def run(case: Case) -> Outcome:
 
 
 def inputs(case: Case) -> list[Tensor]:
-    """q, k and v, laid out as the case says."""
+    """q, k and v, laid out as the case says; drawn on the CPU, so that every device gets the same."""
     B, H, G, T, S, D = case.B, case.H, case.G, case.T, case.S, case.D
-    dtype = getattr(torch, case.dtype)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape).to(DEVICE, getattr(torch, case.dtype))
+
     if case.decode is not None:
-        q, k, v = torch.randn(B, H, D), torch.randn(B, G, S, D), torch.randn(B, G, S, D)
+        q, k, v = draw(B, H, D), draw(B, G, S, D), draw(B, G, S, D)
     elif case.layout == "fused":
-        q, k, v = torch.randn(B, T, H + 2 * G, D).transpose(1, 2).to(dtype).split((H, G, G), 1)
+        q, k, v = draw(B, T, H + 2 * G, D).transpose(1, 2).split((H, G, G), 1)
     elif case.layout == "heads first":
-        q, k, v = (torch.randn(n, h, B, D).permute(2, 1, 0, 3) for h, n in ((H, T), (G, S), (G, S)))
+        q, k, v = (draw(n, h, B, D).permute(2, 1, 0, 3) for h, n in ((H, T), (G, S), (G, S)))
     elif case.layout == "every second column":
-        q, k, v = (torch.randn(B, h, n, 2 * D)[..., ::2] for h, n in ((H, T), (G, S), (G, S)))
+        q, k, v = (draw(B, h, n, 2 * D)[..., ::2] for h, n in ((H, T), (G, S), (G, S)))
     else:
-        q, k, v = (torch.randn(B, h, n, D) for h, n in ((H, T), (G, S), (G, S)))
+        q, k, v = (draw(B, h, n, D) for h, n in ((H, T), (G, S), (G, S)))
     if case.offset:
         # The first column alone makes every score larger or smaller by this much, at the scale of 1 / √D.
         q[..., 0], k[..., 0] = 8.0, case.offset * D**0.5 / 8.0
-    return [(q * case.logits).to(dtype) if case.logits != 1.0 else q.to(dtype), k.to(dtype), v.to(dtype)]
+    return [q * case.logits if case.logits != 1.0 else q, k, v]
 
 
 def options(case: Case) -> dict[str, object]:
     call: dict[str, object] = {"window": case.window}
     if case.decode is not None:
-        return call | {"lengths": torch.tensor(case.decode)}
+        return call | {"lengths": torch.tensor(case.decode, device=DEVICE)}
     call["causal"] = case.causal
     if case.documents is not None:
-        return call | {"cu_seqlens": torch.tensor(case.documents, dtype=torch.int32)}
+        return call | {"cu_seqlens": torch.tensor(case.documents, dtype=torch.int32, device=DEVICE)}
     if case.key_lengths is not None:
-        call["key_lengths"] = torch.tensor(case.key_lengths)
+        call["key_lengths"] = torch.tensor(case.key_lengths, device=DEVICE)
     if case.bias is not None:
-        call["bias"] = torch.randn(case.bias).masked_fill(torch.rand(case.bias) < 0.2, float("-inf"))
+        bias = torch.randn(case.bias).masked_fill(torch.rand(case.bias) < 0.2, float("-inf"))
+        call["bias"] = bias.to(DEVICE)
     return call
 
 
@@ -215,9 +233,8 @@ def by_document(q: Tensor, k: Tensor, v: Tensor, *, cu_seqlens: Tensor, causal: 
     for a, b in itertools.pairwise(cu_seqlens.tolist()):
         if a < b:
             rows = (x[a:b].transpose(0, 1)[None] for x in (q, k, v))
-            out = out.index_copy(
-                0, torch.arange(a, b), sdpa.attention(*rows, causal=causal, window=window)[0].transpose(0, 1)
-            )
+            found = sdpa.attention(*rows, causal=causal, window=window)[0].transpose(0, 1)
+            out = out.index_copy(0, torch.arange(a, b, device=q.device), found)
     return out
 
 
@@ -233,7 +250,7 @@ def results(
     out = function(*leaves, **call)
     if not backward:
         return [out]
-    upstream = torch.randn(out.shape, generator=torch.Generator().manual_seed(7)).half().to(out.dtype)
+    upstream = torch.randn(out.shape, generator=torch.Generator().manual_seed(7)).half().to(out)
     return [out.detach(), *torch.autograd.grad(out, leaves, upstream)]
 
 

@@ -1,4 +1,4 @@
-"""Hypothesis looks for calls that the Triton kernels get wrong, in the interpreter.
+"""Hypothesis looks for calls that the Triton kernels get wrong, where its cases run (`tests.kernels.device`).
 
     python -m tests.kernels.triton_search EXAMPLES [SEED]
 
@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from tests.kernels.outcome import Outcome, complaints, drift
-from tests.kernels.triton_cases import DTYPES, TILES, Case
+from tests.kernels.triton_cases import DTYPES, ON_CARD, TILES, Case, on_a_card
 
 EDGES = (1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127)
 
@@ -42,12 +42,13 @@ def calls(draw: st.DrawFn) -> Case:
         own["key_lengths"] = draw(st.one_of(st.none(), lengths))
         own["bias"] = draw(st.sampled_from((None, None, (B, 1, T, S), (1, G * group, 1, S))))
         own["layout"] = draw(st.sampled_from(("dense", "heads first", "every second column")))
-    return Case(
+    case = Case(
         draw(st.sampled_from(DTYPES)), B, G * group, G, T, S, draw(st.sampled_from((16, 17, 32, 40, 64, 72))),
         causal=draw(st.booleans()), window=draw(st.one_of(st.none(), st.integers(1, 110))),
         tiles=draw(st.sampled_from(TILES)), logits=draw(st.sampled_from((1.0, 3.0))), repeat=draw(st.booleans()),
         **own,  # type: ignore[arg-type]  # the fields that differ by kind
     )  # fmt: skip
+    return on_a_card([case])[0] if ON_CARD else case
 
 
 def main() -> None:
