@@ -2,14 +2,14 @@
 
     python -m kernels.bench [--minutes 30] [--json FILE]
 
-Phases, each with its share of the time: ceilings (matrix product, copy), correctness (the self-test), the grid of
-widths and lengths forward and backward, packed documents, decoding, linear + cross-entropy, SwiGLU and rotary
-positions, training. Contenders take turns in one process, three rounds, because clocks drift; a cell whose rounds
-differ by more than 3 % is run again while there is time. Work is counted as 4·B·H·T²·D operations forward, half of it
-when causal, and 2.5 times as much backward (Dao 2023); as 6·N·V·C for linear + cross-entropy, whatever is computed
-again; as the bytes that one kernel each way reads and writes for SwiGLU and rotary positions. Training is that of a GPT
-written here (`kernels.bench_model`), with our kernels, in plain PyTorch and compiled, on the same data, and the loss
-that each arrives at is shown.
+Phases, each with its share of the time, after which it begins no further case and says what it left out: ceilings
+(matrix product, copy), correctness (the self-test), the grid of widths and lengths forward and backward, packed
+documents, decoding, linear + cross-entropy, SwiGLU and rotary positions, training. Contenders take turns in one
+process, three rounds, because clocks drift; a cell whose rounds differ by more than 3 % is run again while there is
+time. Work is counted as 4·B·H·T²·D operations forward, half of it when causal, and 2.5 times as much backward (Dao
+2023); as 6·N·V·C for linear + cross-entropy, whatever is computed again; as the bytes that one kernel each way reads
+and writes for SwiGLU and rotary positions. Training is that of a GPT written here (`kernels.bench_model`), with our
+kernels, in plain PyTorch and compiled, on the same data, and the loss that each arrives at is shown.
 """
 
 from __future__ import annotations
@@ -90,19 +90,34 @@ class Bench:
         self.remarks: list[str] = []
         self.dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         self.contenders = dict(contenders(device))
+        self.deadline = math.inf
+        self.left_out: list[str] = []
 
     def run(self) -> None:
+        end = time.monotonic() + 60 * self.minutes
         for phase, share in SHARES.items():
-            self.deadline = time.monotonic() + 60 * self.minutes * share
+            self.left_out = []
+            self.deadline = min(time.monotonic() + 60 * self.minutes * share, end)
             getattr(self, phase)()
+            if self.left_out:
+                count, which = len(self.left_out), ", ".join(self.left_out[:3])
+                more = f" and {count - 3} more" if count > 3 else ""
+                self.remarks.append(f"{phase}: left out for lack of time: {which}{more}")
+
+    def _over(self, what: str) -> bool:
+        """Whether this phase's time is over, and `what` therefore left out."""
+        over = time.monotonic() >= self.deadline
+        if over:
+            self.left_out.append(what)
+        return over
 
     def ceilings(self) -> None:
         """What the device reaches in a matrix product and a copy, which the kernels are held against."""
         n = self.sizes.matrix
         a, b = (self._draw(n, n) for _ in range(2))
-        times = self._rounds({"matrix product": lambda: a @ b, "copy": lambda: a.clone()})
-        self._note("ceilings", f"product of {n} x {n}", "torch", times["matrix product"], 2 * n**3, "TFLOP/s")
-        self._note("ceilings", f"copy of {n} x {n}", "torch", times["copy"], 2 * a.numel() * a.element_size(), "TB/s")
+        self._cell("ceilings", f"product of {n} x {n}", {"torch": lambda: a @ b}, 2 * n**3)
+        moved = 2 * a.numel() * a.element_size()
+        self._cell("ceilings", f"copy of {n} x {n}", {"torch": lambda: a.clone()}, moved, "TB/s")
 
     def correctness(self) -> None:
         """The self-test's errors."""
@@ -110,6 +125,8 @@ class Bench:
 
         smoke = (("float32", 0, "swiglu"),)  # the cheapest to interpret
         for usual in selftest.USUAL if self.device.type == "cuda" else smoke:
+            if self._over(" ".join(map(str, usual))):
+                continue
             found = selftest.try_now(self.device, *usual)
             self.rows.append(Row("correctness", found.name, "triton", found.error, "relative error"))
             if found.sentence:
@@ -118,12 +135,11 @@ class Bench:
     def grid(self) -> None:
         """Attention forward and backward, by head width and length."""
         for width, T, causal in product(self.sizes.widths, self.sizes.lengths, (False, True)):
-            if time.monotonic() > self.deadline:
-                self.remarks.append("the grid was cut short: its share of the time is over")
-                return
             shape = (max(1, self.sizes.tokens // T), self.sizes.heads_width // width, T, width)
             work = 4 * shape[0] * shape[1] * T * T * width * (0.5 if causal else 1.0)
             case = f"D {width} T {T} {'causal' if causal else 'full'}"
+            if self._over(case):
+                continue
             sets = self._sets(shape)
             forward = {name: _forward(f, sets, causal) for name, f in self.contenders.items()}
             self._cell("grid", f"{case} forward", forward, work)
@@ -170,8 +186,8 @@ class Bench:
             leaves = [self._draw(N, C).requires_grad_(), (self._draw(V, C) / C**0.5).requires_grad_()]
             case = f"N {N} V {V} C {C} both ways"
             run = {name: lambda f=f, x=leaves: torch.autograd.grad(f(*x), x) for name, f in losses.items()}
-            self._cell("loss", case, run, 6 * N * V * C)
-            for name, function in run.items() if self.device.type == "cuda" else ():
+            measured = self._cell("loss", case, run, 6 * N * V * C)
+            for name, function in run.items() if measured and self.device.type == "cuda" else ():
                 self.rows.append(Row("loss", f"{case}, memory", name, peak(function, self.device), "GB"))
 
     def elementwise(self) -> None:
@@ -201,10 +217,9 @@ class Bench:
     def training(self) -> None:
         """Steps of whole models, with and without the kernels."""
         for shape, (name, contender) in product(self.sizes.models, CONTENDERS.items()):
-            if time.monotonic() > self.deadline:
-                self.remarks.append(f"no time left to train {shape.name} as {name}")
-                continue
             if name == "compiled" and self.device.type != "cuda":
+                continue
+            if self._over(f"{shape.name} as {name}"):
                 continue
             try:
                 found = train(shape, contender, self.device, self.dtype, self.sizes.steps, self.deadline)
@@ -226,13 +241,17 @@ class Bench:
 
     def _cell(
         self, phase: str, case: str, run: Mapping[str, Callable[[], Any]], work: float, unit: str = "TFLOP/s"
-    ) -> None:
+    ) -> bool:
+        """Measure one case, if the phase has time left; whether it had."""
+        if self._over(case):
+            return False
         usable = {name: function for name, function in run.items() if self._works(name, case, function)}
         times = self._rounds(usable)
         if any(max(t) > (1 + SPREAD) * min(t) for t in times.values()) and time.monotonic() < self.deadline:
             times = self._rounds(usable)
         for name, found in times.items():
             self._note(phase, case, name, found, work, unit)
+        return True
 
     def _works(self, name: str, case: str, function: Callable[[], Any]) -> bool:
         try:
@@ -244,7 +263,9 @@ class Bench:
 
     def _rounds(self, run: Mapping[str, Callable[[], Any]]) -> dict[str, list[float]]:
         times: dict[str, list[float]] = {name: [] for name in run}
-        for _ in range(ROUNDS if self.device.type == "cuda" else 1):
+        for number in range(ROUNDS if self.device.type == "cuda" else 1):
+            if number and time.monotonic() >= self.deadline:
+                break
             for name, function in run.items():
                 times[name].append(milliseconds(function, self.device))
         return times

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from kernels.bench import SHARES, Row, table
-from tests.kernels.test_triton_attention import ROOT
+from kernels.bench import SHARES, SMOKE, Bench, Row, table
+from tests.kernels.groups import ROOT
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -37,6 +39,32 @@ def test_every_phase_runs_in_the_interpreter(tmp_path: Path) -> None:
     assert {row["contender"] for row in found["rows"] if row["phase"] == "grid"} == {"triton", "sdpa"}
     assert all(row["rate"] > 0 for row in found["rows"])
     assert found["remarks"] == []
+
+
+def test_a_phase_without_time_says_what_it_left_out() -> None:
+    bench = Bench(torch.device("cpu"), SMOKE, minutes=0)
+    bench.run()
+    assert bench.rows == []
+    assert [remark.partition(": left out for lack of time: ")[0] for remark in bench.remarks] == list(SHARES)
+    assert bench.remarks[2].endswith("time: D 32 T 32 full, D 32 T 32 causal")
+
+
+def test_cases_that_a_phase_had_time_for_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first product uses up the time of the ceilings; the copy is left out, and other phases have theirs."""
+    bench = Bench(torch.device("cpu"), SMOKE, minutes=60)
+
+    def slow(name: str, case: str, function: Callable[[], Any]) -> bool:
+        bench.deadline = 0.0
+        return name != "triton"
+
+    monkeypatch.setattr(bench, "_works", slow)
+    monkeypatch.setattr("kernels.bench.SHARES", {"ceilings": 0.5, "grid": 0.5})
+    bench.run()
+    assert [(row.phase, row.case) for row in bench.rows][:1] == [("ceilings", "product of 64 x 64")]
+    assert bench.remarks == [
+        "ceilings: left out for lack of time: copy of 64 x 64",
+        "grid: left out for lack of time: D 32 T 32 full backward, D 32 T 32 causal",
+    ]
 
 
 def test_the_table_ends_with_geometric_means() -> None:
