@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import psutil
@@ -15,6 +17,14 @@ SCARCE = 0.05
 """Share of memory below which what is free is soon not enough."""
 SCARCE_BYTES = 10**9
 """The same in bytes, on machines whose twentieth is more than anybody needs."""
+
+
+class GpuProcess(NamedTuple):
+    """A process that holds memory of a GPU."""
+
+    pid: int
+    memory: int
+    """Bytes; 0 where the driver does not say."""
 
 
 class Gpu(NamedTuple):
@@ -31,6 +41,17 @@ class Gpu(NamedTuple):
     watts: float | None
     limit: float | None
     """Watts that it may draw."""
+    processes: tuple[GpuProcess, ...] = ()
+
+
+class GpuUser(NamedTuple):
+    """Who holds memory of a GPU: a run with all its processes, or a process of somebody else."""
+
+    name: str
+    """Of the run, or the process; empty where the machine does not tell. Foreign text."""
+    memory: int
+    pid: int | None = None
+    """None for a run."""
 
 
 class Holder(NamedTuple):
@@ -56,6 +77,8 @@ class Reading(NamedTuple):
     disk_total: int
     gpus: list[Gpu]
     holders: list[Holder]
+    gpu_users: Sequence[Sequence[GpuUser]] = ()
+    """Of each GPU, the largest first."""
 
     def scarce(self) -> str:
         """A sentence about memory that is about to run out; empty when there is enough."""
@@ -76,8 +99,11 @@ class Machine:
         memory = psutil.virtual_memory()
         existing = next(folder for folder in (self._workspace.root, *self._workspace.root.parents) if folder.exists())
         disk = psutil.disk_usage(str(existing))
-        gpus, by_process = read_gpus()
-        live = [entry for entry in self._board.look() if entry.live]
+        gpus = read_gpus()
+        families = [(entry, self._families(entry)) for entry in self._board.look() if entry.live]
+        by_process = memory_by_process(gpus)
+        owners = {process.pid: entry for entry, family in families for process in family}
+        holders = [self._holder(entry, family, by_process) for entry, family in families]
         return Reading(
             cpu=psutil.cpu_percent() / 100,
             cores=psutil.cpu_count() or 1,
@@ -86,12 +112,13 @@ class Machine:
             disk_free=disk.free,
             disk_total=disk.total,
             gpus=gpus,
-            holders=sorted((self._holder(entry, by_process) for entry in live), key=lambda one: one.place),
+            holders=sorted(holders, key=lambda one: one.place),
+            gpu_users=[gpu_users(gpu, owners) for gpu in gpus],
         )
 
-    def _holder(self, entry: Entry, by_process: dict[int, int]) -> Holder:
+    def _holder(self, entry: Entry, family: list[psutil.Process], by_process: Mapping[int, int]) -> Holder:
         cores = memory = gpu_memory = 0.0
-        for process in self._families(entry):
+        for process in family:
             try:
                 cores += process.cpu_percent() / 100
                 memory += process.memory_info().rss
@@ -125,7 +152,7 @@ class Machine:
 def scarcity() -> str:
     """The sentence of `Reading.scarce`, by a look at memory alone."""
     memory = psutil.virtual_memory()
-    return _scarcity(memory.available, memory.total, read_gpus()[0])
+    return _scarcity(memory.available, memory.total, read_gpus())
 
 
 def _scarcity(free: int, total: int, gpus: list[Gpu]) -> str:
@@ -139,15 +166,14 @@ def _scarcity(free: int, total: int, gpus: list[Gpu]) -> str:
     return ""
 
 
-def read_gpus() -> tuple[list[Gpu], dict[int, int]]:
-    """The NVIDIA GPUs, and the bytes of GPU memory by process; both empty where there is no driver."""
+def read_gpus() -> list[Gpu]:
+    """The NVIDIA GPUs, each with the processes that hold its memory; none where there is no driver."""
     import pynvml
 
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
-        return [], {}
-    by_process: dict[int, int] = {}
+        return []
     gpus = []
     for index in range(pynvml.nvmlDeviceGetCount()):
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)
@@ -165,11 +191,51 @@ def read_gpus() -> tuple[list[Gpu], dict[int, int]]:
                 temperature=_asked(pynvml.nvmlDeviceGetTemperature, handle, pynvml.NVML_TEMPERATURE_GPU),
                 watts=watts / 1e3 if watts is not None else None,
                 limit=limit / 1e3 if limit is not None else None,
+                processes=_processes(handle),
             )
         )
-        for process in _asked(pynvml.nvmlDeviceGetComputeRunningProcesses, handle) or []:
-            by_process[process.pid] = by_process.get(process.pid, 0) + int(process.usedGpuMemory or 0)
-    return gpus, by_process
+    return gpus
+
+
+def memory_by_process(gpus: Iterable[Gpu]) -> dict[int, int]:
+    """Bytes of GPU memory that each process holds, of all GPUs together."""
+    held: Counter[int] = Counter()
+    for gpu in gpus:
+        held.update({process.pid: process.memory for process in gpu.processes})
+    return dict(held)
+
+
+def gpu_users(gpu: Gpu, owners: Mapping[int, Entry]) -> list[GpuUser]:
+    """Who holds the memory of a GPU, the largest first: runs, known by their processes, and others one by one."""
+    runs: dict[str, GpuUser] = {}
+    others = []
+    for process in gpu.processes:
+        entry = owners.get(process.pid)
+        if entry is None:
+            others.append(GpuUser(_name_of(process.pid), process.memory, process.pid))
+            continue
+        before = runs.get(entry.run.id, GpuUser(entry.spec.name, 0))
+        runs[entry.run.id] = before._replace(memory=before.memory + process.memory)
+    return sorted([*runs.values(), *others], key=lambda one: -one.memory)
+
+
+def _name_of(pid: int) -> str:
+    """The name of a process; empty where it is not to be seen from here, as from inside a container."""
+    try:
+        return str(psutil.Process(pid).name())
+    except psutil.Error:
+        return ""
+
+
+def _processes(handle: Any) -> tuple[GpuProcess, ...]:
+    """Those that compute on a GPU and those that draw with it; one that does both counts once."""
+    import pynvml
+
+    found: dict[int, int] = {}
+    for question in (pynvml.nvmlDeviceGetComputeRunningProcesses, pynvml.nvmlDeviceGetGraphicsRunningProcesses):
+        for process in _asked(question, handle) or []:
+            found[process.pid] = max(found.get(process.pid, 0), int(process.usedGpuMemory or 0))
+    return tuple(GpuProcess(pid, memory) for pid, memory in found.items())
 
 
 def _asked(question: Any, *arguments: Any) -> Any:

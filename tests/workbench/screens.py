@@ -53,7 +53,7 @@ from tests.workbench.test_reward_screens import HELD_OUT, WRONG
 from workbench.board.run_board import Entry
 from workbench.doctor import Finding as Symptom
 from workbench.doctor import Status
-from workbench.machine import Gpu, Holder, Machine, Reading
+from workbench.machine import Gpu, GpuUser, Holder, Machine, Reading
 from workbench.screens import bin as bin_screen
 from workbench.screens import doctor as doctor_screen
 from workbench.screens import machine as machine_screen
@@ -163,7 +163,8 @@ async def open_machine(pilot: Pilot[Any], text: str, patch: pytest.MonkeyPatch) 
     run = add_run(pilot.app.workspace, "pretrain", text, "queued")
     gpu = Gpu(text, "GPU-1", 41 * 10**9, 85 * 10**9, 0.97, 61, 402.0, 700.0)
     holders = [Holder(Entry(run, run.spec(), run.state(), "queued"), 1.5, 2 * 10**9, 3 * 10**9, 1)]
-    look = Reading(0.5, 16, 18 * 10**9, 64 * 10**9, 10**12, 2 * 10**12, [gpu], holders)
+    users = [GpuUser(text, 3 * 10**9), GpuUser(text, 2 * 10**9, 4321)]
+    look = Reading(0.5, 16, 18 * 10**9, 64 * 10**9, 10**12, 2 * 10**12, [gpu], holders, [users])
     patch.setattr(machine_screen, "KEPT", 1)
     patch.setattr(Machine, "look", lambda self: look)
     await pilot.app.push_screen(MachineScreen())

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from stages.store.locks import try_lock
@@ -15,11 +18,13 @@ from stages.store.workspace import Workspace
 from tests.workbench.conftest import add_run, screen_text, settled, wait_for
 from workbench import machine
 from workbench.app import WorkbenchApp
-from workbench.machine import Gpu, Machine, Reading
-from workbench.screens.machine import MachineScreen, sparkline
+from workbench.machine import Gpu, GpuProcess, GpuUser, Machine, Reading, gpu_users, read_gpus
+from workbench.screens.machine import GpuGauge, MachineScreen, figures_of, held_by, sparkline
 
 SIZES = [(120, 40), (80, 24)]
-GPUS = [Gpu("NVIDIA H100 80GB HBM3", "GPU-1", 41 * 10**9, 85 * 10**9, 0.97, 61, 402.0, 700.0)]
+HELD = (GpuProcess(os.getpid(), 38_900_000_000), GpuProcess(2**22 + 1, 2_100_000_000))
+"""By this process, and by one that cannot be: PIDs end at 2^22."""
+GPUS = [Gpu("NVIDIA H100 80GB HBM3", "GPU-1", 41 * 10**9, 85 * 10**9, 0.97, 61, 402.0, 700.0, HELD)]
 
 
 @pytest.fixture
@@ -63,6 +68,48 @@ def test_a_look_finds_who_works_and_who_waits(at_work: Workspace) -> None:
     assert 0 < found.disk_free < found.disk_total
 
 
+def test_who_else_holds_a_gpu_is_told_by_name_and_pid() -> None:
+    mine, gone = GpuProcess(os.getpid(), 10**9), GpuProcess(2**22 + 1, 0)
+    mine_too = GpuUser("\x1b]0;mine", 3 * 10**9)
+    users = gpu_users(GPUS[0]._replace(processes=(gone, mine)), {})
+    assert users == [GpuUser(psutil.Process().name(), 10**9, os.getpid()), GpuUser("", 0, 2**22 + 1)]
+    told = held_by([mine_too, *users])
+    assert told == f"held by ␛]0;mine 3.0 GB · {users[0].name} (PID {os.getpid()}) 1.0 GB · (PID {2**22 + 1})"
+    assert held_by([]) == ""
+
+
+def test_the_driver_is_asked_who_computes_and_who_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that does both counts once; what the driver does not serve stays open."""
+
+    class NVMLError(Exception):
+        pass
+
+    def refuse(*_: Any) -> None:
+        raise NVMLError
+
+    def process(pid: int, memory: int | None) -> SimpleNamespace:
+        return SimpleNamespace(pid=pid, usedGpuMemory=memory)
+
+    asked = {
+        "Count": 1,
+        "HandleByIndex": "handle",
+        "MemoryInfo": SimpleNamespace(used=5, total=10),
+        "Name": "a card",
+        "UUID": "GPU-1",
+        "ComputeRunningProcesses": [process(7, 3), process(8, None)],
+        "GraphicsRunningProcesses": [process(7, 2), process(9, 1)],
+    }
+    refused = ("UtilizationRates", "PowerUsage", "EnforcedPowerLimit", "Temperature")
+    driver: dict[str, Any] = {f"nvmlDeviceGet{name}": lambda *_, value=value: value for name, value in asked.items()}
+    driver |= {f"nvmlDeviceGet{name}": refuse for name in refused}
+    driver |= {"NVMLError": NVMLError, "nvmlInit": lambda: None, "NVML_TEMPERATURE_GPU": 0}
+    monkeypatch.setitem(sys.modules, "pynvml", SimpleNamespace(**driver))
+    (found,) = read_gpus()
+    assert found.processes == (GpuProcess(7, 3), GpuProcess(8, 0), GpuProcess(9, 1))
+    assert (found.utilisation, found.temperature, found.watts, found.limit) == (None, None, None, None)
+    assert figures_of(found) == [("", None), ("0.0 of 0.0 GB", 0.5), ("", None), ("", None)]
+
+
 def test_memory_that_runs_out_is_told() -> None:
     assert reading().scarce() == ""
     assert "Memory is nearly full: 0.5 of 64 GB" in reading(memory_used=63_500_000_000).scarce()
@@ -97,15 +144,17 @@ async def test_the_screen_shows_it_and_moves_a_waiting_run(
     monkeypatch: pytest.MonkeyPatch,
     size: tuple[int, int],
 ) -> None:
-    monkeypatch.setattr(machine, "read_gpus", lambda: (GPUS, {os.getpid(): 38_900_000_000}))
+    monkeypatch.setattr(machine, "read_gpus", lambda: GPUS)
     async with make_app().run_test(size=size) as pilot:
         await settled(pilot)
         await pilot.press("M")
         await wait_for(pilot, lambda: isinstance(pilot.app.screen, MachineScreen) and "busy" in screen_text(pilot.app))
         shown = screen_text(pilot.app)
-        assert "97% · 41.0 of 85.0 GB" in shown
-        assert "61 °C · 402 of 700 W" in shown
-        assert "38.9 GB" in shown
+        for figure in ("97% busy", "41.0 of 85.0 GB", "61 °C", "402 of 700 W"):
+            assert figure in shown
+        assert "held by busy 38.9 GB · (PID 4194305) 2.1 GB" in shown
+        courses = pilot.app.screen.query_one(GpuGauge).render().plain.splitlines()[1].split()
+        assert [course[-1] for course in courses] == ["█", "▄", "▅", "▅"], "of kernels, memory, temperature, power"
         await pilot.press("j", "plus")
         await wait_for(pilot, lambda: "+1" in screen_text(pilot.app))
         waits = next(entry for entry in pilot.app.screen._holders if entry.entry.status == "queued")  # type: ignore[attr-defined]
