@@ -10,7 +10,8 @@ import pytest
 
 from stages.store.checkpoints import list_checkpoints
 from stages.store.errors import UserError
-from stages.store.labels import open_labels
+from stages.store.labels import Candidate, Prompt, open_labels
+from stages.store.records import Message
 from stages.store.rundir import Parent, find_run
 from stages.store.workspace import Workspace
 from tests.workbench.conftest import add_dataset, add_run, screen_text, settled, wait_for
@@ -61,6 +62,23 @@ def test_each_stands_below_what_it_goes_on_from(grown: Workspace) -> None:
     ]
     chatty = next(node for _, node in rows(lineage_tree(grown)) if node.name == "chatty")
     assert chatty.note == "sft, on notes"
+
+
+def test_a_label_set_has_a_digest_that_changes_with_each_label(grown: Workspace) -> None:
+    def digest() -> str:
+        return next(node.digest for _, node in rows(lineage_tree(grown)) if node.kind == "labels")
+
+    prompt = Prompt(messages=[Message("user", "Why?")], part="reward")
+    candidates = [Candidate(run="r", k=k, text=f"Because of {k}.") for k in range(2)]
+    found = [digest()]
+    with open_labels(grown.labels) as labels:
+        chosen = labels.add_set("answers", "rank", [(prompt, candidates)])
+        found.append(digest())
+        shown = labels.at(chosen.id, 0)
+        labels.save(shown.label("rank", "ada", ranks=[1, 2]))
+    found.append(digest())
+    assert len(set(found)) == 3 and all(len(one) == 64 for one in found)
+    assert digest() == found[-1]
 
 
 def test_a_dataset_of_labels_stands_below_their_set(grown: Workspace) -> None:

@@ -10,7 +10,7 @@ from typing import Literal
 from stages.store.checkpoints import list_checkpoints
 from stages.store.datasets import Dataset, list_datasets
 from stages.store.errors import UserError
-from stages.store.labels import open_labels
+from stages.store.labels import Labels, LabelSet, open_labels
 from stages.store.models import list_models
 from stages.store.rundir import RunDir, RunSpec, list_runs
 from stages.store.specs.parents import DATASETS, is_checkpoint
@@ -21,6 +21,8 @@ Kind = Literal["dataset", "tokenizer", "model", "run", "checkpoint", "labels"]
 
 MAKERS = ("build", "tokenizer", "importing")
 """Stages whose runs are records of how something else in the tree was made."""
+_DIGESTS: dict[tuple[Path, int], tuple[object, str]] = {}
+"""By labels.db and set: how the set stood when it was read, and its digest."""
 
 
 @dataclass
@@ -152,10 +154,19 @@ def _label_sets(workspace: Workspace) -> list[Node]:
         return []
     try:
         with open_labels(workspace.labels) as labels:
-            sets = labels.sets()
+            sets = [(one, _digest(workspace.labels, labels, one)) for one in labels.sets()]
     except UserError:  # the Rank screen tells of it
         return []
-    return [Node("labels", one.name, one.name, note=f"{one.mode}, {one.prompts:,} prompts") for one in sets]
+    return [Node("labels", one.name, one.name, digest, f"{one.mode}, {one.prompts:,} prompts") for one, digest in sets]
+
+
+def _digest(path: Path, labels: Labels, one: LabelSet) -> str:
+    """The digest of a set, read anew only when something came to the set since it was last asked for."""
+    stands = (one, labels.latest(one.id))
+    known = _DIGESTS.get((path, one.id))
+    if known is None or known[0] != stands:
+        known = _DIGESTS[path, one.id] = (stands, labels.digest(one))
+    return known[1]
 
 
 def _short(name: str) -> str:

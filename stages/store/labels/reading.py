@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,6 +21,14 @@ from stages.store.records import Message
 _SETS = (
     "SELECT id, name, mode, people, repeat_share, created, "
     "(SELECT coalesce(max(place) + 1, 0) FROM set_prompts WHERE set_id = sets.id) FROM sets"
+)
+_PLACES = (
+    "SELECT place, prompts.key, set_prompts.key FROM set_prompts JOIN prompts ON prompts.id = prompt "
+    "WHERE set_id = ? ORDER BY place"
+)
+_JUDGED = (
+    "SELECT id, kind, place, annotator, shown, ranks, scores, completion, verdict, note, origin, repeats, supersedes, "
+    "settles FROM labels WHERE set_id = ? ORDER BY id"
 )
 
 
@@ -50,6 +59,29 @@ class LabelReader:
         table = "labels" if history else "in_force"
         rows = self._rows(f"SELECT {COLUMNS} FROM {table} WHERE {condition} ORDER BY id", *chosen.values())
         return [label_of(row) for row in rows]
+
+    def digest(self, chosen: LabelSet) -> str:
+        """SHA-256 of what a set holds: how it is judged, its prompts and candidates in order, then every label that was
+        ever given in it, those taken back too, in the order in which they came. When that was, and how long each took,
+        does not count.
+
+        Rows are read one by one: the memory it takes does not grow with the set, the time does (see `latest`).
+        Labels name completions by their ids, so the same work done anew in another labels.db has another digest.
+        """
+        found = hashlib.sha256(msgspec.json.encode((chosen.mode, chosen.people, chosen.repeat_share)))
+        with trouble(self.path):
+            for sql in (_PLACES, _JUDGED):
+                for row in self._db.execute(sql, (chosen.id,)):
+                    found.update(b"\n" + msgspec.json.encode(row))
+        return found.hexdigest()
+
+    def latest(self, set_id: int) -> tuple[int, float] | None:
+        """The id of the latest row of a set, and when it came; None without one.
+
+        Rows only ever come, so a set of as many prompts with the same latest row has the digest that it had.
+        """
+        last = "SELECT max(id) FROM labels WHERE set_id = ?"
+        return next(iter(self._rows(f"SELECT id, created FROM labels WHERE id = ({last})", set_id)), None)
 
     def label_of(self, set_id: int, place: int, annotator: str) -> Label | None:
         """What this person's latest judgement of what stands at a place says, if it is in force."""

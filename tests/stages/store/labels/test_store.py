@@ -194,6 +194,31 @@ def test_some_prompts_are_asked_again_after_a_while(labels: Labels) -> None:
     assert labels.count(chosen.id, "ada") == 200
 
 
+def test_a_set_has_a_digest_of_what_it_holds(labels: Labels, tmp_path: Path) -> None:
+    """A prompt, a judgement or its undoing gives another digest; the set's name, and other sets, do not matter."""
+    chosen, found = labels.add_set("mine", "rank", tasks(2)), []
+
+    def looked() -> None:
+        found.append((labels.latest(chosen.id), labels.digest(labels.find_set("mine"))))
+
+    looked()
+    assert found[0][0] is None
+    saved = labels.save(give(labels, chosen.id, "ada").label("rank", "ada", ranks=[1, 2, 3, 4], seconds=3.0))
+    looked()
+    labels.undo(saved)
+    looked()
+    labels.add_set("mine", "rank", tasks(3))
+    looked()
+    assert len({digest for _, digest in found}) == 4 and all(len(digest) == 64 for _, digest in found)
+    assert found[1][0] == (saved.id, saved.created)
+    labels.add_set("other", "rank", tasks(5))
+    looked()
+    assert found[-1] == found[-2]
+    with open_labels(tmp_path / "again.db") as again:
+        again.add_set("named-otherwise", "rank", tasks(2))
+        assert again.digest(again.sets()[0]) == found[0][1]
+
+
 def test_a_set_has_one_way_of_judging_and_unknown_sets_are_named(labels: Labels) -> None:
     labels.add_set("mine", "rank", tasks(1))
     with pytest.raises(UserError, match="judged by rank"):
