@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,17 +157,17 @@ def test_pairs_are_all_that_differ_or_the_ends(workspace: Workspace) -> None:
             assert len(ends.better) == (ranks == ranks.min()).sum() * (ranks == ranks.max()).sum()
 
 
-def trainer(job: Job, folder: Path, **settings: Any) -> DPOTrainer:
-    """TRL's trainer on the same model, reference and pairs."""
-    records = read_records(find_dataset(job.run.workspace, "couples"), "train")
+def trainer(job: Job, folder: Path, dataset: str, **settings: Any) -> DPOTrainer:
+    """TRL's trainer on the same model, reference and pairs: the best and the worst answer where each is alone there."""
+    records = read_records(find_dataset(job.run.workspace, dataset), "train")
     pairs = [
         {
             "prompt": [{"role": "user", "content": record.messages[0].content}],
             "chosen": [{"role": "assistant", "content": record.completions[record.ranks.index(1)]}],
-            "rejected": [{"role": "assistant", "content": record.completions[record.ranks.index(2)]}],
+            "rejected": [{"role": "assistant", "content": record.completions[record.ranks.index(max(record.ranks))]}],
         }
         for record in records
-        if isinstance(record, PreferenceRecord) and len(set(record.ranks)) == 2
+        if isinstance(record, PreferenceRecord) and _has_ends(record.ranks)
     ]
     tokenizer = AutoTokenizer.from_pretrained(job.base)
     tokenizer.chat_template = job.template
@@ -195,6 +196,12 @@ def trainer(job: Job, folder: Path, **settings: Any) -> DPOTrainer:
 
 VARIANTS = [
     ({}, {}),
+    # TRL smooths no sigmoid loss, but its robust one has the same two terms: s = 2 (1 − ε) sigmoid − (1 − 2ε) robust
+    (
+        {"label_smoothing": 0.2},
+        {"loss_type": ["sigmoid", "robust"], "label_smoothing": 0.2, "loss_weights": [1.6, -0.6]},
+    ),
+    ({"pairs": "best_worst"}, {}),
     ({"beta": 0.7}, {}),
     ({"loss": "robust", "label_smoothing": 0.2}, {"loss_type": "robust", "label_smoothing": 0.2}),
     ({"length_normalised": True, "beta": 2.0}, {"loss_type": "sigmoid_norm"}),
@@ -207,8 +214,9 @@ VARIANTS = [
 def test_the_loss_is_that_of_trl(
     workspace: Workspace, tmp_path: Path, ours: dict[str, Any], theirs: dict[str, Any]
 ) -> None:
-    job = job_in(workspace, dataset="couples", reference="other", batch_size=8, **ours)
-    their = trainer(job, tmp_path / "trl", **theirs)
+    dataset = "likes" if "pairs" in ours else "couples"
+    job = job_in(workspace, dataset=dataset, reference="other", batch_size=8, **ours)
+    their = trainer(job, tmp_path / "trl", dataset, **theirs)
     inputs = next(iter(their.get_train_dataloader()))
     their.model.eval()
     ends = inputs["attention_mask"].sum(1) - 1
@@ -225,9 +233,32 @@ def test_the_loss_is_that_of_trl(
     assert found != pytest.approx(np.log(2), abs=1e-3)
 
 
+def _has_ends(ranks: Sequence[int]) -> bool:
+    return min(ranks) < max(ranks) and ranks.count(min(ranks)) == ranks.count(max(ranks)) == 1
+
+
 def _texts(job: Job, prompt: int) -> set[tuple[int, ...]]:
-    """Tokens of a prompt's completions."""
-    return {tuple(job.data.train.completion(number)[0].tolist()) for number in job.data.train.members(int(prompt))}
+    """Tokens of a prompt's best and worst completions."""
+    data = job.data.train
+    members = list(data.members(int(prompt)))
+    ends = {int(data.ranks[members].min()), int(data.ranks[members].max())}
+    return {tuple(data.completion(number)[0].tolist()) for number in members if data.ranks[number] in ends}
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+def test_ipo_is_its_formula(normalised: bool) -> None:
+    """TRL has the normalised one alone; that of the paper is held against the paper."""
+    logprobs, reference = torch.randn(2, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    lengths = torch.tensor([3.0, 1.0, 7.0, 2.0], dtype=torch.float64)
+    pairs = pairs_of(np.array([1, 2, 3, 4], np.int16), np.full(4, np.nan, np.float32), "skip")
+    settings = DPO(loss="ipo", beta=0.3, length_normalised=normalised)
+    found = judge_pairs(logprobs, reference, lengths, pairs, settings).losses
+    ratios = ((logprobs - reference) / (lengths if normalised else 1)).tolist()
+    expected = [
+        ((ratios[better] - ratios[worse]) - 1 / (2 * 0.3)) ** 2
+        for better, worse in zip(pairs.better, pairs.worse, strict=True)
+    ]
+    assert len(expected) == 6 and found.tolist() == pytest.approx(expected, abs=1e-12)
 
 
 def test_label_smoothing_mixes_the_loss_with_that_of_the_labels_turned_round() -> None:
