@@ -11,6 +11,9 @@ over completions i of a minibatch of B and their tokens t; k3 estimates the KL f
     token      w = 1 / Σ_i |x_i|               Yu et al., DAPO (arXiv 2503.14476), eq. 8
     constant   w = 1 / (B · longest allowed)   Liu et al., Understanding R1-Zero-Like Training (arXiv 2503.20783),
                                                Dr. GRPO, which does not divide by the spread either
+
+Completions that grow too long may be punished, by up to 1 (`overlong_punishment`), or left out of the loss: w is 0 for
+what did not come to its end, Σ_i |x_i| is over the rest, and B counts all. Both: DAPO, section 3.4.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from stages.policies.policy import Likelihoods, Policy
 from stages.policies.rollouts import Rollouts
 from stages.policies.surrogate import WeightedMeans, assert_on_policy, clipped_surrogate
 from stages.run import Run
+from stages.store.errors import UserError
 from stages.store.specs.grpo import GRPO
 from stages.training import distributed
 from stages.training.updates import add_gradients
@@ -49,6 +53,11 @@ def run(run: Run) -> dict[str, Any]:
 def prepare(run: Run) -> Job:
     """Read the prompts, open policy and reference or resume them, and restore the random numbers last."""
     settings = run.settings(GRPO)
+    if settings.overlong > settings.max_new_tokens:
+        raise UserError(
+            f"overlong is {settings.overlong:,} tokens, and a completion has at most {settings.max_new_tokens:,}.",
+            "Set it below max_new_tokens.",
+        )
     device = set_up_torch(run, deterministic=settings.deterministic)
     course = open_policy(run, settings, device, group=settings.group, coefficient=settings.beta)
     model = course.policy.model
@@ -121,7 +130,9 @@ class Job:
     def _scored(self, count: int) -> tuple[Rollouts, NDArray[np.float32], NDArray[np.float32]]:
         rollouts = self.policy.roll(count)
         raw = np.array(self.policy.scores(rollouts), np.float32)
-        return rollouts, raw - self.policy.penalties(rollouts), raw
+        lengths = np.array([len(said) for said in rollouts.completions])
+        overlong = overlong_punishment(lengths, self.settings.max_new_tokens, self.settings.overlong)
+        return rollouts, raw - self.policy.penalties(rollouts) + overlong, raw
 
     def _blank(self, rollouts: Rollouts) -> Likelihoods:
         """Room for what the policy thinks, to be filled by the update itself, beside what the reference thinks."""
@@ -142,7 +153,8 @@ class Job:
     ) -> None:
         """One AdamW update from these rows. `fill`: put what the policy thinks of them into `seen`, and go by that."""
         policy, settings = self.policy, self.settings
-        weights_BT = token_weights(rollouts.mask[rows], settings.normalise, settings.max_new_tokens)
+        learnt_BT = (learnt_mask(rollouts) if settings.skip_truncated else rollouts.mask)[rows]
+        weights_BT = token_weights(learnt_BT, settings.normalise, settings.max_new_tokens)
         place = {int(row): number for number, row in enumerate(rows)}
         sums = torch.zeros(3, device=rollouts.inputs.device)
 
@@ -180,12 +192,12 @@ class Job:
         if fill:
             distributed.all_reduce_sum(seen.logprobs)
             distributed.all_reduce_sum(seen.entropy)
-        count = float(rollouts.mask[rows].sum())
-        ratio, clipped, off = (sums / count).unbind()
-        if first:
-            assert_on_policy(policy.progress, float(off))
-            means.add(1.0, **{"policy/ratio_first": ratio})
-        means.add(count, **{"policy/ratio": ratio, "policy/clipped": clipped})
+        if count := float(learnt_BT.sum()):
+            ratio, clipped, off = (sums / count).unbind()
+            if first:
+                assert_on_policy(policy.progress, float(off))
+                means.add(1.0, **{"policy/ratio_first": ratio})
+            means.add(count, **{"policy/ratio": ratio, "policy/clipped": clipped})
         means.add(1.0, **{"train/loss": torch.tensor(loss), "grad_norm": torch.tensor(norm)})
         policy.optimizer.step(lr)
 
@@ -212,6 +224,22 @@ def advantages(rewards: NDArray[np.float32], group: int, spread: str) -> NDArray
     elif spread == "batch":
         centred /= rewards.astype(np.float64).std(ddof=1) + TINY
     return centred.reshape(-1).astype(np.float32)
+
+
+def overlong_punishment(lengths: NDArray[np.int64], longest: int, cache: int) -> NDArray[np.float32]:
+    """What is added to rewards of completions of so many tokens (B,): 0, and down to -1 over the last `cache` tokens.
+
+    longest: tokens that a completion may have. 0 for all where `cache`, the formula's L_cache, is 0.
+    Source: Yu et al., DAPO (arXiv 2503.14476), eq. 13.
+    """
+    beyond = np.clip(lengths - (longest - cache), 0, cache)
+    return (-beyond / max(cache, 1)).astype(np.float32)
+
+
+def learnt_mask(rollouts: Rollouts) -> Tensor:
+    """1.0 where a target is of a completion that came to its end, else 0.0: (B, T) fp32."""
+    ended_B = torch.tensor(rollouts.ended, dtype=torch.float32, device=rollouts.targets.device)
+    return rollouts.mask * ended_B[:, None]
 
 
 def token_weights(mask_BT: Tensor, normalise: str, longest: int) -> Tensor:

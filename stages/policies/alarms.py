@@ -24,7 +24,7 @@ class Watched(msgspec.Struct):
     """What alarms remember between steps, and across a resume."""
 
     starts: dict[str, float] = {}
-    """First values of figures whose bands are relative to them."""
+    """First values of figures whose bands look back to them, and of their spreads."""
     lit: dict[str, int] = {}
     """Figures that have left their bands, and for how many steps they have been back."""
     allowed: dict[str, float] = {}
@@ -45,6 +45,8 @@ class Alarms:
                 continue
             if gauge.relative:
                 self._watched.starts.setdefault(gauge.metric, value)
+            if gauge.spread and gauge.spread in row and gauge.spread not in self._watched.starts:
+                self._watched.starts |= {gauge.metric: value, gauge.spread: row[gauge.spread]}
             self._look(gauge, value, progress.step)
 
     def _look(self, gauge: Gauge, value: float, step: int) -> None:
@@ -78,6 +80,7 @@ class Alarms:
         )
 
     def _band(self, gauge: Gauge) -> Band:
-        band = band_of(gauge, self._settings, self._watched.starts.get(gauge.metric))
+        starts = self._watched.starts
+        band = band_of(gauge, self._settings, starts.get(gauge.metric), starts.get(gauge.spread))
         allowed = self._watched.allowed.get(gauge.metric)
         return band if allowed is None or band.high is None else Band(band.low, max(band.high, allowed))

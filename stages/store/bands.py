@@ -5,6 +5,7 @@ The worker raises its alarms by them, and the app lights its lamps. Where a run'
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -15,6 +16,8 @@ class Gauge(NamedTuple):
     """One figure to keep an eye on. `low` and `high` bound the band; None where that side is open.
 
     relative: the bounds are multiples of the figure at the start of the run.
+    spread: metric of the spread of what the figure is the mean of. The band then ends where the figure is below its
+    start by more than chance explains (`CHANCE`).
     """
 
     metric: str
@@ -27,10 +30,24 @@ class Gauge(NamedTuple):
     relative: bool = False
     setting: str = ""
     """Setting that takes the place of `high`."""
+    spread: str = ""
 
+
+CHANCE = 3.0
+"""Standard errors by which a mean must fall short of the first one before that is no chance."""
 
 GAUGES: tuple[Gauge, ...] = (
-    Gauge("reward/mean", "reward", "", None, None, "", ""),
+    Gauge(
+        "reward/mean",
+        "reward",
+        "",
+        None,
+        None,
+        "The reward has fallen below where it began, by more than chance: the step is too large, or the KL costs more "
+        "than the answers earn.",
+        "",
+        spread="reward/std",
+    ),
     Gauge(
         "policy/kl",
         "KL",
@@ -124,11 +141,13 @@ class Band(NamedTuple):
         return "high" if self.high is not None and value > self.high else None
 
 
-def band_of(gauge: Gauge, settings: Mapping[str, Any], start: float | None) -> Band:
-    """A gauge's band for a run with these settings, whose first value was `start`.
+def band_of(gauge: Gauge, settings: Mapping[str, Any], start: float | None, spread: float | None = None) -> Band:
+    """A gauge's band for a run with these settings, whose first value was `start`; `spread`: that of gauge.spread.
 
-    A relative gauge has no bounds before there is a start.
+    A gauge that looks back to its start has no bounds before there is one.
     """
+    if gauge.spread:
+        return Band(_below_chance(settings, start, spread), None)
     asked = settings.get(gauge.setting) if gauge.setting else None
     low, high = gauge.low, float(asked) if isinstance(asked, int | float) and asked > 0 else gauge.high
     if not gauge.relative:
@@ -136,6 +155,17 @@ def band_of(gauge: Gauge, settings: Mapping[str, Any], start: float | None) -> B
     if start is None or start <= 0:
         return Band(None, None)
     return Band(None if low is None else low * start, None if high is None else high * start)
+
+
+def _below_chance(settings: Mapping[str, Any], start: float | None, spread: float | None) -> float | None:
+    """CHANCE standard errors of the difference of two steps' means below the first: start − 3 σ √(2 / prompts).
+
+    Completions of one prompt score alike, so prompts are what counts. None where all scored the same at the start.
+    """
+    prompts = settings.get("batch_size")
+    if start is None or not spread or not isinstance(prompts, int) or prompts < 1:
+        return None
+    return start - CHANCE * spread * math.sqrt(2 / prompts)
 
 
 def sentence_of(gauge: Gauge, verdict: Verdict) -> str:

@@ -1,4 +1,4 @@
-"""The loss of GRPO is that of TRL's GRPOTrainer on the same tensors, in every variant."""
+"""GRPO's loss, advantages and treatment of overlong completions are those of TRL on the same tensors."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
+from trl.rewards import get_soft_overlong_punishment
 
 from stages import grpo
-from stages.grpo import advantages, grpo_loss, token_weights
+from stages.grpo import advantages, grpo_loss, learnt_mask, overlong_punishment, token_weights
 from stages.models.logprobs import token_logprobs
+from stages.policies.rollouts import Rollouts
 from stages.store.workspace import Workspace
 from tests.stages.policy_helpers import policy_run, policy_workspace, prompt_dataset
 
@@ -122,3 +125,67 @@ def test_the_loss_is_that_of_trl(
     wanted.backward()
     mine, other = job.policy.model.tokens.grad, theirs.model.transformer.wte.weight.grad
     torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6)
+
+
+def some_end(job: grpo.Job) -> Rollouts:
+    """Completions of four prompts, of which every other one comes to its end."""
+    drawn, (end, *_) = job.policy.roll(4), job.policy.writer._stops
+    said = [[*(ids[:-1] if row % 2 else ids[:3]), 5 if row % 2 else end] for row, ids in enumerate(drawn.completions)]
+    return job.policy.writer.laid_out(drawn.asked, said, drawn.inputs.device)
+
+
+def scored_by_theirs(theirs: GRPOTrainer, rollouts: Rollouts, rewards: NDArray[np.float32]) -> dict[str, Any]:
+    """What TRL makes of these completions when they have these rewards: advantages, masks and the rest of a batch."""
+    asked = [each.tokens for each in rollouts.asked]
+    theirs._generate = lambda _: (asked, rollouts.completions, None, rollouts.texts, None, {}, None, None)
+    theirs._calculate_rewards = lambda *_: torch.from_numpy(rewards)[:, None]
+    theirs.model.eval()
+    found: dict[str, Any] = theirs._generate_and_score_completions([{"prompt": each.text} for each in rollouts.asked])
+    return found
+
+
+@pytest.mark.parametrize(("spread", "scale"), [("group", True), ("batch", "batch"), ("none", False)])
+def test_advantages_are_those_of_trl(workspace: Workspace, tmp_path: Path, spread: str, scale: bool | str) -> None:
+    job = grpo.prepare(policy_run(workspace, "grpo", f"advantages-{spread}", dataset="even", group=4))
+    rollouts = job.policy.roll(4)
+    rewards = np.random.default_rng(1).normal(size=len(rollouts)).astype(np.float32)
+    rewards[4:8] = 0.5  # a dead group
+    theirs = scored_by_theirs(trainer(job, tmp_path, "grpo", scale_rewards=scale, beta=0.0), rollouts, rewards)
+    found = advantages(rewards, 4, spread)
+    assert found.tolist() == pytest.approx(theirs["advantages"].tolist(), abs=1e-5)
+    assert np.abs(found).max() > 0.5 and not found[4:8].any()
+
+
+@pytest.mark.parametrize(("kind", "normalise"), [("grpo", "sequence"), ("dapo", "token"), ("dr_grpo", "constant")])
+def test_leaving_out_what_was_cut_short_is_that_of_trl(
+    workspace: Workspace, tmp_path: Path, kind: str, normalise: str
+) -> None:
+    job = grpo.prepare(policy_run(workspace, "grpo", f"truncated-{kind}", dataset="even", group=4))
+    rollouts = some_end(job)
+    assert rollouts.ended == [True, False] * 8
+    rewards = np.random.default_rng(2).normal(size=len(rollouts)).astype(np.float32)
+    logprobs = token_logprobs(job.policy.model, rollouts.inputs, rollouts.targets)
+    gains = torch.from_numpy(advantages(rewards, 4, "group"))
+    losses = {}
+    for name, mask in (("all", rollouts.mask), ("ended", learnt_mask(rollouts))):
+        weights = token_weights(mask, normalise, job.settings.max_new_tokens)
+        old = logprobs.detach()
+        losses[name] = grpo_loss(logprobs, old, old, gains, weights, low=0.2, high=0.2, beta=0.0)[0]
+    theirs = trainer(job, tmp_path, kind, beta=0.0, mask_truncated_completions=True)
+    theirs.eos_token_ids = list(job.policy.writer._stops)
+    wanted = theirs._compute_loss(theirs.model, scored_by_theirs(theirs, rollouts, rewards))
+    assert losses["ended"].item() == pytest.approx(wanted.item(), abs=1e-5)
+    assert abs(losses["all"].item() - wanted.item()) > 1e-3
+
+
+def test_the_punishment_of_overlong_completions_is_that_of_the_formula_and_of_trl() -> None:
+    lengths, longest, cache = np.arange(1, 25), 20, 8
+    expected = [
+        0.0 if length <= longest - cache else (longest - cache - length) / cache if length <= longest else -1.0
+        for length in lengths.tolist()
+    ]
+    found = overlong_punishment(lengths, longest, cache).tolist()
+    assert found == pytest.approx(expected, abs=1e-7) and min(found) == -1 and found.count(0) == longest - cache
+    theirs = get_soft_overlong_punishment(longest, cache)
+    assert found == pytest.approx(theirs([[1] * length for length in lengths.tolist()]), abs=1e-7)
+    assert not overlong_punishment(lengths, longest, 0).any()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,16 @@ from stages import grpo, ppo
 from stages.models.logprobs import token_logprobs
 from stages.models.opening import open_decoder
 from stages.models.value import load_value_model
-from stages.policies.alarms import FURTHER
+from stages.policies.alarms import FURTHER, Alarms, Watched
 from stages.policies.needs import needs_of, refuse_too_large
+from stages.policies.progress import PolicyProgress
+from stages.policies.rollouts import Rollouts
 from stages.run import Run, Stopped
+from stages.store.bands import GAUGES, Band, band_of, sentence_of
 from stages.store.checkpoints import Best, best_checkpoint, list_checkpoints, prune, write_manifest
 from stages.store.errors import UserError, WorkFailed
 from stages.store.rundir import RunDir
+from stages.store.specs.grpo import GRPO
 from stages.store.workspace import Workspace
 from stages.training import distributed
 from stages.training.memory import kept_by_autograd
@@ -249,7 +254,6 @@ def test_paying_for_length_raises_the_alarm_and_pauses_before_it_doubles(workspa
         "eval_every": 100,
         "pause_on_alarm": True,
         "max_kl": 1e3,
-        "max_length_ratio": 1.5,
         "checkpoint": short_answers(workspace),
     }
     run = policy_run(workspace, stage, "greedy", **MORE[stage] | settings)
@@ -257,14 +261,65 @@ def test_paying_for_length_raises_the_alarm_and_pauses_before_it_doubles(workspa
         STAGES[stage].run(run)
     assert caught.value.status == "paused" and "the reward may pay for length. Paused at length" in caught.value.why
     lengths = [row["policy/length"] for row in rows(run.dir.metrics) if "policy/length" in row]
-    assert 1.5 * lengths[0] < lengths[-1] < 2 * lengths[0]
+    bound = GRPO().max_length_ratio  # as it is unless one says otherwise
+    assert bound * lengths[0] < lengths[-1] < 2 * lengths[0]
     (alarm,) = [event for event in events(run.dir, "alarm") if event["metric"] == "policy/length"]
-    assert alarm["value"] == lengths[-1] and alarm["band"][1] == pytest.approx(1.5 * lengths[0]) and alarm["sentence"]
+    assert alarm["value"] == lengths[-1] and alarm["band"][1] == pytest.approx(bound * lengths[0]) and alarm["sentence"]
     resumed = Run(run.dir.path)
     with pytest.raises(Stopped):
         STAGES[stage].run(resumed)
     more = [row["policy/length"] for row in rows(run.dir.metrics) if "policy/length" in row][len(lengths) :]
     assert len(more) > 1 and more[-1] > lengths[-1] * FURTHER
+
+
+@pytest.mark.parametrize("stage", ["grpo", "ppo"])
+def test_kl_that_runs_away_raises_the_alarm_and_pauses(workspace: Workspace, stage: str) -> None:
+    bound = 0.5
+    settings = {
+        "steps": 200,
+        "lr": 1e-2,
+        "checkpoint_every": 200,
+        "eval_every": 200,
+        "pause_on_alarm": True,
+        "max_kl": bound,
+        "max_length_ratio": 1e3,
+    }
+    run = policy_run(workspace, stage, "loose", **MORE[stage] | settings)
+    with pytest.raises(Stopped) as caught:
+        STAGES[stage].run(run)
+    assert caught.value.status == "paused" and "gone far from its reference" in caught.value.why
+    assert "Paused at KL" in caught.value.why
+    found = [row["policy/kl"] for row in rows(run.dir.metrics) if "policy/kl" in row]
+    assert all(kl <= bound for kl in found[:-1]) and found[-1] > bound
+    (alarm,) = [event for event in events(run.dir, "alarm") if event["metric"] == "policy/kl"]
+    assert alarm["value"] == found[-1] and alarm["band"][1] == bound
+    tolerant = policy_run(workspace, stage, "warned", **MORE[stage] | settings | {"pause_on_alarm": False, "steps": 30})
+    STAGES[stage].run(tolerant)
+    assert any(event["metric"] == "policy/kl" for event in events(tolerant.dir, "alarm"))
+
+
+def test_a_reward_that_falls_below_its_start_by_more_than_chance_leaves_its_band() -> None:
+    (gauge,) = (gauge for gauge in GAUGES if gauge.metric == "reward/mean")
+    band = band_of(gauge, {"batch_size": 18}, 2.0, 0.6)
+    assert band == Band(pytest.approx(2.0 - 3 * 0.6 / 3), None)  # the error of a difference of means: 0.6 √(2 / 18)
+    assert band.verdict(1.41) is None and band.verdict(9.0) is None and band.verdict(1.39) == "low"
+    assert "fallen below where it began" in sentence_of(gauge, "low")
+    for start, spread in ((None, None), (1.0, None), (1.0, 0.0)):  # nothing to measure chance by
+        assert band_of(gauge, {"batch_size": 18}, start, spread) == Band(None, None)
+
+
+def test_the_alarm_for_a_falling_reward_is_raised_once_and_never_pauses(workspace: Workspace) -> None:
+    run = policy_run(workspace, "grpo", "falling", batch_size=18)
+    watched = Watched()
+    alarms = Alarms(run, watched, run.spec.settings, pauses=True)
+    progress = PolicyProgress(lr=1e-3, precision="fp32")
+    for step, mean in enumerate((2.0, 1.9, 1.45, 1.2, 1.1, 3.0)):
+        progress.step = step
+        alarms.check(progress, {"reward/mean": mean, "reward/std": 0.6 + step})
+    (alarm,) = events(run.dir, "alarm")
+    assert (alarm["step"], alarm["value"], alarm["metric"]) == (3, 1.2, "reward/mean")
+    assert alarm["band"] == [pytest.approx(1.4), None] and not run.requests.pause
+    assert watched.starts == {"reward/mean": 2.0, "reward/std": 0.6}
 
 
 def short_answers(workspace: Workspace) -> str:
@@ -455,6 +510,30 @@ def test_dead_groups_are_replaced_when_asked_to(workspace: Workspace) -> None:
     assert 0 < first["policy/dead_groups"] == second["policy/dead_groups"]
     assert plain.policy.progress.asked == 4 < again_.policy.progress.asked
     assert second["policy/advantage_std"] > first["policy/advantage_std"]
+
+
+def test_overlong_completions_lose_reward_or_are_not_learnt_from(workspace: Workspace) -> None:
+    plain = job_in(workspace, "grpo", "plain").step()
+    punished = job_in(workspace, "grpo", "punished", overlong=4).step()
+    assert punished["reward/raw"] == plain["reward/raw"]
+    assert plain["reward/mean"] - 1 <= punished["reward/mean"] < plain["reward/mean"]
+    skipping = job_in(workspace, "grpo", "skipping", skip_truncated=True, beta=0.0)
+    before, write = skipping.policy.model.tokens.detach().clone(), skipping.policy.writer.laid_out
+
+    def ending(which: Callable[[int], bool]) -> None:
+        def laid_out(*given: Any) -> Rollouts:
+            asked, said, texts, ended, *tensors = write(*given)
+            return Rollouts(asked, said, texts, [which(row) for row in range(len(ended))], *tensors)
+
+        skipping.policy.writer.laid_out = laid_out
+
+    ending(lambda row: False)
+    assert skipping.step()["grad_norm"] == 0 and torch.equal(skipping.policy.model.tokens, before)
+    ending(lambda row: row > 1)
+    row = skipping.step()
+    assert row["grad_norm"] > 0 and row["policy/ratio_first"] == pytest.approx(1, abs=1e-5)
+    with pytest.raises(UserError, match="overlong is 7 tokens, and a completion has at most 6"):
+        job_in(workspace, "grpo", "beyond", overlong=7)
 
 
 def test_a_single_update_sees_what_several_see_first(workspace: Workspace) -> None:

@@ -196,9 +196,22 @@ def test_a_relative_band_is_measured_from_the_start(tmp_path: Path) -> None:
     assert (found.verdict, found.bounds) == (None, "4–20")
 
 
+def test_the_band_of_the_reward_ends_below_its_start_by_more_than_chance(tmp_path: Path) -> None:
+    means = (1.0, 3.0, 0.5, 0.2)
+    append(tmp_path / "m", *({"step": n, "reward/mean": mean, "reward/std": 0.5 + n} for n, mean in enumerate(means)))
+    curves = Curves(tmp_path / "m")
+    while curves.catch_up():
+        pass
+    (found,) = readings(curves, {"batch_size": 18})
+    assert (found.verdict, found.text, found.bounds) == ("low", "0.2", "≥ 0.5")
+    assert "fallen below where it began" in found.sentence
+    (found,) = readings(curves, {})
+    assert (found.verdict, found.bounds) == (None, "")
+
+
 def test_every_gauge_says_what_leaving_its_band_means() -> None:
     for gauge in GAUGES:
-        band = band_of(gauge, {}, 1.0)
+        band = band_of(gauge, {"batch_size": 32}, 1.0, 1.0)
         assert (band.low is None) == (gauge.when_low == "")
         assert (band.high is None) == (gauge.when_high == "")
 

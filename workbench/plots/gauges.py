@@ -48,7 +48,8 @@ def readings(curves: Curves, settings: Mapping[str, Any]) -> Iterator[Reading]:
     for gauge in GAUGES:
         buckets = curves.buckets(gauge.metric)
         if buckets:
-            band = band_of(gauge, settings, buckets[0].begin)
+            spreads = curves.buckets(gauge.spread) if gauge.spread else ()
+            band = band_of(gauge, settings, buckets[0].begin, spreads[0].begin if spreads else None)
             value = buckets[-1].end
             yield Reading(gauge, value, band, band.verdict(value), spark(buckets))
 

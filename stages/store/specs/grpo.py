@@ -41,3 +41,22 @@ class GRPO(PolicyGradient, kw_only=True, frozen=True, forbid_unknown_fields=True
             group="loss",
         ),
     ] = 0
+    overlong: Annotated[
+        int,
+        about(
+            "Last tokens up to max_new_tokens in which a completion loses reward, from 0 to 1 (DAPO's soft overlong "
+            "punishment); 0: none. missing_end_penalty comes on top.",
+            unit="tokens",
+            ge=0,
+            le=65_536,
+            group="reward",
+        ),
+    ] = 0
+    skip_truncated: Annotated[
+        bool,
+        about(
+            "Learn nothing from completions that do not come to their end (DAPO's overlong filtering). "
+            "Their rewards count in their group.",
+            group="loss",
+        ),
+    ] = False
