@@ -9,8 +9,8 @@ BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 
 SERIES = (SKY, ORANGE, GREEN, PURPLE, YELLOW, VERMILION, BLUE)
 """Colours of series on a dark ground, in order. The two nearest are 16 apart (CIE76) for colour-blind eyes."""
-SERIES_LIGHT = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, "#000000")
-"""The same for a light ground."""
+SERIES_LIGHT = ("#00446B", "#954200", GREEN, "#7E4B68", "#B17A00", "#387597", "#000000")
+"""The same for a light ground, most of them darkened so that they stand out from it."""
 SERIES_ANSI = ("ansi_cyan", "ansi_yellow", "ansi_green", "ansi_magenta", "ansi_blue", "ansi_red", "ansi_white")
 """The same from the terminal's own sixteen colours."""
 MARKERS = ("●", "◆", "▲", "■", "○", "◇", "△")
@@ -57,10 +57,10 @@ _DARK = Theme(
 
 _LIGHT = Theme(
     name="light",
-    primary=BLUE,
+    primary="#0067A0",
     secondary=SKY,
-    accent="#A84A00",
-    warning="#8A6100",
+    accent="#A44700",
+    warning="#825B00",
     error="#B23C00",
     success="#00704F",
     foreground="#1B1F24",

@@ -1,4 +1,4 @@
-"""Hostile model folders: `fuzz_models.py FOLDER ROUNDS` mutates a good one and prints what became of it as JSON."""
+"""Hostile model folders: `fuzz_models.py FOLDER config|header ROUNDS` mutates a good one and prints what came of it."""
 
 from __future__ import annotations
 
@@ -70,17 +70,13 @@ def mutate_header(draw: random.Random, path: Path) -> None:
     path.write_bytes(struct.pack("<Q", length) + text + body)
 
 
-def mutate(draw: random.Random, folder: Path) -> None:
-    choice = draw.random()
-    if choice < 0.55:
-        mutate_json(draw, folder / "config.json")
-    elif choice < 0.85:
-        mutate_header(draw, folder / "model.safetensors")
-    else:
-        break_bytes(draw, folder / draw.choice(["config.json", "model.safetensors"]))
+def mutate(draw: random.Random, folder: Path, what: str) -> None:
+    """One file of the folder: `config` by its keys, `header` by the head of its tensors; now and then by its bytes."""
+    name, by_sense = {"config": ("config.json", mutate_json), "header": ("model.safetensors", mutate_header)}[what]
+    (break_bytes if draw.random() < 0.15 else by_sense)(draw, folder / name)
 
 
-def main(source: Path, rounds: int) -> dict[str, Any]:
+def main(source: Path, what: str, rounds: int) -> dict[str, Any]:
     inspect(source)
     load_model(source)
     idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -89,7 +85,7 @@ def main(source: Path, rounds: int) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place) / "m"
             shutil.copytree(source, folder)
-            mutate(random.Random(seed), folder)
+            mutate(random.Random(seed), folder, what)
             try:
                 inspect(folder)
                 load_model(folder)
@@ -104,4 +100,4 @@ def main(source: Path, rounds: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(Path(sys.argv[1]), int(sys.argv[2]))))
+    print(json.dumps(main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))))

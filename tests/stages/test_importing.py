@@ -409,17 +409,19 @@ def child(script: str, *arguments: str) -> str:
     return run.stdout
 
 
-def fuzz(source: Path, rounds: int) -> None:
-    told = json.loads(child("fuzz_models.py", str(source), str(rounds)))
+def fuzz(source: Path, what: str, rounds: int) -> None:
+    told = json.loads(child("fuzz_models.py", str(source), what, str(rounds)))
     assert told["tracebacks"] == []
     assert told["refused"] > rounds / 4
     assert told["megabytes"] < 500
 
 
-def test_hostile_folders_bring_sentences_and_no_tracebacks(source: Path) -> None:
-    fuzz(source, 100)
+@pytest.mark.parametrize("what", ["config", "header"])
+def test_hostile_folders_bring_sentences_and_no_tracebacks(source: Path, what: str) -> None:
+    fuzz(source, what, 100)
 
 
 @pytest.mark.soak
-def test_many_hostile_folders(source: Path) -> None:
-    fuzz(source, 2_000)
+@pytest.mark.parametrize("what", ["config", "header"])
+def test_many_hostile_folders(source: Path, what: str) -> None:
+    fuzz(source, what, 2_000)

@@ -43,7 +43,7 @@ def said(*arguments: str) -> str:
     return ""
 
 
-@pytest.mark.parametrize("seeds", [[0, 1, 2], pytest.param(range(100, 130), marks=pytest.mark.soak)])
+@pytest.mark.parametrize("seeds", [[0, 1, 2], pytest.param(range(100, 190), marks=pytest.mark.soak)])
 def test_commands_list_the_others_and_say_a_sentence(
     monkeypatch: pytest.MonkeyPatch,
     workspace: Workspace,

@@ -1,4 +1,4 @@
-"""`workbench completion SHELL`: what a shell needs to complete commands, options and names."""
+"""`workbench completion SHELL`: what a shell needs to complete commands and options."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class SweepsScreen(PlaceScreen):
     CSS_PATH = "sweeps.tcss"
     AUTO_FOCUS = "PickList"
     BINDINGS = [
-        bind("sweeps.new", "n", "new", "New sweep", "A sweep over settings of pre-training; ^p has other stages."),
+        bind("sweeps.new", "n", "new", "New sweep", "A sweep over settings of one stage: asks of which."),
         bind("sweeps.scale", "N", "new_scale", "New study", "A scaling study: sizes × budgets, and the law fitted."),
         bind("sweeps.next", "x", "next_size", "Next size", "Train the size after the largest, and check the forecast."),
         bind("sweeps.stop", "s", "steer('stop')", "Stop", "Save a checkpoint and end every run of the sweep."),
