@@ -1,13 +1,15 @@
 """Compiling the kernels for GPUs that are not there, and reading from the machine code what came out.
 
-python -m tests.kernels.offline sm_90 128          every shipped configuration of an architecture (and of one width)
+python -m tests.kernels.offline sm_90 [128]          what the shipped configurations of a chip (at one width) need
 """
 
 from __future__ import annotations
 
 import re
 import subprocess
+import sys
 import tempfile
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,7 +82,7 @@ def compile_kernel(
     config: configs.Config,
     **changes: Any,
 ) -> Facts:
-    """Compile one kernel, of even lengths and nothing special unless `changes` says so (PACKED, GROUP …)."""
+    """Compile one kernel, of even lengths and nothing special unless `changes` says so (PACKED, KEY_LENGTHS: True)."""
     function = (KERNELS | HELPERS)[name]
     first, rest = configs.pieces(width)
     constants: dict[str, Any] = {
@@ -90,7 +92,7 @@ def compile_kernel(
         "BLOCK": triton_elementwise.BLOCK, "HALF": width // 2, "HEADS": 16, "BACK": True,
         "EVEN_T": True, "EVEN_S": True, "BIAS": None, "KEY_LENGTHS": None, "TILES": None,
     } | changes  # fmt: skip
-    for pointer, flag in (("BIAS", "BIASED"), ("TILES", "PACKED")):
+    for pointer, flag in (("BIAS", "BIASED"), ("TILES", "PACKED"), ("KEY_LENGTHS", "KEY_LENGTHS")):
         if constants[flag]:
             del constants[pointer]
     return _compile(function, arch, dtype, constants, config.warps, config.stages)
@@ -173,3 +175,31 @@ def _spills_in_loops(code: str, machine: Assembly) -> float:
                 loops.append((start, len(local)))
             local.append(bool(re.search(machine.local, found[1])))
     return max((sum(local[start:end]) / (end - start) for start, end in loops), default=0.0)
+
+
+def spilled(facts: Facts) -> str:
+    """What a compiled kernel spills and where, for people."""
+    if not facts.spills:
+        return "nothing spilled"
+    where = f"{facts.in_loops:.1%} of a loop" if facts.in_loops else "put aside before a loop, none within"
+    return f"{facts.spills} bytes spilled, {where}"
+
+
+def main() -> None:
+    """Compile an architecture's attention kernels, plain and packed, causal and full, and say what each needs."""
+    arch, *widths = sys.argv[1:]
+    for width, name, dtype, plain, causal in product(
+        map(int, widths or configs.WIDTHS), KERNELS, (torch.bfloat16, torch.float32), (True, False), (True, False)
+    ):
+        if name == "decode" and (causal or not plain):
+            continue
+        cut = configs.shipped(name, arch, configs.width_class(width), dtype.itemsize, causal, plain=plain)
+        variant = {} if plain else {"PACKED": True, "EVEN_T": False, "EVEN_S": False, "GROUP": 4}
+        facts = compile_kernel(name, arch, width, dtype, causal, cut, **variant)
+        call = f"{name} {width} {TYPES[dtype]} {'plain' if plain else 'packed'} {'causal' if causal else 'full'}"
+        needs = f"{facts.registers} registers, {facts.shared / 1024:.0f} KiB, {facts.matrix}, {spilled(facts)}"
+        print(f"{call}: {tuple(cut)}: {needs}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
