@@ -1,4 +1,4 @@
-"""`workbench completion SHELL`: what a shell needs to complete commands and options."""
+"""`workbench completion SHELL`: what a shell needs to complete commands, options and names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SHELLS = ("bash", "zsh", "fish")
 @click.command()
 @click.argument("shell", type=click.Choice(SHELLS))
 def completion(shell: str) -> None:
-    """Print the script by which a shell completes `workbench` commands and options.
+    """Print the script by which a shell completes `workbench` commands, options and names of what there is.
 
     \b
       bash:  workbench completion bash >> ~/.bashrc

@@ -28,6 +28,7 @@ from workbench.cli.inside import inside
 from workbench.cli.labels import labels
 from workbench.cli.lineage import lineage
 from workbench.cli.models import models
+from workbench.cli.names import complete_names
 from workbench.cli.reward import reward, score
 from workbench.cli.runs import runs
 from workbench.cli.sample import sample
@@ -96,6 +97,7 @@ for command in (
     completion,
 ):
     workbench.add_command(command)
+complete_names(workbench)
 
 
 def run(arguments: list[str]) -> int:
