@@ -28,7 +28,7 @@ def test_names_are_completed_where_they_are_taken() -> None:
     assert set(completed("compare")) >= {"world-tiny", "too-hot", "cut-off"}
     assert completed("chat", incomplete="wor") == ["world-tiny", "world-tiny@2000"]
     assert completed("chat", incomplete="world-tiny@") == ["world-tiny@2000"]
-    assert completed("train", "pretrain", "--data") == ["world"]
+    assert completed("train", "pretrain", "--data") == ["notes", "world"]
     assert completed("train", "pretrain", "--tokenizer") == ["world-bpe"]
     assert completed("runs", "show", incomplete="nothing-begins-so") == []
     assert completed("runs", incomplete="sh") == ["show"]
