@@ -61,6 +61,10 @@ SLOWED = {
     ("sm_80", "forward", 192, False): (32, 0.007),
     ("sm_80", "backward_keys", 112, False): (24, 0.006),
     ("sm_80", "backward_keys", 160, False): (4600, 0.65),
+    ("sm_80", "backward_queries", 112, False): (40, 0.011),
+    ("sm_80", "backward_queries", 160, False): (360, 0.13),
+    ("sm_80", "backward_queries", 192, False): (600, 0.18),
+    ("sm_80", "backward_queries", 200, False): (32, 0.006),
     ("sm_90", "backward_keys", 160, False): (408, 0.2),
     ("sm_90", "backward_queries", 160, False): (320, 0.14),
 }
