@@ -9,10 +9,11 @@ from typing import Any
 from stages.store.checkpoints import resolve_checkpoint, step_of
 from stages.store.errors import UserError
 from stages.store.lineage import parents_of
-from stages.store.rundir import RunDir, RunSpec, list_runs
+from stages.store.rundir import RunDir, RunSpec
 from stages.store.specs import TRAINING
 from stages.store.specs.parents import extra_parents, is_checkpoint
 from stages.store.workspace import Workspace
+from workbench.evaluating import names_of_runs
 from workbench.runs import launch, run_names, unique_name
 
 RAW = ("build", "importing")
@@ -91,15 +92,7 @@ def _numbered(role: str) -> bool:
 
 
 def _names(workspace: Workspace, spec: RunSpec) -> set[str]:
-    if spec.stage in TRAINING:
-        return run_names(workspace)
-    names = set()
-    for run in list_runs(workspace):
-        try:
-            names.add(run.spec().name)
-        except UserError:
-            continue
-    return names
+    return run_names(workspace) if spec.stage in TRAINING else names_of_runs(workspace)
 
 
 def _stem(name: str) -> str:

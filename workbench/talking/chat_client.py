@@ -21,6 +21,7 @@ from stages.store.checkpoints import resolve_checkpoint
 from stages.store.errors import UserError, WorkFailed
 from stages.store.specs.chat import Chat
 from stages.store.workspace import Workspace, installation_root, worker_environment
+from workbench.talking.child import begin
 
 KEPT_LINES = 40
 """Lines of the process's stderr that are kept to explain its death."""
@@ -63,16 +64,7 @@ class ChatClient:
         await self.close()
         self.idled = False
         self._stderr.clear()
-        self._process = await asyncio.create_subprocess_exec(
-            *_command(folder, device, idle),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            limit=MAX_LINE,
-            cwd=installation_root(),
-            env=worker_environment(),
-            start_new_session=True,
-        )
+        self._process = await begin(_command(folder, device, idle), "chat process", limit=MAX_LINE)
         self._drain = asyncio.create_task(self._keep_stderr(self._process))
         reply = await self._read()
         if reply.ready is None:

@@ -16,6 +16,7 @@ import msgspec
 from stages.store.desk import MAX_LINE, DeskProgress, DeskReply, DeskRequest
 from stages.store.errors import UserError, WorkFailed
 from stages.store.workspace import Workspace, installation_root, worker_environment
+from workbench.talking.child import begin
 
 PATIENCE = 0.7
 """Seconds that a cancelled request has to end by itself; then the process is ended and a new one takes its place."""
@@ -90,20 +91,7 @@ class _Helper:
 
     @classmethod
     async def start(cls, workspace: Workspace) -> _Helper:
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *_command(workspace),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                limit=MAX_LINE,
-                cwd=installation_root(),
-                env=worker_environment(),
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise WorkFailed(f"The helper process cannot be started: {error}.", "Close other programs.") from error
-        return cls(process)
+        return cls(await begin(_command(workspace), "helper process", limit=MAX_LINE))
 
     async def ask(self, id_: int, line: bytes, on_progress: Progress | None) -> Any:
         """Send a question and wait for its answer."""
