@@ -25,15 +25,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from itertools import cycle, product
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from kernels.bench_contenders import backward, both_ways, contenders, forward
 from kernels.bench_model import CONTENDERS, SHAPES, TINY, Shape, train
 
 ROUNDS = 3
@@ -45,8 +45,6 @@ SHARES = {
     "elementwise": 0.02, "training": 0.2,
 }  # fmt: skip
 """Of the time, by phase."""
-
-Attention = Callable[[Tensor, Tensor, Tensor, bool], Tensor]
 
 
 class Sizes(NamedTuple):
@@ -141,10 +139,10 @@ class Bench:
             if self._over(case):
                 continue
             sets = self._sets(shape)
-            forward = {name: _forward(f, sets, causal) for name, f in self.contenders.items()}
-            self._cell("grid", f"{case} forward", forward, work)
-            backward = {name: _backward(f, sets, causal) for name, f in self.contenders.items()}
-            self._cell("grid", f"{case} backward", backward, 2.5 * work)
+            there = {name: forward(f, sets, causal) for name, f in self.contenders.items()}
+            self._cell("grid", f"{case} forward", there, work)
+            back = {name: backward(f, sets, causal) for name, f in self.contenders.items()}
+            self._cell("grid", f"{case} backward", back, 2.5 * work)
 
     def packed(self) -> None:
         """Attention within documents laid end to end."""
@@ -210,7 +208,7 @@ class Bench:
             ),
         }
         for case, (leaf, units, functions) in calls.items():
-            run = {name: _both_ways(function, leaf) for name, function in functions.items()}
+            run = {name: both_ways(function, leaf) for name, function in functions.items()}
             work = units * N * width * x.element_size()
             self._cell("elementwise", f"{case} N {N} width {width} both ways", run, work, "TB/s")
 
@@ -273,78 +271,6 @@ class Bench:
     def _note(self, phase: str, case: str, name: str, times: list[float], work: float, unit: str) -> None:
         rate = work / (statistics.median(times) * 1e-3) / 1e12
         self.rows.append(Row(phase, case, name, rate, unit, times, clock(self.device)))
-
-
-def contenders(device: torch.device) -> Iterator[tuple[str, Attention]]:
-    """Attention by name. What a card cannot run is found out by trying."""
-    from kernels import triton_backend
-
-    yield "triton", lambda q, k, v, causal: triton_backend.attention(q, k, v, causal=causal)
-    if device.type != "cuda":
-        yield "sdpa", lambda q, k, v, causal: functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
-        return
-    for name, backend in (("flash", SDPBackend.FLASH_ATTENTION), ("cudnn", SDPBackend.CUDNN_ATTENTION)):
-        yield name, _pinned(backend)
-    yield "flex", _flex()
-
-
-def _pinned(backend: SDPBackend) -> Attention:
-    def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
-        with sdpa_kernel(backend):
-            return functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
-
-    return attend
-
-
-def _flex() -> Attention:
-    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
-
-    compiled = torch.compile(flex_attention)
-    masks: dict[int, Any] = {}
-
-    def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
-        T = q.shape[2]
-        if causal and T not in masks:
-            masks[T] = create_block_mask(lambda b, h, i, j: i >= j, None, None, T, T, device=str(q.device))
-        return compiled(q, k, v, block_mask=masks[T] if causal else None)
-
-    return attend
-
-
-def _forward(attend: Attention, sets: list[list[Tensor]], causal: bool) -> Callable[[], Any]:
-    turn = cycle(sets)
-
-    def run() -> Tensor:
-        with torch.no_grad():
-            q, k, v = next(turn)
-            return attend(q, k, v, causal)
-
-    return run
-
-
-def _backward(attend: Attention, sets: list[list[Tensor]], causal: bool) -> Callable[[], Any]:
-    """The backward pass alone; its forward pass is run at the first call."""
-    graphs: list[tuple[Tensor, list[Tensor], Tensor]] = []
-    turn: Iterator[tuple[Tensor, list[Tensor], Tensor]] = iter(())
-
-    def run() -> Any:
-        nonlocal turn
-        if not graphs:
-            outs = [attend(q, k, v, causal) for q, k, v in sets]
-            graphs.extend((out, leaves, torch.randn_like(out)) for out, leaves in zip(outs, sets, strict=True))
-            turn = cycle(graphs)
-        out, leaves, upstream = next(turn)
-        return torch.autograd.grad(out, leaves, upstream, retain_graph=True)
-
-    return run
-
-
-def _both_ways(function: Callable[[Tensor], Tensor], leaf: Tensor) -> Callable[[], Any]:
-    def run() -> Any:
-        out = function(leaf)
-        return torch.autograd.grad(out, leaf, out.detach())  # any upstream gradient will do
-
-    return run
 
 
 def milliseconds(function: Callable[[], Any], device: torch.device) -> float:
