@@ -104,7 +104,8 @@ def write(
 ) -> dict[str, Any]:
     """Write the dataset; how many prompts it has, and how much the best answers are better than all."""
     records: dict[str, list[Record]] = {split: [] for split in SPLITS}
-    kept = [one for one in found if one.scores and max(one.scores) >= (settings.min_score or float("-inf"))]
+    least = float("-inf") if settings.min_score is None else settings.min_score
+    kept = [one for one in found if one.scores and max(one.scores) >= least]
     for one in kept:
         prompt = asked[one.split][one.place]
         record = _best(prompt, one) if settings.keep == "best" else _ranking(prompt, one, judge)

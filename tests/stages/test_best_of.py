@@ -112,3 +112,10 @@ def test_a_reward_model_may_judge(workspace: Workspace) -> None:
 def test_answers_that_all_score_too_low_are_refused(workspace: Workspace) -> None:
     with pytest.raises(UserError, match="No prompt is left"):
         drawn(workspace, "none", min_score=2.0)
+
+
+def test_a_least_score_of_0_leaves_out_what_scores_less(workspace: Workspace) -> None:
+    run, _ = drawn(workspace, "positive", n=1, max_prompts=24, reward_length=1, min_score=0.0)
+    best = [max(one.scores) for one in best_of.scored(run) if one.split == "train" and one.scores]
+    kept = [record.meta["score"] for record in read_records(find_dataset(workspace, "positive"), "train")]
+    assert min(best) < 0 and kept == [score for score in best if score >= 0]

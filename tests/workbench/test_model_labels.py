@@ -8,8 +8,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from stages import label
 from stages.label import scored, to_score
 from stages.measuring.scorer import Scorer
+from stages.run import Run
 from stages.store.errors import UserError
 from stages.store.files import append_line
 from stages.store.labels import open_labels
@@ -18,7 +20,7 @@ from stages.store.labels.judged import Choice, judged, preference_of
 from stages.store.rundir import RunDir, RunSpec, create_run
 from stages.store.scores import FILE, Line, disagreement, read_scores, uncertainty
 from stages.store.workspace import Workspace
-from tests.stages.helpers import finish
+from tests.stages.helpers import finish, made_run
 from tests.stages.store.labels.conftest import tasks
 from tests.tiny_model import write_tiny_judge
 from workbench import runs
@@ -118,3 +120,30 @@ def test_a_worker_scores_what_nobody_has_judged(workspace: Workspace) -> None:
     for line, other in zip(found, again[1:], strict=True):
         mine, theirs = (dict(zip(one.shown, one.scores, strict=True)) for one in (line, other))
         assert mine == pytest.approx(theirs, abs=1e-5)
+
+
+def test_a_worker_goes_on_after_a_torn_line_and_what_people_judged_since(workspace: Workspace) -> None:
+    write_tiny_judge(workspace.models / "judge")
+    settings = {"label_set": "mine", "threads": 1, "device": "cpu"}
+    run = made_run(workspace, "label", "scores", settings, checkpoint="judge")
+    assert label.run(run)["prompts"] == ASKED - 1
+    path = run.dir.path / FILE
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:3]) + lines[3][:20])
+    with open_labels(workspace.labels) as labels:
+        for _ in range(2):
+            shown = labels.next(labels.find_set("mine").id, "ada")
+            assert shown is not None
+            labels.save(shown.label("rank", "ada", ranks=[1, 2, 3, 4]))
+    told = label.run(Run(run.dir.path))
+    assert [line.place for line in read_scores(run.dir)] == [1, 2, 3, 4, 5]
+    assert told["prompts"] == ASKED - 1 and told["left_out"] == 0
+
+
+def test_a_prompt_that_was_skipped_or_flagged_is_not_judged(workspace: Workspace) -> None:
+    with open_labels(workspace.labels) as labels:
+        chosen = labels.find_set("mine")
+        shown = labels.next(chosen.id, "ada")
+        assert shown is not None
+        labels.save(shown.label("skip", "ada"))
+        assert [one.place for one in to_score(labels, chosen, judged=False)] == [1, 2, 3, 4, 5]
