@@ -24,6 +24,7 @@ from stages.data.tokenizer import TextTokenizer
 from stages.models.encoder import Encoder, load_encoder, new_encoder, save_encoder
 from stages.models.loss import IGNORED
 from stages.run import Run
+from stages.store import compute
 from stages.store.architecture import ModelConfig
 from stages.store.specs.bert import Bert
 from stages.training.pretraining import Models, Text, train
@@ -65,6 +66,10 @@ class Masked:
         """The loss at the head of this file on these rows of a step's batch, in nats."""
         loss: Tensor = self.model(*self._asked(self.text.batch(step, rows)), z_loss=self.settings.z_loss)
         return loss
+
+    def flops(self) -> float:
+        """Logits are of the masked places alone."""
+        return compute.training(self.model.config, self.model.config.context, self.settings.mask_share)
 
     def costliest(self, rows: int) -> Tensor:
         """All rows are of one length, and as good as equally many of their tokens are asked about."""

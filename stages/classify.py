@@ -32,6 +32,7 @@ from stages.models.encoder import Encoder, load_encoder, new_encoder
 from stages.models.heads import Classifier, load_classifier, new_classifier, save_classifier, take_pooler
 from stages.models.hf_config import read_any_config, refuse_reward_model
 from stages.run import Run
+from stages.store import compute
 from stages.store.architecture import ModelConfig
 from stages.store.checkpoints import Checkpoint
 from stages.store.classifiers import Head
@@ -40,7 +41,7 @@ from stages.store.specs.classify import Classify
 from stages.training import distributed
 from stages.training.adapting import open_whole
 from stages.training.course import Course
-from stages.training.opening import Opened, begin, peak_lr
+from stages.training.opening import Opened, begin, length_seen, peak_lr
 from stages.training.tuning import room_for
 from stages.training.updates import Update
 
@@ -170,9 +171,11 @@ class Job:
     def __post_init__(self) -> None:
         self.model, self.progress = self.opened.model, self.opened.progress
         self.device = self.model.body.tokens.device
-        self.course = Course(self.run, self.settings, self.opened, self.model.config, len(self.data.train))
-        self.memory = self.course.memory
         self.language = self.settings.lm_weight if self.model.decodes else 0.0
+        config, seen = self.model.config, length_seen(np.diff(self.data.train.starts))
+        work = compute.Work(compute.training(config, seen, 1.0 if self.language else 0.0))
+        self.course = Course(self.run, self.settings, self.opened, config, work, len(self.data.train))
+        self.memory = self.course.memory
         self._right, self._targets, self._loss, self._nats = 0, 0, 0.0, 0.0
 
     def costliest(self, rows: int) -> Tensor:

@@ -36,9 +36,11 @@ from stages.models.logprobs import AT_ONCE
 from stages.models.loss import IGNORED
 from stages.models.opening import open_decoder
 from stages.run import Run
+from stages.store import compute
 from stages.store.errors import UserError
 from stages.store.specs.distill import Distill
 from stages.training import distributed
+from stages.training.opening import length_seen
 from stages.training.precision import choose_precision
 
 
@@ -111,6 +113,17 @@ class Teaching:
         self.teacher = open_decoder(folder, precision.dtype, job.device).requires_grad_(False).eval()
         self._settings, self._job = settings, job
         self._divergences: list[tuple[float, int]] = []  # mean and tokens of each micro-batch of the last step
+
+    @property
+    def flops(self) -> float:
+        """The student's, and the teacher forward; logits of both are of the trained tokens alone."""
+        if self._settings.alpha == 0:
+            return self._job.flops(1.0)
+        counts = self._job.data.info.splits["train"]
+        share = counts.trained / counts.tokens
+        return self._job.flops(share) + compute.forward(
+            self.teacher.config, length_seen(self._job.data.train.lengths), share
+        )
 
     def begin(self) -> None:
         """Forget what the last step has said of the teacher."""

@@ -36,13 +36,15 @@ from stages.models.decoder import Decoder
 from stages.policies.preferences import read_preferences
 from stages.policies.reference_cache import completion_logprobs, reference_logprobs
 from stages.run import Run
+from stages.store import compute
+from stages.store.architecture import ModelConfig
 from stages.store.errors import UserError
 from stages.store.sizes import parameter_count
 from stages.store.specs.dpo import DPO
 from stages.training import distributed
 from stages.training.adapting import config_of
 from stages.training.course import Course
-from stages.training.opening import Opened, peak_lr
+from stages.training.opening import Opened, length_seen, peak_lr
 from stages.training.precision import choose_precision
 from stages.training.tuning import FixedPrompts, fixed_prompts, open_model, room_for, write_chat_model
 from stages.training.updates import Update
@@ -111,16 +113,20 @@ def prepare(run: Run) -> Job:
     dtype = choose_precision(settings.precision, device).dtype
     with distributed.first_alone():
         known = reference_logprobs(run, reference, base, data, device, dtype)
+    seen_before = config_of(reference, 0.0)
     lr = peak_lr(settings, config.width, times_width=LR_TIMES_WIDTH)
     opened = open_model(run, settings, base, config, device, Progress, lr=lr)
-    job = Job(run, settings, opened, base, template, data, known)
+    job = Job(run, settings, opened, base, template, data, known, seen_before)
     job.course.make_ready(job, len(job.train))
     return job
 
 
 @dataclass
 class Job:
-    """A DPO run at work. `reference`: log π_ref of the completions of train and of validation."""
+    """A DPO run at work. `reference`: log π_ref of the completions of train and of validation.
+
+    `reference_config`: the shape of the model that gave them.
+    """
 
     run: Run
     settings: DPO
@@ -129,6 +135,7 @@ class Job:
     template: str
     data: PreferenceSet
     reference: tuple[NDArray[np.float32], NDArray[np.float32]]
+    reference_config: ModelConfig
 
     def __post_init__(self) -> None:
         settings, self.model, self.progress = self.settings, self.opened.model, self.opened.progress
@@ -144,12 +151,21 @@ class Job:
             settings,
             self.opened,
             self.model.config,
+            self.work(),
             len(self.train),
             sample=self.sample,
             sample_every=settings.sample_every,
         )
         self.memory = self.course.memory
         self._seen: list[Figures] = []
+
+    def work(self) -> compute.Work:
+        """Updates of the policy, and before them the reference once over all completions, held-out ones too."""
+        train, val = self.data.train, self.data.val
+        seen, own = length_seen(train.lengths), float(train.trained.mean())
+        frozen = self.settings.method == "lora"
+        once = compute.forward(self.reference_config, seen, own) * int(train.lengths.sum() + val.lengths.sum())
+        return compute.Work(compute.training(self.model.config, seen, own, frozen=frozen), before=once)
 
     def costliest(self, rows: int) -> Tensor:
         """The loss on those prompts that take the most memory."""

@@ -59,11 +59,17 @@ def prepare(run: Run) -> Job:
             "Set it below max_new_tokens.",
         )
     device = set_up_torch(run, deterministic=settings.deterministic)
-    course = open_policy(run, settings, device, group=settings.group, coefficient=settings.beta)
+    looks = not sees_itself(settings)
+    course = open_policy(run, settings, device, group=settings.group, coefficient=settings.beta, looks=looks)
     model = course.policy.model
     course.make_ready(lambda x, y: token_logprobs_and_entropy(model, x, y)[0].sum())
     course.opened.restore_random(settings.seed)
     return Job(settings, course)
+
+
+def sees_itself(settings: GRPO) -> bool:
+    """Whether a step has one update, which is of the policy that wrote: it need not be read beforehand."""
+    return settings.passes == settings.minibatches == 1
 
 
 @dataclass
@@ -84,7 +90,7 @@ class Job:
         rollouts, rewards, raw, dead_share = self._roll()
         with self.course.pace.step(rollouts.tokens):
             advantages_B = advantages(rewards, settings.group, settings.spread)
-            alone = settings.passes == settings.minibatches == 1  # then the only update sees the policy that wrote
+            alone = sees_itself(settings)
             seen = self._blank(rollouts) if alone else policy.likelihoods(rollouts)
             means = WeightedMeans()
             lr = self._lr()

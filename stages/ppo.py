@@ -39,6 +39,7 @@ from stages.policies.policy import Likelihoods, Policy
 from stages.policies.rollouts import Rollouts
 from stages.policies.surrogate import WeightedMeans, assert_on_policy, clipped_surrogate
 from stages.run import Run
+from stages.store import compute
 from stages.store.errors import UserError
 from stages.store.specs.ppo import PPO
 from stages.training import distributed
@@ -58,7 +59,8 @@ def prepare(run: Run) -> Job:
     """Read the prompts, open actor, critic and reference or resume them, and restore the random numbers last."""
     settings = run.settings(PPO)
     device = set_up_torch(run, deterministic=settings.deterministic)
-    course = open_policy(run, settings, device, group=1, coefficient=settings.kl)
+    looks = settings.minibatches > 1  # else the first update's forward pass is of all rollouts, if they fit the memory
+    course = open_policy(run, settings, device, group=1, coefficient=settings.kl, looks=looks)
     policy, opened = course.policy, course.opened
     reward = run.checkpoint("reward") if run.has("reward") else None
     source = opened.checkpoint.path if opened.checkpoint else None
@@ -82,6 +84,7 @@ def prepare(run: Run) -> Job:
     pad = policy.writer.tokenizer.pad_id
     course.write_more = lambda folder: critic.save(folder, pad_id=pad)
     job = Job(settings, course, critic, optimizer, read_pretraining(run, course))
+    course.work = job.work(looks)
     course.make_ready(lambda x, y: _trial(critic, x, y, at_once=settings.minibatches == 1))
     if opened.checkpoint:
         load_moments(opened.checkpoint, optimizer, "value")
@@ -147,6 +150,19 @@ class Job:
     def policy(self) -> Policy:
         """The one that is improved."""
         return self.course.policy
+
+    def work(self, looks: bool) -> compute.Work:
+        """What the run's compute is made up of: the policy's part, the value model's, and the text that is mixed in."""
+        settings, policy, work = self.settings, self.policy, self.course.work
+        if not isinstance(self.critic.own, Head):
+            own = compute.critic(self.critic.own.config, policy.answers.length, passes=settings.passes, looks=looks)
+            work = work._replace(per_token=work.per_token + own)
+        if self.pretraining is None or not settings.ptx:
+            return work
+        config = policy.model.config
+        tokens = settings.passes * settings.minibatches * settings.ptx_batch * config.context
+        each = compute.training(config, config.context, frozen=settings.method == "lora")
+        return work._replace(per_step=tokens * each)
 
     def step(self) -> dict[str, float]:
         """Rollouts, rewards, and the updates they are worth; the step's figures."""

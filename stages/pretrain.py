@@ -29,6 +29,7 @@ from stages.loop import any_algorithms
 from stages.models.decoder import Decoder, new_decoder
 from stages.models.hf import load_model, save_weights
 from stages.run import Run
+from stages.store import compute
 from stages.store.architecture import ModelConfig
 from stages.store.specs.pretrain import Pretrain
 from stages.training.pretraining import EVALUATION_TOKENS, Models, Text, train
@@ -62,6 +63,10 @@ class NextToken:
     def loss(self, step: int, rows: range) -> Tensor:
         """The loss at the head of this file on these rows of a step's batch, in nats."""
         return self._loss(self.text.batch(step, rows), self.settings.z_loss)
+
+    def flops(self) -> float:
+        """All go forward and backward through all weights, in blocks as long as the context."""
+        return compute.training(self.model.config, self.model.config.context)
 
     def costliest(self, rows: int) -> Tensor:
         """All rows are of one length."""

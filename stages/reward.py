@@ -38,6 +38,7 @@ from stages.models.value import ValueModel, load_value_model, new_value_model, s
 from stages.policies.preferences import read_preferences
 from stages.report import write_card
 from stages.run import Run
+from stages.store import compute
 from stages.store.architecture import ModelConfig
 from stages.store.checkpoints import Checkpoint
 from stages.store.errors import UserError
@@ -47,7 +48,7 @@ from stages.store.specs.reward import Reward
 from stages.training import distributed
 from stages.training.adapting import ADAPTER, config_of, open_adapted, open_whole
 from stages.training.course import Course
-from stages.training.opening import Opened, begin, peak_lr
+from stages.training.opening import Opened, begin, length_seen, peak_lr
 from stages.training.tuning import room_for
 from stages.training.updates import Update
 
@@ -165,7 +166,9 @@ class Job:
         if len(self.train) == 0:
             raise UserError("Every prompt of the dataset ties all its completions: nothing is preferred to anything.")
         self.validation = Rankings(self.data.val, 0, self.settings.ties)
-        self.course = Course(self.run, self.settings, self.opened, self.model.config, len(self.train))
+        config, frozen = self.model.config, self.settings.method == "lora"
+        flops = compute.training(config, length_seen(self.data.train.lengths), 0.0, frozen=frozen)
+        self.course = Course(self.run, self.settings, self.opened, config, compute.Work(flops), len(self.train))
         self.memory = self.course.memory
         self._right, self._pairs = 0.0, 0
 

@@ -26,6 +26,7 @@ from stages.generate import Sampling
 from stages.loop import Progress, any_algorithms, set_up_torch
 from stages.models.t5 import T5, load_t5, moved_right, save_t5, t5_config
 from stages.run import Run
+from stages.store import compute
 from stages.store.errors import UserError
 from stages.store.sizes import parameter_count
 from stages.store.specs.seq2seq import Seq2Seq
@@ -119,11 +120,18 @@ class Job:
             self.settings,
             self.opened,
             self.model.config,
+            compute.Work(self.flops()),
             len(self.train),
             sample=self.sample,
             sample_every=self.settings.sample_every,
         )
         self.memory = self.course.memory
+
+    def flops(self) -> float:
+        """Floating-point operations to train on a token of the average pair, read or written."""
+        size = float(self.train.sizes.mean())
+        written = self.train.targets(np.arange(len(self.train))) / len(self.train)
+        return compute.pair(self.model.config, size - written, written) / size
 
     def costliest(self, rows: int) -> Tensor:
         """The loss on those pairs that take the most memory."""

@@ -27,13 +27,14 @@ from stages.loop import Progress, set_up_torch
 from stages.models.decoder import Decoder
 from stages.models.loss import IGNORED
 from stages.run import Run
+from stages.store import compute
 from stages.store.errors import UserError
 from stages.store.sizes import parameter_count
 from stages.store.specs.sft import SFT
 from stages.training import distributed
 from stages.training.adapting import config_of
 from stages.training.course import Course
-from stages.training.opening import Opened, peak_lr
+from stages.training.opening import Opened, length_seen, peak_lr
 from stages.training.tuning import FixedPrompts, fixed_prompts, open_model, room_for, write_chat_model
 from stages.training.updates import Update
 
@@ -62,6 +63,10 @@ def prepare(run: Run) -> Job:
 class Aim(Protocol):
     """What a step follows the gradient of, where that is not the loss alone."""
 
+    @property
+    def flops(self) -> float:
+        """Floating-point operations for each token."""
+
     def begin(self) -> None:
         """A step begins. What was seen before it, or in a step that did not fit, is none of its figures."""
 
@@ -89,7 +94,9 @@ def open_job(
     lr = peak_lr(settings, config.width, times_width=LR_TIMES_WIDTH)
     opened = open_model(run, settings, base, config, device, Progress, lr=lr)
     job = Job(run, settings, opened, base, template, data, train, validation)
-    job.aim = aim(job) if aim else None
+    if aim:
+        job.aim = aim(job)
+        job.course.work = compute.Work(job.aim.flops)
     job.course.make_ready(job, len(train))
     return job
 
@@ -142,12 +149,21 @@ class Job:
             settings,
             self.opened,
             self.model.config,
+            compute.Work(self.flops(1.0)),
             len(self.train),
             sample=self.sample,
             sample_every=settings.sample_every,
         )
         self.memory = self.course.memory
         self.aim: Aim | None = None
+
+    def flops(self, head: float) -> float:
+        """Floating-point operations to train on a token of a conversation, which sees no other.
+
+        head: the share of tokens whose logits are computed. For the loss alone they are of all tokens.
+        """
+        frozen = self.settings.method == "lora"
+        return compute.training(self.model.config, length_seen(self.data.train.lengths), head, frozen=frozen)
 
     def costliest(self, rows: int) -> Tensor:
         """The loss on those rows that take the most memory."""

@@ -23,6 +23,7 @@ from stages.data.corruption import Sentinels, corrupted, hidden_places, lengths_
 from stages.data.tokenizer import TextTokenizer
 from stages.models.t5 import T5, load_t5, moved_right, new_t5, save_t5
 from stages.run import Run
+from stages.store import compute
 from stages.store.architecture import ModelConfig
 from stages.store.specs import t5 as specs
 from stages.training.pretraining import EVALUATION_TOKENS, Models, Text, train
@@ -66,6 +67,10 @@ class SpanCorruption:
         """The loss at the head of this file on these rows of a step's batch, in nats."""
         loss: Tensor = self.model(*self._asked(self.text.batch(step, rows)), z_loss=self.settings.z_loss)
         return loss
+
+    def flops(self) -> float:
+        """Those of a row, read and written, for each of its `context` tokens."""
+        return compute.pair(self.model.config, self.lengths.read, self.lengths.written) / self.model.config.context
 
     def costliest(self, rows: int) -> Tensor:
         """All rows are of one length, read and written."""

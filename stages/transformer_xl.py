@@ -32,6 +32,7 @@ from stages.models.transformer_xl import (
 )
 from stages.pretrain import continued, figures, next_tokens
 from stages.run import Run
+from stages.store import compute
 from stages.store.architecture import ModelConfig
 from stages.store.specs import transformer_xl as specs
 from stages.training import distributed
@@ -70,6 +71,10 @@ class Recurrent:
         loss, after = self._read(step, rows, before)
         self.carried.note(rows, after)
         return loss
+
+    def flops(self) -> float:
+        """With the memory that each segment sees."""
+        return compute.recurrent(self.model.config)
 
     def costliest(self, rows: int) -> Tensor:
         """With all of the memory that a row can have."""

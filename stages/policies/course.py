@@ -18,6 +18,7 @@ from stages.policies.policy import Likelihoods, Policy
 from stages.policies.rollouts import Prompts, Rollouts
 from stages.run import Run
 from stages.store.checkpoints import Best, best_checkpoint
+from stages.store.compute import Work
 from stages.training import distributed
 from stages.training.course import length_of
 from stages.training.opening import Opened
@@ -38,6 +39,8 @@ class PolicyCourse:
     template: str
     held_out: Prompts
     fixed: FixedPrompts
+    work: Work
+    """What its compute is made up of."""
     others: dict[str, AdamW] = field(default_factory=dict)
     """By name, the optimisers of further models: they are saved with the policy's."""
     write_more: Callable[[Path], None] = lambda folder: None
@@ -157,9 +160,16 @@ class PolicyCourse:
         if evaluated:
             row |= self.evaluate()
         if evaluated or self._due(self._log_every):
-            self.run.log_metrics(step, row | self.pace.row() | {"tokens": float(self.progress.tokens_seen)})
+            self.run.log_metrics(step, row | self.pace.row() | self._counted())
         if settings.sample_every and self._due(settings.sample_every):
             self._answer_fixed()
+
+    def _counted(self) -> dict[str, float]:
+        """Tokens learnt from and compute so far."""
+        progress = self.progress
+        drawn = max(progress.tokens_drawn, progress.tokens_seen)  # a checkpoint may be of a version that did not count
+        done = self.work.done(progress.step, progress.tokens_seen, drawn)
+        return {"tokens": float(progress.tokens_seen), "compute": done}
 
     def _begin(self) -> None:
         """What a fresh start shows before its first step: held-out prompts, and fixed ones."""

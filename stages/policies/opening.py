@@ -20,6 +20,7 @@ from stages.policies.progress import PolicyProgress
 from stages.policies.rollouts import Prompts, Writer, read_prompts
 from stages.policies.scoring import open_score
 from stages.run import Run
+from stages.store import compute
 from stages.store.errors import UserError
 from stages.store.files import sha256_file
 from stages.store.specs.policy import PolicyGradient as Settings
@@ -36,10 +37,13 @@ EPS = 1e-5
 """Of AdamW: Huang et al. (arXiv 2403.17031), detail 19."""
 
 
-def open_policy(run: Run, settings: Settings, device: torch.device, *, group: int, coefficient: float) -> PolicyCourse:
+def open_policy(
+    run: Run, settings: Settings, device: torch.device, *, group: int, coefficient: float, looks: bool
+) -> PolicyCourse:
     """The course of a run over the policy to be improved, or the run's last checkpoint of it, with all that it needs.
 
-    group: completions of each prompt. coefficient: of the KL, for a fresh start.
+    group: completions of each prompt. coefficient: of the KL, for a fresh start. looks: whether the policy reads its
+    completions once more before it learns from them.
     """
     base = run.checkpoint()
     config = config_of(base, 0.0)
@@ -71,7 +75,16 @@ def open_policy(run: Run, settings: Settings, device: torch.device, *, group: in
         micro=MicroBatches(run, progress, each * distributed.size(), settings.micro_batch),
         group=group,
     )
-    return PolicyCourse(run, policy, opened, base, template, held_out, fixed)
+    work = compute.policy(
+        config,
+        policy.answers,
+        frozen=settings.method == "lora",
+        passes=settings.passes,
+        looks=looks,
+        reference=config_of(reference or base, 0.0),
+        scorer=config_of(reward, 0.0) if reward else None,
+    )
+    return PolicyCourse(run, policy, opened, base, template, held_out, fixed, work)
 
 
 def _open_reference(folder: Path | None, base: Path, model: Decoder, precision: str, device: torch.device) -> Reference:

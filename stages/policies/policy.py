@@ -34,6 +34,7 @@ from stages.policies.kl import k1
 from stages.policies.progress import PolicyProgress
 from stages.policies.rollouts import Prompts, Rollouts, Writer, seeds_of
 from stages.policies.scoring import Response, Score
+from stages.store.compute import Answers
 from stages.store.errors import WorkFailed
 from stages.store.specs.policy import PolicyGradient as Settings
 from stages.training import distributed
@@ -80,6 +81,12 @@ class Policy:
     group: int
     """Completions of each prompt."""
 
+    @property
+    def answers(self) -> Answers:
+        """How long prompts and completions are."""
+        asked = self.prompts.asked
+        return Answers(sum(len(each.tokens) for each in asked) / len(asked), self.settings.max_new_tokens)
+
     def roll(self, count: int) -> Rollouts:
         """Completions of the next `count` prompts, `group` of each, one group after the other."""
         prompts = self.prompts.order(self.progress.asked, count, self.settings.seed)
@@ -87,7 +94,9 @@ class Policy:
         seeds = seeds_of(self.settings.seed, self.progress.drawn, len(asked))
         self.progress.asked += len(prompts)
         self.progress.drawn += len(asked)
-        return self.writer.write(self.model, asked, seeds, self.settings.temperature)
+        rollouts = self.writer.write(self.model, asked, seeds, self.settings.temperature)
+        self.progress.tokens_drawn += rollouts.tokens
+        return rollouts
 
     def scores(self, rollouts: Rollouts) -> list[float]:
         """What the scorer makes of each."""

@@ -39,6 +39,8 @@ class PolicyProgress(Progress, kw_only=True):
     """Prompts asked so far: their place in the endless order."""
     drawn: int = 0
     """Completions drawn so far: each has a seed of its own."""
+    tokens_drawn: int = 0
+    """Those of all rollouts and their prompts, learnt from or not."""
     coefficient: float = 0.0
     """The KL coefficient now in force."""
     rewards: Moments = msgspec.field(default_factory=Moments)

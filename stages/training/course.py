@@ -16,6 +16,7 @@ from stages.loop import Pace, by_leader, honour, log_interval, save_checkpoint, 
 from stages.run import Run
 from stages.store.architecture import ModelConfig
 from stages.store.checkpoints import best_checkpoint
+from stages.store.compute import Work
 from stages.store.sizes import flops_per_token
 from stages.store.specs.pretrain import Pretrain
 from stages.store.specs.tuning import Learning
@@ -60,15 +61,17 @@ class Course:
         settings: Learning | Pretrain,
         opened: Opened[Any, Any],
         config: ModelConfig,
+        work: Work,
         records: int | None = None,
         *,
         sample: Callable[[], None] | None = None,
         sample_every: int = 0,
         state: Callable[[], Mapping[str, Tensor] | None] = lambda: None,
     ) -> None:
-        """records: of an epoch, which fine-tuning counts by. sample: shows what the model makes of fixed prompts.
-        state: what the model carries from step to step, for a checkpoint."""
+        """work: what its compute is made up of. records: of an epoch, which fine-tuning counts by. sample: shows what
+        the model makes of fixed prompts. state: what the model carries from step to step, for a checkpoint."""
         self._run, self._settings, self._opened, self._records = run, settings, opened, records
+        self.work = work
         self._sample, self._sample_every, self._state = sample, sample_every, state
         self._progress = progress = opened.progress
         self.steps, warmup = length_of(settings, records)
@@ -103,7 +106,8 @@ class Course:
         step = self._progress.step
         self._run.report(step, self.steps)
         counted = {"train/loss": made.loss, "grad_norm": made.norm, "lr": made.lr}
-        row = counted | {"tokens": float(self._progress.tokens_seen), **learner.figures()}
+        tokens = self._progress.tokens_seen
+        row = counted | {"tokens": float(tokens), "compute": self.work.done(step, tokens), **learner.figures()}
         validated = self._due(self._eval_every)
         if validated:
             row |= self._validate(learner, whole=step == self.steps)

@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from stages.loop import Progress, find_resume, load_resume, read_progress
@@ -115,3 +117,8 @@ def peak_lr(settings: Learning, width: int, *, times_width: float) -> float:
     """
     adapters = isinstance(settings, Tuning) and settings.method == "lora"
     return settings.lr or times_width / width * (LORA_LR if adapters else 1)
+
+
+def length_seen(lengths: NDArray[np.int64]) -> float:
+    """Tokens that a token of these texts stands among, on average over the tokens (`stages.store.compute`)."""
+    return float((lengths.astype(np.float64) ** 2).sum() / max(1, lengths.sum()))

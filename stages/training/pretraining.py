@@ -19,6 +19,7 @@ from stages.data.blocks import Blocks, TokenSet, token_shards
 from stages.data.tokenizer import TextTokenizer, copy_tokenizer
 from stages.loop import Progress, read_state, set_up_torch
 from stages.run import Run
+from stages.store.compute import Work
 from stages.store.errors import UserError
 from stages.store.presets import ModelConfig
 from stages.store.shape import model_config, peak_lr
@@ -103,6 +104,9 @@ class Objective(Protocol[SettingsT]):
 
     def loss(self, step: int, rows: range) -> Tensor:
         """The loss on these rows of the batch of the step after `step` steps."""
+
+    def flops(self) -> float:
+        """Floating-point operations to train on one of a row's `context` tokens."""
 
     def costliest(self, rows: int) -> Tensor:
         """A loss that takes as much memory as any on so many rows can. It must leave nothing behind."""
@@ -192,6 +196,7 @@ class Job:
             self.settings,
             self.opened,
             self.config,
+            Work(self.objective.flops()),
             sample=self.sample,
             sample_every=self.settings.sample_every,
             state=self.state,

@@ -21,7 +21,7 @@ class Watch:
     def __init__(self, run: RunDir) -> None:
         self.run = run
         self.spec = run.spec()
-        self.track = Track.of(run)
+        self.track = Track(run.metrics)
         self.state = run.state()
         self.status: Status = run.status(self.state)
         self.samples: deque[dict[str, Any]] = deque(maxlen=SAMPLES)

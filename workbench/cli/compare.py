@@ -42,13 +42,14 @@ def compare(env: Environment, names: Sequence[str], metric: str | None, against:
     if len({run.id for run in runs}) < len(runs):
         raise UserError("A run was named twice.", "Name different runs; `workbench runs` lists them with --json by id.")
     columns = columns_of(runs)
-    tracks = [Track.of(run) for run in runs]
+    tracks = [Track(run.metrics) for run in runs]
     for track in tracks:
         track.catch_up()
     tables = [differences(runs, columns), last_values(tracks, columns)]
     if metric is not None:
-        if against == "compute" and not any(track.whole.has(against) for track in tracks):
-            raise UserError("The compute of these runs is not known.", "It is of runs that pre-train a decoder.")
+        if without := [name for name, track in zip(names, tracks, strict=True) if not track.whole.has(against)]:
+            told = f"{', '.join(map(repr, without))} logged no {against}, so nothing can be shown against it."
+            raise UserError(told, "Runs that train log it; those of older versions may not have.")
         tables.append(_extremes(tracks, columns, metric) + _along(tracks, columns, metric, against))
     if as_json:
         say_table([row for table in tables for row in table], {}, as_json=True, empty="")

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from stages.store.rundir import RunDir
 from workbench.follow import CHUNK, RowFollower
-from workbench.plots.compute import flops_of_run
 from workbench.plots.scope import EVERYTHING, WHOLE, Axis, Scope
 from workbench.plots.series import CAPACITY, Bucket, Scale, Series
 
@@ -19,9 +16,6 @@ NOT_METRICS = frozenset({"step", "time", "rewind_to"})
 
 LARGEST = 2**53
 """Whole numbers beyond it are no steps and no values: a float cannot hold them."""
-
-TOKENS = "tokens"
-"""The metric that says how many tokens the run has been trained on."""
 
 EVERYWHERE = (-math.inf, math.inf)
 
@@ -44,8 +38,6 @@ class Curves:
         self._lock = threading.Lock()
         self._series: dict[str, Series] = {}
         self._clock = Series()
-        self.flops: float | None = None
-        """Floating-point operations for each token, where they are known."""
         self.version = 0
         """Grows with every change, so that a view knows when to draw."""
 
@@ -145,11 +137,8 @@ class Curves:
         if axis == "steps":
             return None
         if axis in ("tokens", "compute"):
-            tokens = self._series.get(TOKENS)
-            scale = Scale.of(tokens.buckets) if tokens else None
-            if axis == "tokens" or scale is None:
-                return scale
-            return scale.times(self.flops) if self.flops is not None else None
+            counted = self._series.get(axis)
+            return Scale.of(counted.buckets) if counted else None
         clock = self._clock.buckets
         return Scale.of(clock, clock[0].begin if began is None else began) if clock else None
 
@@ -201,22 +190,14 @@ class Track:
 
     All of a long run is kept as buckets of many rows. Their extremes are exact, but not where each was; so a range of
     few buckets is read from the file once more, for itself, and followed like the whole.
-
-    `flops` reads how many floating-point operations a token takes, when the file is first read.
     """
 
-    def __init__(self, path: Path, flops: Callable[[], float | None] = lambda: None) -> None:
+    def __init__(self, path: Path) -> None:
         self.scope = EVERYTHING
         """What the screen shows; the next `catch_up` goes by it."""
         self.whole = Curves(path)
         self._path = path
         self._part: tuple[Scope, Curves] | None = None
-        self._flops: Callable[[], float | None] | None = flops
-
-    @classmethod
-    def of(cls, run: RunDir) -> Track:
-        """The curves of a run, with its compute where that is known."""
-        return cls(run.metrics, partial(flops_of_run, run))
 
     @property
     def version(self) -> tuple[int, int, int]:
@@ -226,8 +207,6 @@ class Track:
 
     def catch_up(self) -> None:
         """Read all that is new. For one thread at a time."""
-        if self._flops is not None:
-            self.whole.flops, self._flops = self._flops(), None
         _to_the_end(self.whole)
         scope, part = self.scope, self._part
         if part and part[0] == scope:
@@ -236,7 +215,6 @@ class Track:
         curves = self.whole
         while (steps := curves.coarse(scope, self.whole.began)) is not None and steps != curves.within:
             curves = Curves(self._path, steps)
-            curves.flops = self.whole.flops
             _to_the_end(curves)
         self._part = None if curves is self.whole else (scope, curves)
 
@@ -257,7 +235,7 @@ class RecentTracks:
 
     def of(self, run: RunDir, scope: Scope) -> Track:
         """The run's curves, which are to show this scope, and become the last to be forgotten."""
-        track = self._tracks.pop(run.id, None) or Track.of(run)
+        track = self._tracks.pop(run.id, None) or Track(run.metrics)
         self._tracks[run.id] = track
         track.scope = scope
         while len(self._tracks) > self.KEPT:

@@ -145,7 +145,9 @@ def overlay(runs: Sequence[Shown], metric: str, look: Look, *, end: float = 0.0)
             points = _inside(smooth(buckets, look.weight), look.scope.range)
             signs.append(Curve(_spread(points, place / len(runs)), run.role, run.marker, joined=False))
     shown.curves += signs
-    shown.note = " · ".join(_notes(look))
+    without = sum(not run.track.whole.has(look.scope.axis) for run in runs)
+    missing = [f"{without} of {len(runs)} logged no {look.scope.axis}"] if without else []
+    shown.note = " · ".join([*_notes(look), *missing])
     return shown
 
 

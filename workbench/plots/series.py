@@ -164,10 +164,6 @@ class Scale:
                     ys.append(max(y - origin, ys[-1]) if ys else y - origin)
         return cls(xs, ys)
 
-    def times(self, factor: float) -> Scale:
-        """`factor` of another quantity for each of this one."""
-        return Scale(self._xs, [y * factor for y in self._ys])
-
     @property
     def back(self) -> Scale:
         """From y to x."""

@@ -63,7 +63,7 @@ class CompareScreen(Dialog[None]):
     @work(thread=True, exclusive=True, group="look")
     def _look(self) -> None:
         try:
-            columns, tracks = columns_of(self._runs), [Track.of(run) for run in self._runs]
+            columns, tracks = columns_of(self._runs), [Track(run.metrics) for run in self._runs]
             for track in tracks:
                 track.catch_up()
             found = columns, differences(self._runs, columns), last_values(tracks, columns)

@@ -11,7 +11,6 @@ from textual.widget import Widget
 
 from stages.store.errors import UserError
 from workbench.keys import bind
-from workbench.plots.compute import UNKNOWN
 from workbench.plots.curves import Track
 from workbench.plots.picture import Group, Look, Picture, Shown, apart, groups, overlay, picture
 from workbench.plots.scope import WHOLE, Scope, example, parse_range, range_text
@@ -51,7 +50,11 @@ PLOT_KEYS = [
 ]
 
 
-NOTHING_LOGGED = {"tokens": "no tokens were logged", "time": "no time was logged", "compute": UNKNOWN}
+NOTHING_LOGGED = {
+    "tokens": "no tokens were logged",
+    "time": "no time was logged",
+    "compute": "no compute was logged: of training alone is it counted, and by this version",
+}
 """What stands in place of a plot, by axis."""
 
 
