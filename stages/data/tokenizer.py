@@ -106,6 +106,21 @@ class TextTokenizer:
         """Token ids of `text`; no special token is added or recognised."""
         return self.encode_batch([text])[0] if len(text) > PIECE else self._encoding(text).ids
 
+    def encode_prompt(self, text: str) -> list[int]:
+        """Token ids of a prompt that a program put together: in it the name of a special token is that token.
+
+        What the tokenizer itself puts before a text comes first, once. Nothing that a user wrote belongs here.
+        """
+        marked = any(self.name_of(number) in text for number in self.special_ids)
+        ids = self._reading_names.encode(text, add_special_tokens=False).ids if marked else self.encode(text)
+        start = self.start_ids
+        return ids if ids[: len(start)] == start else [*start, *ids]
+
+    @cached_property
+    def _reading_names(self) -> Tokenizer:
+        """A copy that recognises special tokens by their names: a tokenizer does so for all that ask, or for none."""
+        return Tokenizer.from_str(self._tokenizer.to_str())
+
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, on all cores."""
         pieces = [self.cut(text) for text in texts]

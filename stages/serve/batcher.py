@@ -163,7 +163,6 @@ class Batcher:
         assert sampling is not None
         ended = new.token in sampling.stop_ids
         text = "" if ended else running.stream.feed(new.token)
-        scored = () if ended else (Scored(new.token, new.logprob, new.alternatives),)
         finished: Literal["stop", "length"] | None = None
         if running.stream.stopped or ended:
             finished = "stop"
@@ -173,7 +172,8 @@ class Batcher:
             self._engine.cancel(new.slot)
             del self._running[new.slot]
             text += running.stream.finish(cut=finished == "length")
-        return Piece(text, scored, 1, finished=finished)
+        # The token that ends a text has none, and a log-probability: harnesses take one for each that is counted.
+        return Piece(text, (Scored(new.token, new.logprob, new.alternatives),), 1, finished=finished)
 
     def _fail(self, error: Exception) -> list[tuple[Question, Piece]]:
         news = [(running.question, Piece(error=_told(error))) for running in self._running.values()]

@@ -220,8 +220,7 @@ def _encode(prompt: str | list[int], model: TextModel) -> list[int]:
         if not all(0 <= token < model.decoder.config.vocab_size for token in prompt):
             raise Refused(400, "invalid_request", "prompt names a token that the model does not have.", param="prompt")
         return prompt
-    tokenizer = model.tokenizer
-    return [*tokenizer.start_ids, *tokenizer.encode(prompt)] or [tokenizer.eos_id]
+    return model.tokenizer.encode_prompt(prompt) or [model.tokenizer.eos_id]
 
 
 def _text(content: str | list[Content] | None) -> str:

@@ -147,6 +147,44 @@ def test_a_prompt_may_be_scored_alone_and_several_at_once(endpoint: Endpoint, mo
     assert found.usage.completion_tokens == 0
 
 
+def harness_scores(endpoint: Endpoint, model: str, prompts: Any, read: list[int]) -> list[float]:
+    """log p of each prompt beyond its first `read` tokens, asked for and added up as lm-evaluation-harness does it."""
+    found = endpoint.client().completions.create(
+        model=model, prompt=prompts, temperature=0, max_tokens=1, logprobs=1, seed=1234, echo=True
+    )
+    told = [choice.logprobs for choice in sorted(found.choices, key=lambda choice: choice.index)]
+    assert all(each.top_logprobs[-2].keys() for each in told)
+    return [sum(each.token_logprobs[start:-1]) for each, start in zip(told, read, strict=True)]
+
+
+def test_a_harness_finds_the_likelihoods_of_transformers_even_where_the_text_ends(
+    endpoint: Endpoint, model: str
+) -> None:
+    """It drops the last log-probability, that of the one token it must ask for: the end of the text has one too."""
+    theirs = AutoModelForCausalLM.from_pretrained(endpoint.folder, dtype=torch.float32).eval()
+    end = TextTokenizer.load(endpoint.folder).eos_id
+    some = torch.randint(4, 260, (2_000, 8), generator=torch.Generator().manual_seed(0))
+    some[:, 0], some[:1_000, -1] = end, end  # models of random weights say the last token again
+    with torch.no_grad():
+        logprobs = theirs(some).logits.log_softmax(-1)
+    ending = int((logprobs[:, -1].argmax(-1) == end).nonzero()[0])
+    prompts = [some[ending].tolist(), some[ending, :5].tolist(), some[7].tolist()]
+    of_tokens = logprobs[:, :-1].gather(2, some[:, 1:, None])[..., 0]
+    expected = [float(of_tokens[ending, 2:].sum()), float(of_tokens[ending, :4].sum()), float(of_tokens[7].sum())]
+    assert harness_scores(endpoint, model, prompts, [3, 1, 1]) == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_completion_reads_special_tokens_by_name_and_a_chat_does_not(endpoint: Endpoint, model: str) -> None:
+    text = "<|endoftext|>gold <|im_start|>"
+    end, start = (TextTokenizer.load(endpoint.folder).id_of(name) for name in ("<|endoftext|>", "<|im_start|>"))
+    ids = [end, *TextTokenizer.load(endpoint.folder).encode("gold "), start]
+    by_text, by_ids = (harness_scores(endpoint, model, prompt, [1]) for prompt in (text, ids))
+    assert by_text == by_ids
+    chat = endpoint.client().chat.completions
+    said = [chat.create(model=model, messages=[{"role": "user", "content": each}], max_tokens=1) for each in ("", text)]
+    assert said[1].usage.prompt_tokens - said[0].usage.prompt_tokens == len(text)
+
+
 def test_stops_end_a_text_before_them(endpoint: Endpoint, model: str) -> None:
     def ask(**more: Any) -> Any:
         asked = {"model": model, "prompt": "abc", "max_tokens": 40, "seed": 3, **more}

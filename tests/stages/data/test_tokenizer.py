@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, processors
 from transformers import AutoTokenizer
 
 from stages.data.tokenizer import (
@@ -63,6 +64,22 @@ def test_what_looks_like_a_special_token_in_text_is_text(bpe: TextTokenizer, nam
     for ids in (bpe.encode(text), bpe.encode_batch([text])[0]):
         assert not bpe.special_ids & set(ids)
         assert bpe.decode(ids) == text
+
+
+def test_a_prompt_by_a_program_has_the_special_tokens_that_it_names(bpe: TextTokenizer) -> None:
+    theirs = AutoTokenizer.from_pretrained(bpe.folder)
+    for text in (f"{END}before{SPECIAL[2]} after\n", "nothing but text", END):
+        assert bpe.encode_prompt(text) == theirs(text)["input_ids"]
+    assert bpe.encode(END) != [bpe.eos_id], "and text stays text"
+
+
+def test_a_begin_of_text_that_a_prompt_names_is_not_put_before_it_again(bpe: TextTokenizer, tmp_path: Path) -> None:
+    copy_tokenizer(bpe, tmp_path)
+    known = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    known.post_processor = processors.TemplateProcessing(single=f"{END} $A", special_tokens=[(END, bpe.eos_id)])
+    known.save(str(tmp_path / "tokenizer.json"))
+    begins = TextTokenizer.load(tmp_path)
+    assert begins.encode_prompt("gold") == begins.encode_prompt(f"{END}gold") == [bpe.eos_id, *bpe.encode("gold")]
 
 
 def test_special_tokens_are_decoded_only_when_asked_for(bpe: TextTokenizer) -> None:
