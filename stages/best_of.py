@@ -17,9 +17,9 @@ from stages.data.conversations import Masker, choose_template
 from stages.data.edit import write_set
 from stages.data.shards import SPLITS
 from stages.loop import set_up_torch
-from stages.models.bases import base_folder
+from stages.models.bases import base_folder, refuse_short_sighted
 from stages.policies.rollouts import Prompts, TokenizedPrompt, Writer, read_prompts, seeds_of
-from stages.policies.scoring import Response, Score, open_score
+from stages.policies.scoring import Response, Score, open_score, refuse_unanswered
 from stages.run import Run
 from stages.store.building import building
 from stages.store.checkpoints import Checkpoint
@@ -61,6 +61,10 @@ def run(run: Run) -> dict[str, Any]:
     stops = tuple(dict.fromkeys((end, *model.end_ids)) if end is not None else model.end_ids)
     writer = Writer(model.tokenizer, stops, settings.max_new_tokens, settings.slots)
     reward = run.checkpoint("reward") if "reward" in run.spec.parents else None
+    refuse_unanswered(settings, reward, (one.prompt for some in asked.values() for one in some))
+    if reward is not None:
+        longest = max(len(one.tokens) for some in asked.values() for one in some)
+        refuse_short_sighted(reward, longest + settings.max_new_tokens, "reward model")
     score = open_score(settings, reward, folder, template, device, precision=settings.precision)
     found = answer(run, model, writer, score, asked, settings)
     return write(run, asked, found, settings, judge_of(reward, settings))

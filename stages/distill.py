@@ -31,7 +31,7 @@ from stages.data.conversation_shards import Conversations, ConversationSet, Conv
 from stages.data.packing import Batch
 from stages.data.templates import template_in
 from stages.data.tokenizer import TextTokenizer
-from stages.models.bases import checkpoint_config
+from stages.models.bases import refuse_short_sighted
 from stages.models.logprobs import AT_ONCE
 from stages.models.loss import IGNORED
 from stages.models.opening import open_decoder
@@ -105,10 +105,7 @@ class Teaching:
         folder = job.run.checkpoint("teacher")
         refuse_other_tokenizer(job.base, folder)
         longest = max(info.longest for info in job.data.info.splits.values())
-        if (sees := checkpoint_config(folder).context) < longest:
-            raise UserError(
-                f"The teacher sees {sees:,} tokens, and the longest record has {longest:,}.", "Set context to fewer."
-            )
+        refuse_short_sighted(folder, longest, "teacher", "Set context to fewer.")
         precision = choose_precision(job.progress.precision, job.device)
         self.teacher = open_decoder(folder, precision.dtype, job.device).requires_grad_(False).eval()
         self._settings, self._job = settings, job

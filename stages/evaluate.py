@@ -35,7 +35,7 @@ from stages.loop import set_up_torch
 from stages.measuring.evaluate_t5 import evaluate_t5
 from stages.measuring.likelihood import Scored, log_likelihoods, windows
 from stages.measuring.matching import is_right, rule_of
-from stages.models.bases import base_folder
+from stages.models.bases import base_folder, refuse_short_sighted
 from stages.models.hf_config import read_any_config
 from stages.policies.distance import kl_from
 from stages.run import Run
@@ -246,6 +246,8 @@ def _with_kl(
         raise UserError(f"The reference {reference} has another tokenizer than {row.checkpoint}.")
     prompts = _in_tokens(model, masker, [one.messages for one in records if isinstance(one, PromptRecord)], settings)
     sampling = Sampling(max_new_tokens=_longest(model, settings), stop_ids=_stops(model, masker), seed=settings.seed)
+    longest = max((len(each) for each in prompts), default=0) + sampling.max_new_tokens
+    refuse_short_sighted(reference, longest, "reference")
     kl = kl_from(other.decoder, model.decoder, prompts, sampling, settings.slots)
     return msgspec.structs.replace(row, figures={**row.figures, "kl": kl})
 

@@ -17,6 +17,15 @@ def checkpoint_config(folder: Path) -> ModelConfig:
     return read_config(base_folder(folder))
 
 
+def refuse_short_sighted(folder: Path, longest: int, who: str, hint: str = "Choose one with a longer context.") -> None:
+    """Raise UserError where the model of a checkpoint sees fewer tokens than the longest text that it is to read.
+
+    who: what the model is here, such as the reward model.
+    """
+    if (sees := checkpoint_config(folder).context) < longest:
+        raise UserError(f"The {who} sees {sees:,} tokens, and the longest text it is to read has {longest:,}.", hint)
+
+
 def writer_config(folder: Path) -> ModelConfig:
     """The same of a model that writes, in one way or another: a decoder, a Transformer-XL or a T5."""
     base = base_folder(folder)

@@ -10,7 +10,7 @@ import torch
 from stages.data.conversations import Masker, choose_template
 from stages.data.tokenizer import FILE as TOKENIZER
 from stages.data.tokenizer import TextTokenizer
-from stages.models.bases import base_folder
+from stages.models.bases import base_folder, refuse_short_sighted
 from stages.models.decoder import Decoder
 from stages.models.opening import open_decoder
 from stages.policies.course import PolicyCourse
@@ -18,7 +18,7 @@ from stages.policies.needs import refuse_too_large
 from stages.policies.policy import Policy, Reference
 from stages.policies.progress import PolicyProgress
 from stages.policies.rollouts import Prompts, Writer, read_prompts
-from stages.policies.scoring import open_score
+from stages.policies.scoring import open_score, refuse_unanswered
 from stages.run import Run
 from stages.store import compute
 from stages.store.errors import UserError
@@ -52,6 +52,11 @@ def open_policy(
     refuse_too_large(settings, config, reward, reference, device)
     template = choose_template(base, settings.template)
     prompts, held_out = _read(run, settings, base, template, config.context)
+    refuse_unanswered(settings, reward, (asked.prompt for asked in (*prompts.asked, *held_out.asked)))
+    longest = max(prompts.longest, held_out.longest) + settings.max_new_tokens
+    for folder, who in ((reward, "reward model"), (reference, "reference")):
+        if folder is not None:
+            refuse_short_sighted(folder, longest, who)
     if settings.lora_dropout:
         run.warn("lora_dropout is left out: a policy learns from what it would say, without dropout.")
         settings = msgspec.structs.replace(settings, lora_dropout=0.0)

@@ -175,7 +175,7 @@ class Policy:
 
         loss: of inputs and targets (b, t). beside: optimisers of further models that it trains.
         """
-        longest = max(len(asked.tokens) for asked in self.prompts.asked) + self.settings.max_new_tokens - 1
+        longest = self.prompts.longest + self.settings.max_new_tokens - 1
 
         def loss_of(count: int) -> Tensor:
             inputs = torch.full((count, longest), self.writer.tokenizer.pad_id, device=self.model.tokens.device)

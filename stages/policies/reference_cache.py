@@ -19,6 +19,7 @@ from stages.data.comparisons import PackedCompletions, pack
 from stages.data.preference_shards import Preferences, PreferenceSet
 from stages.data.shards import SPLITS, little_endian
 from stages.data.tokenizer import FILE
+from stages.models.bases import base_folder, refuse_short_sighted
 from stages.models.decoder import Decoder
 from stages.models.logprobs import token_logprobs
 from stages.run import Run
@@ -39,13 +40,14 @@ def reference_logprobs(
     """log π_ref of every completion of train and of validation, (completions,) each.
 
     Goes on where an earlier worker was interrupted; the model is loaded only when something is missing, and freed
-    again. Raises UserError when the reference has another tokenizer than `base`.
+    again. Raises UserError when the reference has another tokenizer than `base`, or sees too little.
     """
-    if sha256_file(reference / FILE) != sha256_file(base / FILE):
+    if sha256_file(base_folder(reference) / FILE) != sha256_file(base_folder(base) / FILE):
         raise UserError(
             f"The reference {reference} has another tokenizer than the model that it is to hold near.",
             "Leave it out: the checkpoint that training goes on from is the reference then.",
         )
+    refuse_short_sighted(reference, max(split.longest for split in data.info.splits.values()), "reference")
     folder = run.dir.path / FOLDER
     with disk_errors(run.dir.path):
         folder.mkdir(exist_ok=True)

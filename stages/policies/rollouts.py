@@ -52,6 +52,11 @@ class Prompts(NamedTuple):
     left_out: int = 0
     why: str = ""
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest; 0 for none."""
+        return max((len(each.tokens) for each in self.asked), default=0)
+
     def order(self, position: int, count: int, seed: int) -> list[TokenizedPrompt]:
         """Those at these places of the endless order, in which each epoch asks every prompt once."""
         return [self.asked[place] for place in order_at(position, count, len(self.asked), seed).tolist()]

@@ -9,7 +9,7 @@ import importlib.util
 import math
 import re
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -58,9 +58,7 @@ def open_score(
     policy, template: whose completions are scored, and the chat template they are written by. Raises UserError when a
     setting that the choice needs is missing or wrong, or when the reward model reads another language.
     """
-    kind = settings.reward
-    if kind == "auto":
-        kind = "model" if model else "exact"
+    kind = _kind_of(settings, model)
     if model is not None and kind != "model":
         raise UserError(f"A reward model is given, and the reward is to be {kind}.", "Leave one of the two out.")
     match kind:
@@ -76,6 +74,19 @@ def open_score(
             return _by_length(settings.reward_length, settings.max_new_tokens)
         case _:
             return _by_function(settings.reward_file)
+
+
+def refuse_unanswered(settings: RewardSettings, model: Path | None, prompts: Iterable[Prompt]) -> None:
+    """Raise UserError where completions are to be compared with known answers, and one of these prompts has none."""
+    if _kind_of(settings, model) in ("exact", "world"):
+        for prompt in prompts:
+            _answer(prompt)
+
+
+def _kind_of(settings: RewardSettings, model: Path | None) -> Reward:
+    if settings.reward == "auto":
+        return "model" if model else "exact"
+    return settings.reward
 
 
 def _by_model(model: Path | None, policy: Path, template: str, device: str, precision: str) -> Score:
@@ -174,7 +185,7 @@ def _record(prompt: Prompt) -> PromptRecord:
 
 
 def _answer(prompt: Prompt) -> str:
-    if prompt.answer is None:
+    if not prompt.answer:
         raise UserError(
             f"The prompt {prompt.messages[-1].content[:60]!r} has no known answer, by which to reward.",
             "Use prompts with answers, or another reward.",

@@ -22,6 +22,7 @@ from tests.stages.data.chats import chat_dataset
 from tests.stages.helpers import copy_of, finish
 from tests.stages.reward_helpers import reward_workspace, train
 from tests.stages.sft_helpers import job_in, sums
+from tests.tiny_model import write_tiny_judge
 
 SMALL = {
     "n": 4,
@@ -119,3 +120,9 @@ def test_a_least_score_of_0_leaves_out_what_scores_less(workspace: Workspace) ->
     best = [max(one.scores) for one in best_of.scored(run) if one.split == "train" and one.scores]
     kept = [record.meta["score"] for record in read_records(find_dataset(workspace, "positive"), "train")]
     assert min(best) < 0 and kept == [score for score in best if score >= 0]
+
+
+def test_a_reward_model_that_sees_too_little_is_refused_before_anything_is_drawn(workspace: Workspace) -> None:
+    write_tiny_judge(workspace.models / "short", context=12)
+    with pytest.raises(UserError, match="The reward model sees 12 tokens"):
+        drawn(workspace, "judged", judge="short", reward="auto")

@@ -195,7 +195,7 @@ def test_a_teacher_of_another_tokenizer_is_refused(workspace: Workspace) -> None
 
 def test_a_teacher_that_sees_less_than_the_longest_record_is_refused(workspace: Workspace) -> None:
     write_tiny_checkpoint(workspace.models / "short", context=16)
-    with pytest.raises(UserError, match="The teacher sees 16 tokens, and the longest record has"):
+    with pytest.raises(UserError, match="The teacher sees 16 tokens, and the longest text"):
         student(workspace, teacher="short")
 
 

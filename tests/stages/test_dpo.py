@@ -117,6 +117,12 @@ def test_a_reference_with_another_tokenizer_is_refused(workspace: Workspace) -> 
         job_in(workspace, reference="other")
 
 
+def test_a_reference_that_sees_too_little_is_refused(workspace: Workspace) -> None:
+    write_tiny_checkpoint(workspace.models / "short", context=12)
+    with pytest.raises(UserError, match="The reference sees 12 tokens"):
+        job_in(workspace, reference="short")
+
+
 def test_a_worker_killed_ends_with_the_same_bits(workspace: Workspace) -> None:
     settings = {"micro_batch": 3, "steps": 30, "sft_term": 0.2}
     whole, broken = killed_and_gone_on(lambda name: improve(workspace, name, **settings), steps=30)

@@ -34,7 +34,7 @@ from stages.training.memory import kept_by_autograd
 from tests.stages.helpers import copy_of
 from tests.stages.policy_helpers import SMALL, policy_run, policy_workspace, prompt_dataset, sums, text_dataset
 from tests.stages.resuming import events, killed_and_gone_on, rows
-from tests.tiny_model import write_tiny_checkpoint
+from tests.tiny_model import write_tiny_checkpoint, write_tiny_judge
 from workbench import runs
 
 STAGES: dict[str, Any] = {"grpo": grpo, "ppo": ppo}
@@ -560,3 +560,23 @@ def test_what_cannot_be_trained_is_refused_in_a_sentence(
     prompt_dataset(workspace.datasets / "open", [(question, "") for question, _ in sums(8)])
     with pytest.raises(UserError, match=told):
         job_in(workspace, "grpo", **settings).step()
+
+
+@pytest.mark.parametrize("stage", list(STAGES))
+@pytest.mark.parametrize("role", ["reward", "reference"])
+def test_a_model_that_sees_too_little_for_a_rollout_is_refused_before_the_first_step(
+    workspace: Workspace, stage: str, role: str
+) -> None:
+    write = write_tiny_judge if role == "reward" else write_tiny_checkpoint
+    write(workspace.models / "short", context=12)
+    judged = {"reward": "auto"} if role == "reward" else {}
+    with pytest.raises(UserError, match=f"The {role}( model)? sees 12 tokens, and the longest text"):
+        job_in(workspace, stage, extra={role: "short"}, **judged)
+
+
+def test_a_prompt_without_an_answer_is_refused_before_the_first_step(workspace: Workspace) -> None:
+    asked = sums(20)
+    prompt_dataset(workspace.datasets / "holes", [*asked[:10], ("3+4", ""), *asked[10:]])
+    with pytest.raises(UserError, match="'3\\+4' has no known answer"):
+        job_in(workspace, "grpo", reward="exact", dataset="holes")
+    job_in(workspace, "grpo", reward="length", dataset="holes")
