@@ -81,6 +81,13 @@ class LabelSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
             le=0.5,
         ),
     ] = 0.05
+    reward_model: Annotated[
+        str,
+        about(
+            "Reward model whose order of a chat's answers is told once yours is given. Empty: the newest there is. "
+            "none: no order is told."
+        ),
+    ] = ""
 
 
 class Settings(msgspec.Struct, kw_only=True, frozen=True):

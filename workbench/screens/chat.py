@@ -19,12 +19,15 @@ from textual.widgets import Static
 
 from stages.store.chat import Done, Facts
 from stages.store.errors import UserError
+from stages.store.labels import Prompt as Stored
 from stages.store.labels.backup import back_up
 from stages.store.specs.chat import Chat
 from stages.store.specs.retrieval import Retrieval
 from workbench.copying import copy_out
 from workbench.display import content, line, shortened
+from workbench.judging import fresh_scores
 from workbench.judging.exchange import MOST, Exchange
+from workbench.judging.fresh_scores import judge_of
 from workbench.judging.on_the_spot import CHAT, Answer, answer_of, candidates_of
 from workbench.keys import bind
 from workbench.messages import CheckpointChosen
@@ -355,9 +358,11 @@ class ChatScreen(PlaceScreen):
             return
         self._numbered += len(exchange.answers)
         prompt = exchange.as_prompt()
-        self.app.push_screen(RankAnswersScreen(prompt, candidates, lambda ranked: self._was_ranked(exchange, ranked)))
+        self.app.push_screen(
+            RankAnswersScreen(prompt, candidates, lambda ranked: self._was_ranked(exchange, prompt, ranked))
+        )
 
-    def _was_ranked(self, exchange: Exchange, ranked: Ranked) -> None:
+    def _was_ranked(self, exchange: Exchange, prompt: Stored, ranked: Ranked) -> None:
         """Go on from the answer that was best, and say who wrote what."""
         self._ranked = True
         exchange.ranked = f"ranked {ranked} · saved {datetime.datetime.now():%H:%M:%S} in the label set {CHAT}"
@@ -365,6 +370,25 @@ class ChatScreen(PlaceScreen):
         exchange.at = texts.index(ranked.best) if ranked.best in texts else exchange.at
         if exchange is self._exchange:
             self._show_answer(exchange)
+        if exchange.talks and not ranked.by_model:
+            self._have_scored(exchange, prompt, ranked)
+
+    @work(exclusive=True, group="scores")
+    async def _have_scored(self, exchange: Exchange, prompt: Stored, ranked: Ranked) -> None:
+        """Add to what was said of the ranking how a reward model orders the same answers, if there is one."""
+        said, wanted = exchange.ranked, self.workbench.settings.labels.reward_model
+        try:
+            judge = await asyncio.to_thread(judge_of, self.workbench.workspace, wanted)
+            if judge is None:
+                return
+            texts = [one.text for one in ranked.shown]
+            told = await fresh_scores.told(self.workbench.desk, judge, prompt, texts, ranked.label.ranks or [])
+        except UserError as error:
+            told = f"no reward model's order: {error.title}"
+        if exchange.ranked == said:  # nothing was answered or ranked anew since
+            exchange.ranked = f"{said}\n{told}"
+            if exchange is self._exchange and not self._answering:
+                self._show_answer(exchange)
 
     def action_duel(self) -> None:
         """Two checkpoints side by side, the one loaded here among them."""
