@@ -68,6 +68,14 @@ def temporary_beside(path: Path) -> Path:
     return path.parent / f"{TEMPORARY}{path.name}-{secrets.token_hex(4)}"
 
 
+def unused(path: Path) -> Path:
+    """The path, or one with a number behind it when something is there from another time."""
+    number, free = 2, path
+    while free.exists():
+        free, number = path.with_name(f"{path.name}.{number}"), number + 1
+    return free
+
+
 def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Replace `path` by `data`. With `durable` it is on disk (fsync of file and folder) before this returns."""
     temporary = temporary_beside(path)

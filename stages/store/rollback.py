@@ -11,7 +11,7 @@ from pathlib import Path
 
 from stages.store.checkpoints import Checkpoint, list_checkpoints, verify
 from stages.store.errors import UserError
-from stages.store.files import disk_errors, sync_folder
+from stages.store.files import disk_errors, sync_folder, unused
 from stages.store.lineage import children_of_checkpoint
 from stages.store.rundir import RunDir
 from stages.store.workspace import Workspace
@@ -60,18 +60,10 @@ def _set_aside(run: RunDir, checkpoints: list[Checkpoint]) -> list[Path]:
     with disk_errors(run.path):
         for checkpoint in reversed(checkpoints):  # the newest first: a kill in between leaves the run at an earlier one
             folder.mkdir(exist_ok=True)
-            target = _free(folder / checkpoint.name)
+            target = unused(folder / checkpoint.name)
             checkpoint.path.rename(target)
             moved.append(target)
         if moved:
             sync_folder(folder)
             sync_folder(run.checkpoints)
     return moved
-
-
-def _free(path: Path) -> Path:
-    """The path, or one with a number behind it when something is there from another time."""
-    number, free = 2, path
-    while free.exists():
-        free, number = path.with_name(f"{path.name}.{number}"), number + 1
-    return free

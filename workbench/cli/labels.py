@@ -241,7 +241,8 @@ def restore_(env: Environment, file: Path | None, yes: bool) -> None:
         raise UserError("There is no backup.", f"They are kept in {env.workspace.root / 'labels-backups'}.")
     confirm(f"Put {found} in the place of {env.workspace.labels}?", yes)
     made = restore(env.workspace.labels, found)
-    say(f"Restored {found}: {made.labels:,} rows. What was there before is labels.db.before-restore.")
+    before = f" What was there before is {made.kept.name}." if made.kept is not None else ""
+    say(f"Restored {found}: {made.labels:,} rows.{before}")
 
 
 def _row(opened: Labels, one: LabelSet, annotator: str) -> dict[str, object]:

@@ -65,13 +65,20 @@ class Session:
         return self._show(self.labels.next(self.set.id, self.annotator, after=after), None)
 
     def go(self, place: int) -> Shown | None:
-        """Put the prompt at a place (from 0) before the person, with what they said of it; None beyond the set."""
+        """Put the prompt at a place (from 0) before the person, with what they said of it; None beyond the set.
+
+        Where they wrote a better answer, the next ranking takes the place of that with their answer at the top.
+        """
         shown = self.labels.at(self.set.id, place)
         if shown is None:
             return None
         label = self.labels.label_of(self.set.id, place, self.annotator)
-        self.settles = bool(label and label.settles)
-        return self._show(self.labels.shown_as(label) if label is not None else shown, label)
+        if label is None:
+            self.settles = False
+            return self._show(shown, None)
+        said = self.labels.ranked_with(label) or label
+        self.settles = bool(said.settles)
+        return self._show(self.labels.shown_as(label), said)
 
     def settle(self, place: int) -> Shown | None:
         """Put a prompt on which judgements disagree before the person afresh, in a new order; None beyond the set.

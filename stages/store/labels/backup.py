@@ -6,13 +6,14 @@ import contextlib
 import datetime
 import os
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
 from stages.store.errors import UserError, WorkFailed
-from stages.store.files import disk_errors, sync_folder, temporary_beside
-from stages.store.labels.trouble import trouble
+from stages.store.files import disk_errors, sync_folder, temporary_beside, unused
+from stages.store.labels.trouble import PATIENCE, is_busy, trouble
 
 KEPT = 14
 """Backups that are kept, the newest."""
@@ -27,6 +28,13 @@ class Backup(NamedTuple):
     labels: int
 
 
+class Restored(NamedTuple):
+    """How many label rows came back, and where what they replaced is kept, if there was anything."""
+
+    labels: int
+    kept: Path | None
+
+
 def back_up(path: Path, *, when: datetime.datetime | None = None) -> Backup | None:
     """Copy labels.db as it stands now (SQLite's backup API), check the copy, and only then let it take its name.
 
@@ -39,7 +47,8 @@ def back_up(path: Path, *, when: datetime.datetime | None = None) -> Backup | No
     final = path.parent / FOLDER / f"labels-{day}.db"
     count = keep_copy(path, final)
     for old in sorted(final.parent.glob("labels-*.db"))[:-KEPT]:
-        old.unlink()
+        with disk_errors(final.parent):
+            old.unlink(missing_ok=True)  # another process may be at it too
     return Backup(final, count)
 
 
@@ -68,21 +77,58 @@ def backups(path: Path) -> list[Path]:
     return sorted((path.parent / FOLDER).glob("labels-*.db"), reverse=True)
 
 
-def restore(path: Path, backup: Path) -> Backup:
-    """Put a verified backup in the place of labels.db; what was there is kept beside it as labels.db.before-restore."""
+def restore(path: Path, backup: Path) -> Restored:
+    """Put a verified backup in the place of labels.db; what was there is kept beside it as labels.db.before-restore.
+
+    Nobody writes meanwhile, and what had been left half written is undone first. Who has the old file open is refused
+    from then on. WorkFailed when the backup is damaged, or somebody is writing all the time.
+    """
     count = verified(backup)
     temporary = temporary_beside(path)
     with disk_errors(path.parent), trouble(path):
         try:
             _copy(backup, temporary)
             verified(temporary, backup)
-            with contextlib.suppress(FileNotFoundError):
-                path.rename(path.with_name(f"{path.name}.before-restore"))
-            temporary.replace(path)
+            with _alone(path):
+                kept = _set_aside(path)
+                temporary.replace(path)
             sync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
-    return Backup(path, count)
+    return Restored(count, kept)
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Keep everybody else from writing a database, as far as it is one; undoes what a killed writer left half done."""
+    if not path.is_file():
+        yield
+        return
+    with contextlib.closing(sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)) as connection:
+        try:
+            connection.execute("BEGIN EXCLUSIVE")
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError) and is_busy(error):
+                raise
+            # it is damaged, which is why it is to be replaced
+        yield
+
+
+def _set_aside(path: Path) -> Path | None:
+    """Give what stands at `path` a second name that nothing has, and its rollback journal with it.
+
+    A journal that stayed would be played back into the file that takes this place.
+    """
+    if not path.is_file():
+        return None
+    kept = unused(path.with_name(f"{path.name}.before-restore"))
+    try:
+        os.link(path, kept)
+    except OSError:  # a file system without links: for a moment nothing has the name
+        path.rename(kept)
+    with contextlib.suppress(FileNotFoundError):
+        path.with_name(f"{path.name}-journal").rename(kept.with_name(f"{kept.name}-journal"))
+    return kept
 
 
 def verified(path: Path, source: Path | None = None) -> int:
@@ -103,9 +149,9 @@ def verified(path: Path, source: Path | None = None) -> int:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """A database as it stands, whoever uses it meanwhile."""
+    """A database as it stands, whoever uses it meanwhile. What a killed writer left half done is undone in it first."""
     with (
-        contextlib.closing(sqlite3.connect(f"file:{quote(str(source))}?mode=ro", uri=True)) as read,
+        contextlib.closing(sqlite3.connect(f"file:{quote(str(source))}?mode=rw", uri=True)) as read,
         contextlib.closing(sqlite3.connect(target)) as write,
     ):
         read.backup(write)

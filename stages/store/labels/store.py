@@ -21,7 +21,7 @@ from stages.store.labels import adding, giving, spans
 from stages.store.labels.migration import prepare
 from stages.store.labels.reading import LabelReader
 from stages.store.labels.records import Candidate, Completion, Label, LabelSet, Mode, Prompt, Shown
-from stages.store.labels.rows import COLUMNS, insert_label, label_of, new_id
+from stages.store.labels.rows import insert_label, new_id
 from stages.store.labels.trouble import PATIENCE, begin_writing, trouble
 from stages.store.names import check_name
 
@@ -137,9 +137,12 @@ class Labels(LabelReader):
         return self._shown(label.set_id, label.place, label.prompt_id, label.shown, label.repeats)
 
     def save(self, label: Label) -> Label:
-        """Store one act, made by `Shown.label`; it is on the disk when this returns, with its id."""
+        """Store one act, made by `Shown.label`; it is on the disk when this returns, with its id.
+
+        What the same person said of the same place meanwhile, on another screen, is superseded: nobody counts twice.
+        """
         with self._writing():
-            return self._insert(label)
+            return self._insert(self._in_its_place(label))
 
     def save_all(self, labels: Iterable[Label]) -> int:
         """Store many at once, all or none; how many there were."""
@@ -173,12 +176,14 @@ class Labels(LabelReader):
             )
             id_ = adding.add_completion(self._db, shown.prompt_id, Candidate(run=run, k=k, text=text, author=annotator))
             if not best or not shown.completions:
-                return [self._insert(shown.label("write", annotator, completion=id_, **fields))]
+                written = shown.label("write", annotator, completion=id_, **fields)
+                return [self._insert(self._in_its_place(written))]
             mine = Completion(id=id_, text=text, checkpoint="", ended="end", author=annotator)
             wider = msgspec.structs.replace(shown, completions=[mine, *shown.completions])
             ranks = [1, *(1 + rank for rank in others or [1] * len(shown.completions))]
-            ranking = self._insert(wider.label("rank", annotator, ranks=ranks, **fields))
-            return [ranking, self._insert(shown.label("write", annotator, completion=id_))]
+            ranking = self._insert(self._in_its_place(wider.label("rank", annotator, ranks=ranks, **fields)))
+            written = self._in_its_place(shown.label("write", annotator, completion=id_), beside_ranking=True)
+            return [ranking, self._insert(written)]
 
     def undo(self, label: Label) -> list[Label]:
         """Take a label back, and with an answer the ranking that it is the best of, which is returned.
@@ -186,7 +191,8 @@ class Labels(LabelReader):
         They stay in the file, with rows that say so; what they had replaced is in force again.
         """
         with self._writing():
-            together = self._ranked_with(label)
+            ranking = self.ranked_with(label)
+            together = [ranking] if ranking is not None else []
             for one in (label, *together):
                 undone = Label(
                     id=0,
@@ -200,14 +206,12 @@ class Labels(LabelReader):
                 self._insert(undone)
         return together
 
-    def _ranked_with(self, label: Label) -> list[Label]:
-        """The ranking that was stored together with a written answer, if that was to be the best."""
+    def ranked_with(self, label: Label) -> Label | None:
+        """The ranking that was stored together with a written answer, if that was to be the best and it stands."""
         if label.kind != "write":
-            return []
+            return None
         which = "id = ? AND kind = 'rank' AND annotator = ? AND EXISTS (SELECT 1 FROM json_each(shown) WHERE value = ?)"
-        values = (label.id - 1, label.annotator, label.completion)
-        rows = self._rows(f"SELECT {COLUMNS} FROM in_force WHERE {which}", *values)
-        return [label_of(row) for row in rows]
+        return self._latest(which, label.id - 1, label.annotator, label.completion)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -239,6 +243,23 @@ class Labels(LabelReader):
             completions=self.completions(ids),
             repeats=repeats,
         )
+
+    def _in_its_place(self, label: Label, *, beside_ranking: bool = False) -> Label:
+        """The label, in the place of what the same person said here and of which whoever gave this one did not know.
+
+        An answer takes the place of an answer, a judgement that of a judgement; each that of the other only where it
+        stands alone, and not `beside_ranking`. What was asked again, or settles a disagreement, stands beside the rest.
+        """
+        beside = label.kind in ("flag", "undo") or label.origin or label.repeats is not None or label.settles
+        if beside or label.supersedes is not None:
+            return label
+        which = "set_id = ? AND place = ? AND annotator = ? AND kind <> 'flag' AND origin = '' AND repeats IS NULL"
+        where = (label.set_id, label.place, label.annotator)
+        alike = "kind = 'write'" if label.kind == "write" else "kind <> 'write'"
+        standing = self._latest(f"{which} AND {alike}", *where)
+        if standing is None and not beside_ranking:
+            standing = self._latest(which, *where)
+        return label if standing is None else msgspec.structs.replace(label, supersedes=standing.id)
 
     def _insert(self, label: Label) -> Label:
         _check(label)

@@ -66,6 +66,8 @@ def _failed(path: Path, error: sqlite3.OperationalError) -> WorkFailed:
     match getattr(error, "sqlite_errorcode", 0) & 0xFF:
         case sqlite3.SQLITE_FULL:
             return WorkFailed(f"The disk that holds {path} is full.", f"Free some space there. {NOTHING_LOST}")
+        case sqlite3.SQLITE_READONLY if error.sqlite_errorcode == sqlite3.SQLITE_READONLY_DBMOVED:
+            return WorkFailed(f"{path} was replaced by another file meanwhile.", f"Open it again. {NOTHING_LOST}")
         case sqlite3.SQLITE_READONLY:
             hint = f"Change its permissions, or use another workspace with WORKBENCH_HOME. {NOTHING_LOST}"
             return WorkFailed(f"{path} cannot be written: it is read-only.", hint)

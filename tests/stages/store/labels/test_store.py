@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from stages.store.errors import UserError, WorkFailed
@@ -148,6 +149,30 @@ def test_what_another_window_took_back_meanwhile_is_not_replaced(labels: Labels)
         labels.save(shown.label("rank", "ada", ranks=[4, 3, 2, 1], supersedes=old.id))
     with pytest.raises(UserError, match="meanwhile"):
         labels.undo(old)
+
+
+def test_who_judges_a_prompt_on_two_screens_counts_once_and_the_later_judgement_stands(labels: Labels) -> None:
+    chosen = labels.add_set("mine", "rank", tasks(1))
+    shown = give(labels, chosen.id, "ada")
+    with open_labels(labels.path) as other:
+        first = other.save(shown.label("rank", "ada", ranks=[1, 2, 3, 4]))
+    second = labels.save(shown.label("rank", "ada", ranks=[4, 3, 2, 1]))
+    assert (second.supersedes, labels.labels(chosen.id)) == (first.id, [second])
+    again = labels.save(msgspec.structs.replace(shown, repeats=first.id).label("rank", "ada", ranks=[1, 1, 1, 1]))
+    settled = labels.save(shown.label("rank", "ada", ranks=[1, 2, 2, 2], settles=[second.id]))
+    assert labels.labels(chosen.id) == [second, again, settled], "a prompt asked again, and one settled, stand beside"
+
+
+def test_an_answer_takes_the_place_of_an_answer_and_a_ranking_that_of_a_ranking(labels: Labels) -> None:
+    chosen = labels.add_set("mine", "rank", tasks(1))
+    shown = give(labels, chosen.id, "ada")
+    labels.write(shown, "ada", "Mine.", best=True)
+    ranking, written = labels.write(shown, "ada", "Mine, mended.", best=True)
+    assert labels.labels(chosen.id) == [ranking, written]
+    anew = labels.save(shown.label("rank", "ada", ranks=[4, 3, 2, 1]))
+    assert labels.labels(chosen.id) == [written, anew]
+    labels.undo(anew)
+    assert labels.labels(chosen.id) == [ranking, written]
 
 
 def test_taking_a_better_answer_back_takes_its_ranking_back_and_keeps_the_order_of_the_others(labels: Labels) -> None:

@@ -1,0 +1,23 @@
+"""A person at work on a label set: what takes the place of what they had said."""
+
+from __future__ import annotations
+
+from stages.store.labels import open_labels
+from stages.store.workspace import Workspace
+from tests.stages.store.labels.conftest import tasks
+from workbench.judging.labelling import Session
+
+
+def test_who_ranks_a_prompt_anew_for_which_they_wrote_an_answer_has_one_ranking_of_it(workspace: Workspace) -> None:
+    with open_labels(workspace.labels) as labels:
+        labels.add_set("mine", "rank", tasks(2))
+    session = Session(workspace, "mine", "ada")
+    session.go(1)
+    ranking, written = session.write("Mine.", best=True)
+    session.go(1)
+    assert session.earlier == ranking
+    anew = session.save("rank", ranks=[4, 3, 2, 1])
+    assert session.labels.labels() == [written, anew]
+    session.undo()
+    assert session.labels.labels() == [ranking, written]
+    session.close()
