@@ -101,9 +101,23 @@ def pair_losses(delta_P: Tensor, settings: DPO) -> Tensor:
     return (1 - smoothing) * right + smoothing * wrong
 
 
+def loss_spread(settings: DPO) -> float:
+    """How many times as much as a loss in nats a token this one may differ between healthy batches.
+
+    sigmoid: δ of whole answers comes to tens of nats, times β. ipo: it begins at (1 / (2β))², and a few nats of δ more
+    or less are tens of its units.
+    """
+    if settings.loss == "ipo":
+        return max(25.0, (2 * settings.beta) ** -2)
+    spread = max(1.0, 10 * settings.beta)
+    return spread / (1 - 2 * settings.label_smoothing) if settings.loss == "robust" else spread
+
+
 def prepare(run: Run) -> Job:
     """Read the rankings and the reference, load the model or resume it, and restore the random numbers last."""
     settings = run.settings(DPO)
+    if settings.loss == "ipo" and settings.label_smoothing:
+        run.warn("label_smoothing is left out: the loss ipo has none.")
     device = set_up_torch(run, deterministic=settings.deterministic)
     base = run.checkpoint()
     config = config_of(base, 0.0)
@@ -155,6 +169,7 @@ class Job:
             len(self.train),
             sample=self.sample,
             sample_every=settings.sample_every,
+            loss_spread=loss_spread(settings),
         )
         self.memory = self.course.memory
         self._seen: list[Figures] = []

@@ -144,13 +144,14 @@ class Pace:
 class Divergence:
     """Notices a loss that is not finite at once, and one that has exploded within a few steps.
 
-    Exploded: the moving average (weight 0.1 on the newest loss) stands more than 2 nats above its lowest value.
+    Exploded: the moving average (weight 0.1 on the newest loss) stands more than 2 nats above its lowest value, or so
+    many times that as `spread` says, of a loss that differs more from batch to batch than one in nats a token.
     """
 
     WEIGHT, LIMIT = 0.1, 2.0
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
+    def __init__(self, progress: Progress, spread: float = 1.0) -> None:
+        self._progress, self._limit = progress, self.LIMIT * spread
 
     def watch(self, step: int, loss: float, gradient_norm: float) -> None:
         """Raise WorkFailed when training has gone wrong at `step`. Call it before the update is made."""
@@ -158,7 +159,7 @@ class Divergence:
         p = self._progress
         p.smoothed = loss if p.smoothed is None else (1 - self.WEIGHT) * p.smoothed + self.WEIGHT * loss
         p.lowest = p.smoothed if p.lowest is None else min(p.lowest, p.smoothed)
-        if p.smoothed > p.lowest + self.LIMIT:
+        if p.smoothed > p.lowest + self._limit:
             raise went_wrong(
                 f"The loss exploded at step {step}: its average rose from {p.lowest:.2f} to {p.smoothed:.2f}."
             )
@@ -171,7 +172,7 @@ class Divergence:
     def suspicious(self) -> bool:
         """Whether the loss is on its way up, so that a checkpoint now might keep a broken model."""
         p = self._progress
-        return p.smoothed is not None and p.lowest is not None and p.smoothed > p.lowest + self.LIMIT / 2
+        return p.smoothed is not None and p.lowest is not None and p.smoothed > p.lowest + self._limit / 2
 
 
 def refuse_no_number(step: int, loss: float, gradient_norm: float) -> None:

@@ -67,15 +67,17 @@ class Course:
         sample: Callable[[], None] | None = None,
         sample_every: int = 0,
         state: Callable[[], Mapping[str, Tensor] | None] = lambda: None,
+        loss_spread: float = 1.0,
     ) -> None:
         """work: what its compute is made up of. records: of an epoch, which fine-tuning counts by. sample: shows what
-        the model makes of fixed prompts. state: what the model carries from step to step, for a checkpoint."""
+        the model makes of fixed prompts. state: what the model carries from step to step, for a checkpoint.
+        loss_spread: as `Divergence` takes it."""
         self._run, self._settings, self._opened, self._records = run, settings, opened, records
         self.work = work
         self._sample, self._sample_every, self._state = sample, sample_every, state
         self._progress = progress = opened.progress
         self.steps, warmup = length_of(settings, records)
-        self.updates = Updates(opened.optimizer, progress, settings, self.steps, warmup)
+        self.updates = Updates(opened.optimizer, progress, settings, self.steps, warmup, loss_spread)
         self.pace = Pace(opened.optimizer.parameters[0].device, progress.precision, flops_per_token(config))
         self.memory = MicroBatches(run, progress, settings.batch_size, settings.micro_batch)
         self.metrics = opened.metrics()

@@ -127,11 +127,18 @@ class Updates:
     """AdamW updates out of micro-batches, at the rates of a warm-up and a cosine; divergence is noticed."""
 
     def __init__(
-        self, optimizer: AdamW, progress: Progress, settings: Learning | Pretrain, steps: int, warmup: int
+        self,
+        optimizer: AdamW,
+        progress: Progress,
+        settings: Learning | Pretrain,
+        steps: int,
+        warmup: int,
+        loss_spread: float = 1.0,
     ) -> None:
+        """loss_spread: as `Divergence` takes it."""
         self._optimizer, self._progress, self._settings = optimizer, progress, settings
         self._steps, self._warmup = steps, warmup
-        self.divergence = Divergence(progress)
+        self.divergence = Divergence(progress, loss_spread)
 
     def make(self, losses: Iterable[Tensor]) -> Update:
         """One update from the micro-batches' shares of the loss."""

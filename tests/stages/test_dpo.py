@@ -267,6 +267,22 @@ def test_ipo_is_its_formula(normalised: bool) -> None:
     assert len(expected) == 6 and found.tolist() == pytest.approx(expected, abs=1e-12)
 
 
+def test_smoothing_that_ipo_does_not_know_is_told(workspace: Workspace) -> None:
+    job = job_in(workspace, loss="ipo", label_smoothing=0.1)
+    assert any("label_smoothing" in warned["message"] for warned in events(job.run.dir, "warning"))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"loss": "ipo", "beta": 0.01}, {"loss": "robust", "beta": 1.0, "label_smoothing": 0.49}]
+)
+def test_a_loss_that_is_large_by_its_formula_is_no_explosion(workspace: Workspace, settings: dict[str, Any]) -> None:
+    """Their losses differ by more than two nats from batch to batch, while what is preferred is learnt."""
+    job = job_in(workspace, lr=1e-3, steps=60, **settings)
+    losses = [job.step().loss for _ in range(60)]
+    assert max(losses) > min(losses) + 2 and np.mean(losses[-10:]) < np.mean(losses[:10])
+    assert job.evaluate(whole=True)["val/accuracy"] > 0.8
+
+
 def test_label_smoothing_mixes_the_loss_with_that_of_the_labels_turned_round() -> None:
     logprobs, reference, lengths = torch.randn(3, 6, generator=torch.Generator().manual_seed(0)).unbind()
     lengths = lengths.abs() + 1
