@@ -42,8 +42,8 @@ class Linear(NamedTuple):
 
 
 KERNELS = ("forward", "backward_keys", "backward_queries", "decode")
-WIDTHS = (32, 64, 96, 128, 256)
-"""Classes of head width: the least one that holds it. 40 counts as 64; 72, 80 and 96 as 96."""
+WIDTHS = (32, 64, 96, 128, 192, 256)
+"""Classes of head width: the least one that holds it. 40 counts as 64; 72, 80 and 96 as 96; 160 as 192."""
 SHORT = 512
 """Up to this many keys a call counts as short."""
 FAMILIES = {
@@ -171,78 +171,78 @@ def _config(entry: str) -> Config:
     return Config(int(m), int(n), int(warps), int(stages))
 
 
-# Columns: width up to       32          64          96         128        256
+# Columns: width up to       32          64          96          128         192         256
 TABLE: dict[tuple[str, int], dict[str, list[Config]]] = {
     ("sm_80", 2): _table(
-        forward="             128x64/4/3  128x128/8/3 128x64/8/3 128x64/8/3 64x64/8/2",
-        forward_any="         128x64/4/3  128x128/8/3 128x64/8/3 128x32/8/2 64x64/8/2",
-        backward_keys="       64x64/4/2   64x128/8/2  16x64/8/1  64x64/8/2  32x32/8/1",
-        backward_keys_any="   64x64/4/2   64x128/8/2  32x64/8/1  64x64/8/2  32x32/8/1",
-        backward_queries="    64x64/4/2   128x64/8/2  128x64/8/2 128x64/8/2 64x64/8/1",
-        backward_queries_any="64x64/4/2   128x64/8/2  64x64/8/2  64x64/8/2  64x64/8/1",
-        decode="              16x64/4/3   16x64/4/3   16x64/4/3  16x64/4/2  16x32/4/2",
+        forward="             128x64/4/3  128x128/8/3 128x64/8/3  128x64/8/3  64x32/8/2   64x64/8/2",
+        forward_any="         128x64/4/3  128x128/8/3 128x64/8/3  128x32/8/2  64x32/8/2   64x64/8/2",
+        backward_keys="       64x64/4/2   64x128/8/2  16x64/8/1   64x64/8/2   16x32/8/1   32x32/8/1",
+        backward_keys_any="   64x64/4/2   64x128/8/2  32x64/8/1   64x64/8/2   16x32/8/1   32x32/8/1",
+        backward_queries="    64x64/4/2   128x64/8/2  128x64/8/2  128x64/8/2  64x32/8/1   64x64/8/1",
+        backward_queries_any="64x64/4/2   128x64/8/2  64x64/8/2   64x64/8/2   64x32/8/1   64x64/8/1",
+        decode="              16x64/4/3   16x64/4/3   16x64/4/3   16x64/4/2   16x32/4/2   16x32/4/2",
     ),
     ("sm_86", 2): _table(
-        forward="             128x64/4/3  128x64/8/2  128x64/8/2 128x64/8/2 64x32/8/2",
-        forward_any="         64x64/4/2   128x64/8/2  64x32/4/2  64x32/4/2  64x32/8/2",
-        backward_keys="       64x64/4/2   64x128/8/2  32x64/8/1  64x64/8/2  32x32/8/1",
-        backward_keys_any="   64x64/4/2   64x128/8/2  32x64/8/1  64x64/8/2  32x32/8/1",
-        backward_queries="    64x64/4/2   128x64/8/2  128x64/8/2 128x64/8/2 64x32/8/1",
-        backward_queries_any="64x64/4/2   128x64/8/2  64x64/8/2  64x64/8/2  64x32/8/1",
-        decode="              16x64/4/3   16x64/4/3   16x64/4/2  16x64/4/2  16x32/4/2",
+        forward="             128x64/4/3  128x64/8/2  128x64/8/2  128x64/8/2  64x32/8/2   64x32/8/2",
+        forward_any="         64x64/4/2   128x64/8/2  64x32/4/2   64x32/4/2   64x32/8/2   64x32/8/2",
+        backward_keys="       64x64/4/2   64x128/8/2  32x64/8/1   64x64/8/2   16x32/8/1   32x32/8/1",
+        backward_keys_any="   64x64/4/2   64x128/8/2  32x64/8/1   64x64/8/2   16x32/8/1   32x32/8/1",
+        backward_queries="    64x64/4/2   128x64/8/2  128x64/8/2  128x64/8/2  64x32/8/1   64x32/8/1",
+        backward_queries_any="64x64/4/2   128x64/8/2  64x64/8/2   64x64/8/2   64x32/8/1   64x32/8/1",
+        decode="              16x64/4/3   16x64/4/3   16x64/4/2   16x64/4/2   16x32/4/2   16x32/4/2",
     ),
     ("sm_90", 2): _table(
-        forward="             128x64/4/3  128x128/8/3 128x64/8/3 128x64/8/3 128x64/8/2",
-        forward_any="         128x64/4/3  128x128/8/3 128x64/8/3 128x64/8/3 128x32/8/2",
-        backward_keys="       64x64/4/2   64x128/8/2  64x64/8/2  64x64/8/2  32x32/8/1",
-        backward_keys_any="   64x64/4/2   64x64/4/2   32x64/8/1  32x64/8/2  32x32/8/1",
-        backward_queries="    128x64/8/2  128x64/8/2  128x64/8/2 128x64/8/2 32x64/8/1",
-        backward_queries_any="128x64/8/2  128x64/8/2  128x64/8/2 128x64/8/2 32x64/8/1",
-        decode="              16x64/4/3   16x64/4/3   16x64/4/3  16x64/4/3  16x32/4/3",
+        forward="             128x64/4/3  128x128/8/3 128x64/8/3  128x64/8/3  128x64/8/2  128x64/8/2",
+        forward_any="         128x64/4/3  128x128/8/3 128x64/8/3  128x64/8/3  128x32/8/2  128x32/8/2",
+        backward_keys="       64x64/4/2   64x128/8/2  64x64/8/2   64x64/8/2   16x32/8/1   32x32/8/1",
+        backward_keys_any="   64x64/4/2   64x64/4/2   32x64/8/1   32x64/8/2   16x32/8/1   32x32/8/1",
+        backward_queries="    128x64/8/2  128x64/8/2  128x64/8/2  128x64/8/2  64x32/8/2   32x64/8/1",
+        backward_queries_any="128x64/8/2  128x64/8/2  128x64/8/2  128x64/8/2  64x32/8/2   32x64/8/1",
+        decode="              16x64/4/3   16x64/4/3   16x64/4/3   16x64/4/3   16x32/4/3   16x32/4/3",
     ),
     ("sm_100", 2): _table(
-        forward="             128x64/4/3  128x128/8/3 128x64/8/3 128x64/8/3 128x64/8/2",
-        forward_any="         128x64/8/2  128x64/8/2  128x64/8/3 128x64/8/3 128x32/8/2",
-        backward_keys="       64x64/4/2   64x128/8/2  64x64/8/2  64x64/8/1  32x64/8/1",
-        backward_keys_any="   64x64/4/2   64x128/8/2  64x64/8/2  64x64/8/2  32x64/8/1",
-        backward_queries="    128x64/8/2  128x64/8/2  128x64/8/2 128x64/8/2 64x64/8/1",
-        backward_queries_any="128x64/8/2  128x64/8/2  128x64/8/2 128x64/8/2 64x64/8/1",
-        decode="              16x64/4/3   16x64/4/3   16x64/4/3  16x64/4/3  16x32/4/3",
+        forward="             128x64/4/3  128x128/8/3 128x64/8/3  128x64/8/3  128x64/8/2  128x64/8/2",
+        forward_any="         128x64/8/2  128x64/8/2  128x64/8/3  128x64/8/3  128x32/8/2  128x32/8/2",
+        backward_keys="       64x64/4/2   64x128/8/2  64x64/8/2   64x64/8/1   32x64/8/1   32x64/8/1",
+        backward_keys_any="   64x64/4/2   64x128/8/2  64x64/8/2   64x64/8/2   32x64/8/1   32x64/8/1",
+        backward_queries="    128x64/8/2  128x64/8/2  128x64/8/2  128x64/8/2  64x64/8/1   64x64/8/1",
+        backward_queries_any="128x64/8/2  128x64/8/2  128x64/8/2  128x64/8/2  64x64/8/1   64x64/8/1",
+        decode="              16x64/4/3   16x64/4/3   16x64/4/3   16x64/4/3   16x32/4/3   16x32/4/3",
     ),
     ("gfx942", 2): _table(
-        forward="             128x64/4/1  128x128/8/1 128x64/8/1 128x64/8/1 128x32/8/1",
-        forward_any="         128x64/4/1  128x64/8/1  128x64/8/1 128x64/8/1 64x32/8/1",
-        backward_keys="       64x64/4/1   64x64/4/1   32x64/8/1  32x64/8/1  32x32/4/1",
-        backward_keys_any="   64x64/4/1   64x64/4/1   32x64/4/1  32x64/8/1  32x32/4/1",
-        backward_queries="    64x64/4/1   128x64/8/1  64x64/8/1  64x32/8/1  32x32/4/1",
-        backward_queries_any="64x64/4/1   128x64/8/1  64x64/4/1  64x32/8/1  32x32/4/1",
-        decode="              16x64/4/1   16x64/4/1   16x64/4/1  16x64/4/1  16x32/4/1",
+        forward="             128x64/4/1  128x128/8/1 128x64/8/1  128x64/8/1  128x32/8/1  128x32/8/1",
+        forward_any="         128x64/4/1  128x64/8/1  128x64/8/1  128x64/8/1  64x32/8/1   64x32/8/1",
+        backward_keys="       64x64/4/1   64x64/4/1   32x64/8/1   32x64/8/1   32x32/4/1   32x32/4/1",
+        backward_keys_any="   64x64/4/1   64x64/4/1   32x64/4/1   32x64/8/1   32x32/4/1   32x32/4/1",
+        backward_queries="    64x64/4/1   128x64/8/1  64x64/8/1   64x32/8/1   32x32/4/1   32x32/4/1",
+        backward_queries_any="64x64/4/1   128x64/8/1  64x64/4/1   64x32/8/1   32x32/4/1   32x32/4/1",
+        decode="              16x64/4/1   16x64/4/1   16x64/4/1   16x64/4/1   16x32/4/1   16x32/4/1",
     ),
 }  # fmt: skip
 """By family and bytes of an element. The rows called `any` are for calls that are not plain: ragged lengths, windows,
 packed documents and biases take registers of their own."""
 
 TABLE["sm_120", 2] = TABLE["sm_86", 2] | _table(
-    backward_keys="           64x64/4/2   64x128/8/2  16x64/8/1  64x64/8/2  32x32/8/1",
-    backward_keys_any="       64x64/4/2   64x128/8/2  16x64/8/1  64x64/8/2  32x32/8/1",
-    backward_queries_any="    64x64/4/2   128x64/8/2  64x32/8/1  64x64/8/2  64x32/8/1",
+    backward_keys="           64x64/4/2   64x128/8/2  16x64/8/1   64x64/8/2   16x32/8/1   32x32/8/1",
+    backward_keys_any="       64x64/4/2   64x128/8/2  16x64/8/1   64x64/8/2   16x32/8/1   32x32/8/1",
+    backward_queries_any="    64x64/4/2   128x64/8/2  64x32/8/1   64x64/8/2   64x32/8/1   64x32/8/1",
 )
 """As sm_86, but for heads of 72 to 96, whose two pieces its compiler spills in loops at sm_86's tiles."""
 
 _SINGLE = _table(
-    forward="                 32x32/4/1   32x32/4/1   32x32/4/1  32x32/8/1  32x16/8/1",
-    forward_any="             32x32/4/1   32x32/4/1   32x32/8/1  32x32/8/1  32x16/8/1",
-    backward_keys="           32x32/8/1   32x32/8/1   32x32/8/1  16x32/8/1  16x32/8/1",
-    backward_keys_any="       32x32/8/1   32x32/8/1   16x32/8/1  16x32/8/1  16x16/8/1",
-    backward_queries="        32x32/8/1   32x32/8/1   32x32/8/1  16x16/8/1  16x16/8/1",
-    backward_queries_any="    32x32/8/1   32x32/8/1   32x16/8/1  16x16/8/1  16x16/8/1",
-    decode="                  16x32/4/1   16x32/4/1   16x32/4/1  16x32/4/1  16x16/4/1",
+    forward="                 32x32/4/1   32x32/4/1   32x32/4/1   32x32/8/1   32x16/8/1   32x16/8/1",
+    forward_any="             32x32/4/1   32x32/4/1   32x32/8/1   32x32/8/1   32x16/8/1   32x16/8/1",
+    backward_keys="           32x32/8/1   32x32/8/1   32x32/8/1   16x32/8/1   16x32/8/1   16x32/8/1",
+    backward_keys_any="       32x32/8/1   32x32/8/1   16x32/8/1   16x32/8/1   16x16/8/1   16x16/8/1",
+    backward_queries="        32x32/8/1   32x32/8/1   32x32/8/1   16x16/8/1   16x16/8/1   16x16/8/1",
+    backward_queries_any="    32x32/8/1   32x32/8/1   32x16/8/1   16x16/8/1   16x16/8/1   16x16/8/1",
+    decode="                  16x32/4/1   16x32/4/1   16x32/4/1   16x32/4/1   16x16/4/1   16x16/4/1",
 )
 """fp32 in full precision runs on the ordinary units, whose registers hold both factors: small tiles on every chip."""
 TABLE |= {(family, 4): _SINGLE for family in set(FAMILIES.values())}
 TABLE["gfx942", 4] = _SINGLE | _table(
-    backward_keys="           32x32/8/1   32x32/8/1   16x32/8/1  16x32/8/1  16x32/4/1",
-    backward_keys_any="       32x32/8/1   32x32/8/1   16x32/8/1  16x32/8/1  16x32/4/1",
+    backward_keys="           32x32/8/1   32x32/8/1   16x32/8/1   16x32/8/1   16x32/4/1   16x32/4/1",
+    backward_keys_any="       32x32/8/1   32x32/8/1   16x32/8/1   16x32/8/1   16x32/4/1   16x32/4/1",
 )
 """AMD's compiler spills in the loops of wide heads where NVIDIA's does not; half as many warps of 64 have the room."""
 

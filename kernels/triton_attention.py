@@ -81,10 +81,13 @@ def _scores(a, a_, b, b_, REST: tl.constexpr):
 
 
 @triton.jit
-def _add_bias(s, base, query_start, key_start, query, key, T, S, bias_t, bias_s):
-    """Scores in base 2 plus the bias of the natural softmax. `query`, `key`: tiles of indices that broadcast to s."""
-    corner = base + tl.cast(query_start, tl.int64) * bias_t + tl.cast(key_start, tl.int64) * bias_s
-    places = corner + (query - query_start) * bias_t + (key - key_start) * bias_s
+def _add_bias(s, base, query_start, key_start, query, key, T, S, bias_t):
+    """Scores in base 2 plus the bias of the natural softmax. `query`, `key`: tiles of indices that broadcast to s.
+
+    With bias_t a multiple of 16 one address serves several scores; otherwise each takes one, and registers spill.
+    """
+    corner = base + tl.cast(query_start, tl.int64) * bias_t + key_start
+    places = corner + (query - query_start) * bias_t + (key - key_start)
     bias = tl.load(places, mask=(query < T) & (key < S), other=0.0)
     return s + bias.to(tl.float32) * LOG2E
 
@@ -178,7 +181,7 @@ def _count_keys(KEY_LENGTHS, b, S):
 
 @triton.jit
 def _attend(acc, acc_, ell, m, q, q_, k_base, v_base, bias_base, lo, hi, start, shift, T, S, keys, window, scale_log2,
-            k_t, v_t, bias_t, bias_s, D: tl.constexpr, FIRST: tl.constexpr, REST: tl.constexpr, BLOCK_M: tl.constexpr,
+            k_t, v_t, bias_t, D: tl.constexpr, FIRST: tl.constexpr, REST: tl.constexpr, BLOCK_M: tl.constexpr,
             BLOCK_N: tl.constexpr, CAUSAL: tl.constexpr, WINDOWED: tl.constexpr, BIASED: tl.constexpr,
             MASKED: tl.constexpr):  # fmt: skip
     """The online softmax of one query tile over the key tiles from lo to hi: acc, row sums ell and row maxima m."""
@@ -189,7 +192,7 @@ def _attend(acc, acc_, ell, m, q, q_, k_base, v_base, bias_base, lo, hi, start, 
         s = _scores(q, q_, k, k_, REST)
         factor = scale_log2  # applied in the exponent, one multiply-add with the maximum, unless a bias comes first
         if BIASED:
-            s = _add_bias(s * scale_log2, bias_base, start, n, query[:, None], key[None, :], T, S, bias_t, bias_s)
+            s = _add_bias(s * scale_log2, bias_base, start, n, query[:, None], key[None, :], T, S, bias_t)
             factor = 1.0
         if MASKED:
             s = tl.where(
@@ -214,7 +217,7 @@ def _attend(acc, acc_, ell, m, q, q_, k_base, v_base, bias_base, lo, hi, start, 
 @triton.jit
 def forward(
     Q, K, V, OUT, LSE, BIAS, KEY_LENGTHS, TILES,
-    q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, out_b, out_h, out_t, bias_b, bias_h, bias_t, bias_s,
+    q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, out_b, out_h, out_t, bias_b, bias_h, bias_t,
     H, T, S, rows, tiles, window, scale_log2,
     GROUP: tl.constexpr, D: tl.constexpr, FIRST: tl.constexpr, REST: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, CAUSAL: tl.constexpr, WINDOWED: tl.constexpr,
@@ -243,16 +246,16 @@ def forward(
     if WINDOWED:
         acc, acc_, ell, m = _attend(
             acc, acc_, ell, m, q, q_, k_base, v_base, bias_base, lo, tl.minimum(whole_lo, hi), start, shift, T, S, keys,
-            window, scale_log2, k_t, v_t, bias_t, bias_s, D, FIRST, REST, BLOCK_M, BLOCK_N, CAUSAL, WINDOWED, BIASED,
+            window, scale_log2, k_t, v_t, bias_t, D, FIRST, REST, BLOCK_M, BLOCK_N, CAUSAL, WINDOWED, BIASED,
             True)  # fmt: skip
     acc, acc_, ell, m = _attend(
         acc, acc_, ell, m, q, q_, k_base, v_base, bias_base, whole_lo, whole_hi, start, shift, T, S, keys,
-        window, scale_log2, k_t, v_t, bias_t, bias_s, D, FIRST, REST, BLOCK_M, BLOCK_N, CAUSAL, WINDOWED, BIASED,
+        window, scale_log2, k_t, v_t, bias_t, D, FIRST, REST, BLOCK_M, BLOCK_N, CAUSAL, WINDOWED, BIASED,
         False)  # fmt: skip
     if CAUSAL or WINDOWED or not EVEN_S:
         acc, acc_, ell, m = _attend(
             acc, acc_, ell, m, q, q_, k_base, v_base, bias_base, whole_hi, hi, start, shift, T, S, keys,
-            window, scale_log2, k_t, v_t, bias_t, bias_s, D, FIRST, REST, BLOCK_M, BLOCK_N, CAUSAL, WINDOWED, BIASED,
+            window, scale_log2, k_t, v_t, bias_t, D, FIRST, REST, BLOCK_M, BLOCK_N, CAUSAL, WINDOWED, BIASED,
             True)  # fmt: skip
 
     seen = ell > 0.0
@@ -282,7 +285,7 @@ def backward_delta(
 
 @triton.jit
 def _key_gradients(dk, dk_, dv, dv_, k, k_, v, v_, q_base, dout_base, lse_base, delta_base, bias_base, lo, hi,
-                   key_start, shift, T, S, keys, window, scale_log2, q_h, q_t, dout_h, dout_t, bias_h, bias_t, bias_s,
+                   key_start, shift, T, S, keys, window, scale_log2, q_h, q_t, dout_h, dout_t, bias_h, bias_t,
                    rows, GROUP: tl.constexpr, D: tl.constexpr, FIRST: tl.constexpr, REST: tl.constexpr,
                    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, CAUSAL: tl.constexpr, WINDOWED: tl.constexpr,
                    BIASED: tl.constexpr, MASKED: tl.constexpr):  # fmt: skip
@@ -301,7 +304,7 @@ def _key_gradients(dk, dk_, dv, dv_, k, k_, v, v_, q_base, dout_base, lse_base, 
         s = _scores(k, k_, q, q_, REST) * scale_log2  # (BLOCK_N, BLOCK_M): all of this kernel is transposed
         if BIASED:
             here = bias_base + offset * bias_h
-            s = _add_bias(s, here, start, key_start, query[None, :], key[:, None], T, S, bias_t, bias_s)
+            s = _add_bias(s, here, start, key_start, query[None, :], key[:, None], T, S, bias_t)
         if MASKED:
             lse = tl.load(lse_base + offset * rows + query, mask=query < T, other=float("inf"))
             delta = tl.load(delta_base + offset * rows + query, mask=query < T, other=0.0)
@@ -325,7 +328,7 @@ def _key_gradients(dk, dk_, dv, dv_, k, k_, v, v_, q_base, dout_base, lse_base, 
 @triton.jit
 def backward_keys(
     Q, K, V, DOUT, LSE, DELTA, BIAS, KEY_LENGTHS, TILES, DK, DV,
-    q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, dout_b, dout_h, dout_t, bias_b, bias_h, bias_t, bias_s,
+    q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, dout_b, dout_h, dout_t, bias_b, bias_h, bias_t,
     dk_b, dk_h, dk_t, dv_b, dv_h, dv_t, H, T, S, rows, tiles, window, scale, scale_log2,
     GROUP: tl.constexpr, D: tl.constexpr, FIRST: tl.constexpr, REST: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, CAUSAL: tl.constexpr, WINDOWED: tl.constexpr,
@@ -359,15 +362,15 @@ def backward_keys(
         dk, dk_, dv, dv_ = _key_gradients(
             dk, dk_, dv, dv_, k, k_, v, v_, q_base, dout_base, lse_base, delta_base, bias_base, lo,
             tl.minimum(whole_lo, hi), start, shift, T, S, keys, window, scale_log2, q_h, q_t, dout_h, dout_t, bias_h,
-            bias_t, bias_s, rows, GROUP, D, FIRST, REST, BLOCK_M, BLOCK_N, CAUSAL, WINDOWED, BIASED, True)  # fmt: skip
+            bias_t, rows, GROUP, D, FIRST, REST, BLOCK_M, BLOCK_N, CAUSAL, WINDOWED, BIASED, True)  # fmt: skip
     dk, dk_, dv, dv_ = _key_gradients(
         dk, dk_, dv, dv_, k, k_, v, v_, q_base, dout_base, lse_base, delta_base, bias_base, whole_lo, whole_hi,
-        start, shift, T, S, keys, window, scale_log2, q_h, q_t, dout_h, dout_t, bias_h, bias_t, bias_s, rows,
+        start, shift, T, S, keys, window, scale_log2, q_h, q_t, dout_h, dout_t, bias_h, bias_t, rows,
         GROUP, D, FIRST, REST, BLOCK_M, BLOCK_N, CAUSAL, WINDOWED, BIASED, False)  # fmt: skip
     if WINDOWED or not EVEN_T:
         dk, dk_, dv, dv_ = _key_gradients(
             dk, dk_, dv, dv_, k, k_, v, v_, q_base, dout_base, lse_base, delta_base, bias_base, whole_hi, hi,
-            start, shift, T, S, keys, window, scale_log2, q_h, q_t, dout_h, dout_t, bias_h, bias_t, bias_s, rows,
+            start, shift, T, S, keys, window, scale_log2, q_h, q_t, dout_h, dout_t, bias_h, bias_t, rows,
             GROUP, D, FIRST, REST, BLOCK_M, BLOCK_N, CAUSAL, WINDOWED, BIASED, True)  # fmt: skip
 
     counts = (key < keys)[:, None]
@@ -379,7 +382,7 @@ def backward_keys(
 
 @triton.jit
 def _query_gradient(dq, dq_, q, q_, do, do_, lse, delta, k_base, v_base, bias_base, lo, hi, start, shift, T, S, keys,
-                    window, scale_log2, k_t, v_t, bias_t, bias_s, D: tl.constexpr, FIRST: tl.constexpr,
+                    window, scale_log2, k_t, v_t, bias_t, D: tl.constexpr, FIRST: tl.constexpr,
                     REST: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, CAUSAL: tl.constexpr,
                     WINDOWED: tl.constexpr, BIASED: tl.constexpr, MASKED: tl.constexpr):  # fmt: skip
     """dq / scale of one query tile from the key tiles lo to hi."""
@@ -389,7 +392,7 @@ def _query_gradient(dq, dq_, q, q_, do, do_, lse, delta, k_base, v_base, bias_ba
         k, k_ = _load(k_base, n, keys, k_t, D, FIRST, REST, BLOCK_N, MASKED)
         s = _scores(q, q_, k, k_, REST) * scale_log2
         if BIASED:
-            s = _add_bias(s, bias_base, start, n, query[:, None], key[None, :], T, S, bias_t, bias_s)
+            s = _add_bias(s, bias_base, start, n, query[:, None], key[None, :], T, S, bias_t)
         p = tl.exp2(s - lse[:, None])
         if MASKED:
             p = tl.where(_visible((query + shift)[:, None], key[None, :], keys, window, CAUSAL, WINDOWED), p, 0.0)
@@ -404,7 +407,7 @@ def _query_gradient(dq, dq_, q, q_, do, do_, lse, delta, k_base, v_base, bias_ba
 @triton.jit
 def backward_queries(
     Q, K, V, DOUT, LSE, DELTA, BIAS, KEY_LENGTHS, TILES, DQ,
-    q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, dout_b, dout_h, dout_t, bias_b, bias_h, bias_t, bias_s,
+    q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, dout_b, dout_h, dout_t, bias_b, bias_h, bias_t,
     dq_b, dq_h, dq_t, H, T, S, rows, tiles, window, scale, scale_log2,
     GROUP: tl.constexpr, D: tl.constexpr, FIRST: tl.constexpr, REST: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, CAUSAL: tl.constexpr, WINDOWED: tl.constexpr,
@@ -435,16 +438,16 @@ def backward_queries(
     if WINDOWED:
         dq, dq_ = _query_gradient(
             dq, dq_, q, q_, do, do_, lse, delta, k_base, v_base, bias_base, lo, tl.minimum(whole_lo, hi), start, shift,
-            T, S, keys, window, scale_log2, k_t, v_t, bias_t, bias_s, D, FIRST, REST, BLOCK_M, BLOCK_N, CAUSAL,
+            T, S, keys, window, scale_log2, k_t, v_t, bias_t, D, FIRST, REST, BLOCK_M, BLOCK_N, CAUSAL,
             WINDOWED, BIASED, True)  # fmt: skip
     dq, dq_ = _query_gradient(
         dq, dq_, q, q_, do, do_, lse, delta, k_base, v_base, bias_base, whole_lo, whole_hi, start, shift, T, S,
-        keys, window, scale_log2, k_t, v_t, bias_t, bias_s, D, FIRST, REST, BLOCK_M, BLOCK_N, CAUSAL, WINDOWED, BIASED,
+        keys, window, scale_log2, k_t, v_t, bias_t, D, FIRST, REST, BLOCK_M, BLOCK_N, CAUSAL, WINDOWED, BIASED,
         False)  # fmt: skip
     if CAUSAL or WINDOWED or not EVEN_S:
         dq, dq_ = _query_gradient(
             dq, dq_, q, q_, do, do_, lse, delta, k_base, v_base, bias_base, whole_hi, hi, start, shift, T, S,
-            keys, window, scale_log2, k_t, v_t, bias_t, bias_s, D, FIRST, REST, BLOCK_M, BLOCK_N, CAUSAL, WINDOWED,
+            keys, window, scale_log2, k_t, v_t, bias_t, D, FIRST, REST, BLOCK_M, BLOCK_N, CAUSAL, WINDOWED,
             BIASED, True)  # fmt: skip
     dq_base = DQ + b * dq_b + h * dq_h + origin * dq_t
     _store(dq_base, start, T, dq_t, dq * scale, dq_ * scale, D, FIRST, REST, BLOCK_M)

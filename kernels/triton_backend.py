@@ -27,6 +27,8 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 DELTA_ROWS = 64
 PLAIN_ROWS = 128
 """Lengths that are multiples of this fill the tiles of every configuration."""
+BIAS_STEP = 16
+"""Triton knows of a stride only whether it is a multiple of this; if so, one address serves several numbers."""
 
 
 def refusal(device: torch.device, dtype: torch.dtype, D: int) -> str:
@@ -62,7 +64,7 @@ def attention(
     """
     assert not dropout and (scale is None or scale > 0)
     if bias is not None:
-        bias = bias.expand(q.shape[0], q.shape[1], q.shape[2], k.shape[2])
+        bias = _in_even_rows(bias, k.shape[2]).expand(q.shape[0], q.shape[1], q.shape[2], k.shape[2])
     if key_lengths is not None:
         key_lengths = key_lengths.to(q.device)
     return _Attention.apply(q, k, v, bias, key_lengths, None, causal, window, scale, guard)
@@ -288,6 +290,20 @@ def _like(x_BHTD: Tensor, zeros: bool) -> Tensor:
     return new((B, T, H, D), dtype=x_BHTD.dtype, device=x_BHTD.device).transpose(1, 2)
 
 
+def _in_even_rows(bias: Tensor, S: int) -> Tensor:
+    """A bias broadcastable to (B, H, T, S) as (…, S), its last axis dense and each row at a multiple of BIAS_STEP.
+
+    A copy where it is not so yet, as with lengths that are no such multiple: a thread that needs an address for each
+    score has no registers left to compute with.
+    """
+    bias = bias[(None,) * (4 - bias.dim())]
+    bias = bias.expand(*bias.shape[:3], S)
+    if bias.stride(3) == 1 and all(stride % BIAS_STEP == 0 for stride in bias.stride()[:3]):
+        return bias
+    even = bias.new_empty(*bias.shape[:3], triton.cdiv(S, BIAS_STEP) * BIAS_STEP)[..., :S]
+    return even.copy_(bias)
+
+
 def _nothing(q: Tensor, k: Tensor, documents: Tensor | None) -> bool:
     return q.numel() == 0 or k.numel() == 0 or (documents is not None and len(documents) < 2)
 
@@ -297,4 +313,4 @@ def _strides(*tensors: Tensor) -> list[int]:
 
 
 def _bias_strides(bias: Tensor | None) -> tuple[int, ...]:
-    return (0, 0, 0, 0) if bias is None else bias.stride()
+    return (0, 0, 0) if bias is None else bias.stride()[:3]
