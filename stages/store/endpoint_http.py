@@ -19,6 +19,15 @@ TIMEOUT = 300.0
 """Seconds without a byte after which an endpoint counts as gone: a large model may load first."""
 LONGEST = 2**20
 """Bytes of a line that are read: an endpoint is not trusted to end it."""
+OURS: dict[str, dict[str, Any]] = {
+    "llamacpp": {"top_k": 0, "samplers": ["top_k", "temperature", "top_p"]},
+    "vllm": {"top_k": -1, "min_p": 0},
+}
+"""What makes a server choose its tokens as ours are chosen, by the program that it is.
+
+Where nothing is said, llama.cpp takes the 40 likeliest tokens and those of a twentieth of the likeliest's probability,
+and takes the temperature last; vLLM does what the model's folder says.
+"""
 
 
 class Part(NamedTuple):
@@ -41,12 +50,16 @@ class _NoRedirects(HTTPRedirectHandler):
 _opener = build_opener(_NoRedirects)
 
 
-def list_served(url: str, key: str) -> list[str]:
-    """What an endpoint says it serves. Raises UserError when it does not answer as one."""
+def list_served(url: str, key: str) -> dict[str, str]:
+    """The models that an endpoint says it serves, and who is said to own each: the names of the programs that serve.
+
+    Raises UserError when it does not answer as an endpoint.
+    """
     with _open(url, "/models", key) as answer:
         try:
-            return [str(each["id"]) for each in json.loads(answer.read(LONGEST))["data"]]
-        except (ValueError, KeyError, TypeError) as error:
+            listed = json.loads(answer.read(LONGEST))["data"]
+            return {str(each["id"]): str(each.get("owned_by") or "")[:100] for each in listed}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{url}/models does not list models.", "Is it an OpenAI-compatible endpoint?") from error
 
 
@@ -63,6 +76,7 @@ def stream(endpoint: Endpoint, asked: str | Sequence[Turn], settings: Chat, seed
         "seed": seed,
         "stream": True,
         "stream_options": {"include_usage": True},
+        **OURS.get(endpoint.server, {}),
         **({"stop": settings.stop} if settings.stop else {}),
         **({"top_k": settings.top_k} if settings.top_k else {}),
     }

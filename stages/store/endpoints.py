@@ -37,6 +37,8 @@ class Endpoint(msgspec.Struct, kw_only=True, frozen=True):
     """The environment variable that holds the key; empty: none is sent."""
     kind: str = "chat"
     """chat: it answers conversations. base: it continues texts."""
+    server: str = ""
+    """The program that answers, as its list of models says in owned_by: llamacpp, vllm, workbench."""
 
     def secret(self) -> str:
         """The key itself. Raises UserError when its variable is not set."""

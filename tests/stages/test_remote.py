@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from stages.data.templates import read_template
+from stages.store.chat import Turn
 from stages.store.checkpoints import resolve_checkpoint
 from stages.store.completions import read_completions
 from stages.store.endpoint_http import list_served, stream
@@ -49,7 +51,7 @@ def test_it_is_added_chatted_with_and_sampled_beside_a_checkpoint(
 ) -> None:
     assert command(["import", served.url, "--name", "theirs", "--key-env", "THEIR_KEY"]) == 0
     kept = endpoint_in(resolve_checkpoint(workspace, "theirs").path)
-    assert kept == Endpoint(url=served.url, model=str(served.folder), key="THEIR_KEY")
+    assert kept == Endpoint(url=served.url, model=str(served.folder), key="THEIR_KEY", server="workbench")
     assert TOKEN not in (workspace.models / "theirs" / "endpoint.json").read_text()
     capsys.readouterr()
     assert command(["chat", "theirs", "--once", ASKED, "--set", "max_new_tokens=20", "--set", "seed=4"]) == 0
@@ -97,6 +99,50 @@ def test_wrong_addresses_models_and_keys_are_one_line(
     with pytest.raises(UserError, match=r"\$THEIR_KEY is not set"):
         command(["import", served.url, "--name", "a", "--key-env", "THEIR_KEY"])
     assert not list(workspace.models.iterdir())
+
+
+class LlamaCpp(BaseHTTPRequestHandler):
+    """llama.cpp's server, as far as a list of models and a streamed answer go."""
+
+    asked: ClassVar[list[dict[str, Any]]] = []
+
+    def do_GET(self) -> None:
+        models = [{"name": "m", "capabilities": ["completion"]}]
+        listed = [{"id": "m", "object": "model", "owned_by": "llamacpp", "meta": {"n_ctx": 256}}]
+        self._answer(json.dumps({"models": models, "object": "list", "data": listed}))
+
+    def do_POST(self) -> None:
+        self.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        first = {"finish_reason": None, "index": 0, "delta": {"role": "assistant", "content": None}}
+        said = {"finish_reason": None, "index": 0, "delta": {"content": "gold"}}
+        last = {"finish_reason": "length", "index": 0, "delta": {}}
+        usage = {"choices": [], "usage": {"completion_tokens": 1, "prompt_tokens": 23}, "timings": {"predicted_n": 1}}
+        events = [*({"choices": [choice]} for choice in (first, said, last)), usage]
+        self._answer("".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n")
+
+    def _answer(self, text: str) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+def test_llama_cpp_is_told_to_choose_its_tokens_as_ours_are_chosen(workspace: Workspace) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), LlamaCpp)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    assert command(["import", f"http://127.0.0.1:{server.server_port}/v1", "--name", "theirs"]) == 0
+    kept = endpoint_in(resolve_checkpoint(workspace, "theirs").path)
+    assert kept is not None and kept.server == "llamacpp"
+    for settings in (Chat(), Chat(top_k=7)):
+        parts = list(stream(kept, [Turn("user", "Which metal?")], settings, 0))
+        assert "".join(part.text for part in parts) == "gold" and parts[2].finished == "length"
+        assert parts[-1].tokens == 1 and parts[-1].prompt_tokens == 23
+    server.shutdown()
+    every, seven = LlamaCpp.asked
+    assert every["samplers"] == seven["samplers"] == ["top_k", "temperature", "top_p"]
+    assert (every["top_k"], seven["top_k"]) == (0, 7), "without it, llama.cpp takes 40"
 
 
 class Odd(BaseHTTPRequestHandler):

@@ -81,12 +81,13 @@ def _named(name: str | None) -> str:
 def _add_endpoint(env: Environment, name: str, endpoint: Endpoint) -> None:
     """Ask an endpoint what it serves, and keep it."""
     served = list_served(endpoint.url, endpoint.secret())
-    known = f"It serves {', '.join(served[:20])}." if served else "It serves none."
+    known = f"It serves {', '.join(list(served)[:20])}." if served else "It serves none."
     if not endpoint.model and len(served) != 1:
         raise UserError(f"{endpoint.url} serves {len(served)} models.", f"Choose one: --model ID. {known}")
     if endpoint.model and endpoint.model not in served:
         raise UserError(f"{endpoint.url} does not serve {endpoint.model!r}.", known)
-    chosen = msgspec.structs.replace(endpoint, model=endpoint.model or served[0])
+    model = endpoint.model or next(iter(served))
+    chosen = msgspec.structs.replace(endpoint, model=model, server=served[model])
     add_endpoint(env.workspace, name, chosen)
     say(f"{name} is {chosen.model} at {chosen.url}.")
     say(f"`workbench chat {name}` talks to it; `workbench sample --from {name}` has it write answers to rank.")
