@@ -26,7 +26,7 @@ from torch.nn import functional
 from stages.asking.dialogue import own_template
 from stages.data.conversations import choose_template
 from stages.data.preference_shards import PreferenceSet
-from stages.data.rankings import Batch, Pairs, Rankings
+from stages.data.rankings import Batch, Pairs, Rankings, text_of
 from stages.data.templates import FILE as TEMPLATE
 from stages.data.tokenizer import TextTokenizer, copy_tokenizer
 from stages.loop import Progress, by_leader, set_up_torch
@@ -270,7 +270,9 @@ class Job:
             merge_lora(decoder)
             whole = ValueModel(decoder)
             whole.score.data.copy_(self.model.score.data)
-        save_value_model(whole, folder, pad_id=tokenizer.pad_id, eos_id=tokenizer.eos_id)
+        ends_in = int(text_of(self.data.train, 0)[-1])
+        pad_id = None if tokenizer.pad_id == ends_in else tokenizer.pad_id  # transformers would read before the end
+        save_value_model(whole, folder, pad_id=pad_id, eos_id=tokenizer.eos_id)
         copy_tokenizer(tokenizer, folder)
         (folder / TEMPLATE).write_text(self.template, "utf-8")
         (folder / FILE).write_bytes(msgspec.json.encode(self.scale))

@@ -213,7 +213,8 @@ class Job:
         rows = np.arange(len(self.validation))
         if not whole:
             tokens = int(self.data.val.lengths.sum())
-            rows = rows[: max(1, round(len(rows) * min(1.0, self.settings.eval_tokens / max(1, tokens))))]
+            some = max(1, round(len(rows) * min(1.0, self.settings.eval_tokens / max(1, tokens))))
+            rows = np.arange(some) * len(rows) // some  # from all over: packed rows begin with the longest
         total = count = 0.0
         for part in self.memory.parts(rows):
             batch = self.validation.batch(part, self.tokenizer.pad_id)

@@ -144,7 +144,7 @@ class Masker:
             trained = [span >= 0 for span in span_of]
             return Conversation(ids, trained, [], 0) if any(trained[1:]) else _untrained(plan)
         after = [*span_of[1:], -1]
-        ends = [i + 1 for i in range(self.context) if span_of[i] >= 0 and after[i] != span_of[i]]
+        ends = [i + 1 for i in range(1, self.context) if span_of[i] >= 0 and after[i] != span_of[i]]
         if not any(span >= 0 for span in span_of[1:]):
             return _untrained(plan)
         if not ends:

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any, Literal
 
-from stages.data.conversations import Masker, Turns
+from stages.data.conversations import Masker, Turns, choose_template
 from stages.data.records import records_of
 from stages.data.shelf import Shelf
 from stages.data.tokenizer import TextTokenizer
@@ -64,12 +64,13 @@ def of(
 
 def _masker(folder: Path, template: str, turns: Turns, context: int) -> Masker:
     """The masker asked for last, or a new one."""
-    key = (folder, (folder / "tokenizer.json").stat().st_mtime_ns, template, turns, context)
+    text = choose_template(folder, template)  # not its name: a file of one's own changes as one works on it
+    key = (folder, (folder / "tokenizer.json").stat().st_mtime_ns, text, turns, context)
     if key not in _kept:
         for old in _kept.values():
             old.close()
         _kept.clear()
-        _kept[key] = Masker(folder, template, turns=turns, context=context)
+        _kept[key] = Masker(folder, turns=turns, context=context, text=text)
     return _kept[key]
 
 

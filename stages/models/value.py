@@ -95,10 +95,13 @@ def load_value_model(
     return fill(empty_value_model, folder, config or read_config(folder), dtype, device)
 
 
-def save_value_model(model: ValueModel, folder: Path, *, pad_id: int, eos_id: int | list[int] | None = None) -> None:
+def save_value_model(
+    model: ValueModel, folder: Path, *, pad_id: int | None, eos_id: int | list[int] | None = None
+) -> None:
     """Write config.json and the weights into an existing folder, as AutoModelForSequenceClassification opens them.
 
-    Transformers reads the score at the last token that is not `pad_id`, so no text may end with that token.
+    Transformers reads the score at the last token that is not `pad_id`, so no text may end with that token. Without
+    one it reads the last token, and takes one text at a time.
     """
     ids: Ids = {"pad": pad_id, "eos": eos_id}
     write_json(folder / "config.json", reward_config_json(model.config, DTYPES[model.score.dtype], ids))

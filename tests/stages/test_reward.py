@@ -17,7 +17,7 @@ from stages.data.rankings import Pairs, Rankings, text_of
 from stages.measuring.judgement import judge
 from stages.measuring.scorer import Scorer, refuse_other_language
 from stages.reward import preference_loss, prepare
-from stages.store.checkpoints import list_checkpoints
+from stages.store.checkpoints import list_checkpoints, write_manifest
 from stages.store.errors import UserError
 from stages.store.records import Message, PreferenceRecord
 from stages.store.rewards import read_card, read_scale
@@ -195,3 +195,20 @@ def test_what_cannot_be_learnt_is_told(workspace: Workspace) -> None:
     told = [event["message"] for event in events(job.run.dir, "warning")]
     assert "1 of 9 prompts are left out: record 9 of train" in told[0] and "no validation part" in told[-1]
     assert job.evaluate(whole=True) == {} and job.scale.samples > 0
+
+
+def test_transformers_reads_the_score_at_the_end_where_padding_has_no_token_of_its_own(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    """As GPT-2's tokenizer: the end of text would be taken for padding, and the score read before it."""
+    config = workspace.models / "base" / "tokenizer_config.json"
+    config.write_text(config.read_text().replace('"pad_token"', '"no_token"'))
+    (config.parent / "manifest.json").unlink()
+    write_manifest(config.parent)
+    job = job_in(workspace, template="raw")
+    job.write(tmp_path)
+    theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
+    tokens = torch.from_numpy(text_of(job.data.val, 0))[None]
+    with torch.no_grad():
+        ours = job.model.scores(tokens, torch.ones_like(tokens, dtype=torch.bool))
+        assert float(theirs(tokens).logits) == pytest.approx(float(ours), abs=1e-5)

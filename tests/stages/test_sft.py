@@ -288,3 +288,36 @@ def test_rows_are_fuller_than_padding(workspace: Workspace) -> None:
     job = job_in(workspace)
     padded = Rows(job.data.train, 96, 0, packed=False).batch(np.arange(len(job.data.train)), 1)
     assert job.train.filled > padded.real / padded.tokens.size
+
+
+def test_a_validation_of_a_part_sees_long_and_short_conversations(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packed rows begin with the longest conversations: the first ones would not stand for all."""
+    said = [[Message("user", "a" * n), Message("assistant", "b" * n)] for n in (1, 2, 3, 4, 5, 20, 25, 30)]
+    chat_dataset(workspace.datasets / "mixed", said, val=said * 8)
+    job = job_in(workspace, dataset="mixed", eval_tokens=600)
+    seen: list[int] = []
+    batch_of = job.validation.batch
+
+    def noted(rows: Any, pad: int) -> Batch:
+        seen.extend(each for row in rows for each in job.validation.members(int(row)).tolist())
+        return batch_of(rows, pad)
+
+    monkeypatch.setattr(job.validation, "batch", noted)
+    job.evaluate(whole=False)
+    lengths = job.data.val.lengths
+    assert len(seen) < len(lengths) and lengths[seen].mean() == pytest.approx(lengths.mean(), rel=0.15)
+
+
+def test_the_masks_follow_a_template_that_is_being_written(workspace: Workspace, tmp_path: Path) -> None:
+    template = tmp_path / "own.jinja"
+    shown = []
+    for end in ("!", "?"):
+        template.write_text(
+            "{% for m in messages %}{% generation %}{{ m.content }}" + end + "{% endgeneration %}{% endfor %}"
+        )
+        job = desk.Job(workspace)
+        found = loss_masks.of(job, dataset="sums", checkpoint="base", record=0, template=str(template))
+        shown.append("".join(text for text, _, _ in found["tokens"])[-1])
+    assert shown == ["!", "?"]

@@ -128,6 +128,15 @@ def test_a_conversation_too_long_is_cut_behind_a_turn(folder: Path) -> None:
         masker.mask(TWO)
 
 
+def test_a_conversation_cut_to_a_first_token_with_nothing_before_it_is_refused(folder: Path) -> None:
+    """Nothing predicts the first token, so what is left would have no target."""
+    opening = [Message("assistant", ""), Message("user", "x" * 50), Message("assistant", "y")]
+    with Masker(folder, "raw") as masker:
+        assert masker.mask(opening).trained[:2] == [True, False]
+    with Masker(folder, "raw", context=20) as masker, pytest.raises(UserError, match="first trained turn"):
+        masker.mask(opening)
+
+
 @pytest.mark.parametrize(
     ("messages", "why"),
     [
