@@ -120,7 +120,7 @@ def processes_of(run: Run) -> int:
 
 def begin_several(run: Run, processes: int) -> None:
     """Do the work in several processes, on this machine's devices or on those that [launch] finds."""
-    refuse_shares(spec_of(run.spec.stage), run.spec.settings, processes)
+    refuse_shares(run.spec.settings, processes)
     template = msgspec.json.decode(os.environ.get("WORKBENCH_LAUNCH") or "[]", type=list[str])
     ticket = None if template else wait_for_device(run, processes)
     try:

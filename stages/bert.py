@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from numpy.typing import NDArray
@@ -40,6 +40,14 @@ def run(run: Run) -> dict[str, Any]:
     return train(run, run.settings(Bert), Masked)
 
 
+class Batch(NamedTuple):
+    """What the model sees and what it is asked (B, T), of all rows of the step after `step` steps."""
+
+    step: int
+    seen: Tensor
+    targets: Tensor
+
+
 @dataclass
 class Masked:
     """What stands behind the masks."""
@@ -53,6 +61,7 @@ class Masked:
     carried: ClassVar[None] = None
 
     def __post_init__(self) -> None:
+        self.batch: Batch | None = None
         self.blanks = Blanks.of(self.tokenizer)
         for text in self.settings.sample_prompts:
             fill_text(self.model, self.tokenizer, text)  # one that cannot be filled is refused before training
@@ -63,9 +72,13 @@ class Masked:
         return config.context - 2
 
     def loss(self, step: int, rows: range) -> Tensor:
-        """The loss at the head of this file on these rows of a step's batch, in nats."""
-        loss: Tensor = self.model(*self._asked(self.text.batch(step, rows)), z_loss=self.settings.z_loss)
-        return loss
+        """These rows' part of the loss at the head of this file on a step's batch, in nats."""
+        if self.batch is None or self.batch.step != step:
+            self.batch = Batch(step, *self._asked(*self.text.whole_batch(step)))
+        asked_BT = self.batch.targets != IGNORED
+        here = slice(rows.start, rows.stop)
+        loss: Tensor = self.model(self.batch.seen[here], self.batch.targets[here], z_loss=self.settings.z_loss)
+        return loss * (asked_BT[here].sum() / asked_BT.sum().clamp(min=1))
 
     def flops(self) -> float:
         """Logits are of the masked places alone."""

@@ -34,13 +34,12 @@ from stages.data.tokenizer import TextTokenizer
 from stages.models.bases import refuse_short_sighted
 from stages.models.logprobs import AT_ONCE
 from stages.models.loss import IGNORED
-from stages.models.opening import open_decoder
 from stages.run import Run
 from stages.store import compute
 from stages.store.errors import UserError
 from stages.store.specs.distill import Distill
 from stages.training import distributed
-from stages.training.opening import length_seen
+from stages.training.opening import length_seen, open_frozen
 from stages.training.precision import choose_precision
 
 
@@ -107,7 +106,7 @@ class Teaching:
         longest = max(info.longest for info in job.data.info.splits.values())
         refuse_short_sighted(folder, longest, "teacher", "Set context to fewer.")
         precision = choose_precision(job.progress.precision, job.device)
-        self.teacher = open_decoder(folder, precision.dtype, job.device).requires_grad_(False).eval()
+        self.teacher = open_frozen(folder, precision.dtype, job.device, job.model)
         self._settings, self._job = settings, job
         self._divergences: list[tuple[float, int]] = []  # mean and tokens of each micro-batch of the last step
 

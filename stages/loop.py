@@ -190,8 +190,8 @@ def went_wrong(sentence: str) -> WorkFailed:
 
 def by_leader(model: torch.nn.Module, act: Callable[[], None]) -> None:
     """Let the first process do something with the whole model, such as sampling. All must come here."""
-    with distributed.whole(model) as leads:
-        if leads:
+    with distributed.whole(model):
+        if distributed.leads():
             act()
 
 
@@ -223,24 +223,20 @@ def save_checkpoint(
 
     Of several processes the first writes all but what each holds of the resume files. All must come.
     """
-    others = others or {}
+    optimizers = {"": optimizer, **(others or {})}
     name = f"step-{progress.step}"
     if not distributed.leads():
-        with optimizer.masters():
-            resuming.help_save(optimizer)
+        with _masters(optimizers):
+            resuming.help_save(optimizers)
         run.set_status("running", last_checkpoint=name)
         return Checkpoint(run.dir.checkpoints / name, progress.step)
-    check_space(run.dir.path, sum(each.bytes_on_disk() for each in (optimizer, *others.values())))
+    check_space(run.dir.path, sum(each.bytes_on_disk() for each in optimizers.values()))
 
     def fill(folder: Path) -> None:
-        with contextlib.ExitStack() as stack:
-            for each in (optimizer, *others.values()):
-                stack.enter_context(each.masters())
+        with _masters(optimizers):
             write_model(folder)
         write_atomic(folder / LINEAGE, msgspec.json.format(_lineage(run, progress, metrics), indent=1), durable=False)
-        resuming.save(folder / "resume", msgspec.json.encode(progress), optimizer)
-        for name, each in others.items():
-            save_tensors(each.state(), folder / "resume" / f"optimizer.{name}.safetensors")
+        resuming.save(folder / "resume", msgspec.json.encode(progress), optimizers)
         if state:
             save_tensors(dict(state), folder / "resume" / STATE)
 
@@ -249,6 +245,15 @@ def save_checkpoint(
     run.event("checkpoint", step=progress.step, name=name, **metrics)
     prune(run.dir, best)
     return checkpoint
+
+
+@contextlib.contextmanager
+def _masters(optimizers: Mapping[str, AdamW]) -> Iterator[None]:
+    """While this lasts, the parameters of all their models are the fp32 masters."""
+    with contextlib.ExitStack() as stack:
+        for each in optimizers.values():
+            stack.enter_context(each.masters())
+        yield
 
 
 def find_resume(run: Run) -> Checkpoint | None:
@@ -306,11 +311,10 @@ def read_state(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
         return load_file(checkpoint.path / "resume" / STATE)
 
 
-def load_moments(checkpoint: Checkpoint, optimizer: AdamW, name: str = "") -> None:
-    """Put the moments of an optimiser back, those of a further model by its name."""
-    file = checkpoint.path / "resume" / (f"optimizer.{name}.safetensors" if name else "optimizer.safetensors")
+def load_moments(checkpoint: Checkpoint, optimizer: AdamW, name: str) -> None:
+    """Put the moments of the optimiser of a further model back, by its name."""
     with _damage_told(checkpoint):
-        optimizer.load_state(load_file(file, device=str(optimizer.master.device)))
+        resuming.load_moments(checkpoint.path / "resume", optimizer, name)
 
 
 @contextlib.contextmanager

@@ -115,7 +115,7 @@ class AdamW:
         Those of a sharded model are gathered, in the first of its processes; all must come.
         """
         if self.sharded:
-            with distributed.whole(self._model, dict(zip(self.names, self._master_views, strict=True))):
+            with distributed.whole_in_first(self._model, dict(zip(self.names, self._master_views, strict=True))):
                 yield
             return
         self._point_model_at(self._master_views)

@@ -34,6 +34,7 @@ from stages.optim import AdamW
 from stages.policies.course import PolicyCourse
 from stages.policies.critic import Critic, Head, open_critic
 from stages.policies.kl import adapted
+from stages.policies.needs import refuse_uneven_shares
 from stages.policies.opening import EPS, open_policy
 from stages.policies.policy import Likelihoods, Policy
 from stages.policies.rollouts import Rollouts
@@ -64,6 +65,7 @@ def prepare(run: Run) -> Job:
     policy, opened = course.policy, course.opened
     reward = run.checkpoint("reward") if run.has("reward") else None
     source = opened.checkpoint.path if opened.checkpoint else None
+    dtype = choose_precision(policy.progress.precision, device).dtype
     critic = open_critic(
         settings.value,
         policy.model,
@@ -71,6 +73,7 @@ def prepare(run: Run) -> Job:
         reward,
         source,
         seed=settings.seed,
+        dtype=dtype,
         checkpointing=settings.activation_checkpointing,
     )
     optimizer = AdamW(
@@ -78,7 +81,7 @@ def prepare(run: Run) -> Job:
         betas=(settings.beta1, settings.beta2),
         weight_decay=settings.weight_decay,
         eps=EPS,
-        compute_dtype=choose_precision(policy.progress.precision, device).dtype,
+        compute_dtype=dtype,
     )
     course.others["value"] = optimizer
     pad = policy.writer.tokenizer.pad_id
@@ -113,6 +116,7 @@ def read_pretraining(run: Run, course: PolicyCourse) -> Blocks | None:
     blocks = Blocks(tokens.train, course.policy.model.config.context, course.settings.seed)
     if not len(blocks):
         raise UserError(f"The text of {dataset.name!r} is shorter than a block of the model's context.")
+    refuse_uneven_shares(course.policy.model, run.settings(PPO).ptx_batch, "blocks of text (ptx_batch)")
     return blocks
 
 

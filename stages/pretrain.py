@@ -61,8 +61,8 @@ class NextToken:
         return config.context
 
     def loss(self, step: int, rows: range) -> Tensor:
-        """The loss at the head of this file on these rows of a step's batch, in nats."""
-        return self._loss(self.text.batch(step, rows), self.settings.z_loss)
+        """These rows' part of the loss at the head of this file on a step's batch, in nats."""
+        return self._loss(self.text.batch(step, rows), self.settings.z_loss) * self.text.part(rows)
 
     def flops(self) -> float:
         """All go forward and backward through all weights, in blocks as long as the context."""

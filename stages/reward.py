@@ -94,9 +94,9 @@ def prepare(run: Run) -> Job:
     template = template_of(base, settings.template)
     data = read_scored(run, base, template, settings, room_for(settings.context, config.context))
     lr = peak_lr(settings, config.width, times_width=LR_TIMES_WIDTH)
-    begun = begin(run, settings, device, Progress, lr=lr)
+    begun = begin(run, settings, device, Progress, lr=lr).fitting(config)
     checkpoint = begun.checkpoint
-    model = open_model(base, checkpoint, settings, config, device)
+    model = open_model(base, checkpoint, settings, config, begun.place)
     opened = begun.optimise(model, parameters=parameter_count(config).total)
     scale = read_scale(checkpoint.path) if checkpoint else Scale()
     job = Job(run, settings, opened, base, template, data, scale)

@@ -30,6 +30,7 @@ from stages.store import compute
 from stages.store.errors import UserError
 from stages.store.sizes import parameter_count
 from stages.store.specs.seq2seq import Seq2Seq
+from stages.training import distributed
 from stages.training.course import Course
 from stages.training.opening import Opened, begin, peak_lr
 from stages.training.tuning import room_for
@@ -56,9 +57,9 @@ def prepare(run: Run) -> Job:
     config = msgspec.structs.replace(t5_config(base), dropout=settings.dropout)
     train, val = read_data(run, base, settings, room_for(settings.context, config.context))
     lr = peak_lr(settings, config.width, times_width=LR_TIMES_WIDTH)
-    begun = begin(run, settings, device, Progress, lr=lr)
+    begun = begin(run, settings, device, Progress, lr=lr).fitting(config)
     source = begun.checkpoint.path if begun.checkpoint else base
-    model = load_t5(source, torch.float32, device, config)
+    model = load_t5(source, torch.float32, begun.place, config)
     model.checkpointing = settings.activation_checkpointing
     opened = begun.optimise(model, parameters=parameter_count(config).total)
     job = Job(run, settings, opened, base, train, val)
@@ -201,7 +202,8 @@ class Job:
     def _right(self, numbers: NDArray[np.int64]) -> int:
         """How many of these pairs' answers the model writes to the letter."""
         longest = max(len(self.val.written(int(number))) for number in numbers) + 1
-        answers = self._written([self.val.read(int(number)) for number in numbers], longest)
+        with distributed.whole(self.model):
+            answers = self._written([self.val.read(int(number)) for number in numbers], longest)
         return sum(answer == self.val.written(int(number)) for number, answer in zip(numbers, answers, strict=True))
 
     def _written(self, ids: list[list[int]], longest: int) -> list[list[int]]:

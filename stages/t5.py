@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from numpy.typing import NDArray
@@ -39,6 +39,13 @@ def run(run: Run) -> dict[str, Any]:
     return train(run, run.settings(specs.SpanCorruption), SpanCorruption)
 
 
+class Batch(NamedTuple):
+    """What is asked, as `SpanCorruption._asked` gives it, of all rows of the step after `step` steps."""
+
+    step: int
+    asked: tuple[Tensor, ...]
+
+
 @dataclass
 class SpanCorruption:
     """What the hidden spans held."""
@@ -52,6 +59,7 @@ class SpanCorruption:
     carried: ClassVar[None] = None
 
     def __post_init__(self) -> None:
+        self.batch: Batch | None = None
         self.sentinels = Sentinels.of(self.tokenizer)
         self.lengths = lengths_of(self.text.length, self.settings.hidden_share, self.settings.span)
         self.sentinels.check(self.lengths)
@@ -64,9 +72,12 @@ class SpanCorruption:
         return text_for(config.context, settings.hidden_share, settings.span).text
 
     def loss(self, step: int, rows: range) -> Tensor:
-        """The loss at the head of this file on these rows of a step's batch, in nats."""
-        loss: Tensor = self.model(*self._asked(self.text.batch(step, rows)), z_loss=self.settings.z_loss)
-        return loss
+        """These rows' part of the loss at the head of this file on a step's batch, in nats."""
+        if self.batch is None or self.batch.step != step:
+            self.batch = Batch(step, self._asked(*self.text.whole_batch(step)))
+        here = slice(rows.start, rows.stop)
+        loss: Tensor = self.model(*(each[here] for each in self.batch.asked), z_loss=self.settings.z_loss)
+        return loss * self.text.part(rows)
 
     def flops(self) -> float:
         """Those of a row, read and written, for each of its `context` tokens."""

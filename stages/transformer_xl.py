@@ -66,11 +66,14 @@ class Recurrent:
         return config.context
 
     def loss(self, step: int, rows: range) -> Tensor:
-        """The loss at the head of this file on these rows' next segment, in nats. They remember it once it counts."""
+        """Their part of the loss at the head of this file on these rows' next segment, in nats.
+
+        They remember the segment once it counts.
+        """
         before = self.model.empty_memory(len(rows)) if self.streams.begins(step) else self.carried.of(rows)
         loss, after = self._read(step, rows, before)
         self.carried.note(rows, after)
-        return loss
+        return loss * self.text.part(rows)
 
     def flops(self) -> float:
         """With the memory that each segment sees."""
@@ -79,7 +82,8 @@ class Recurrent:
     def costliest(self, rows: int) -> Tensor:
         """With all of the memory that a row can have."""
         config = self.model.config
-        full_LBMC = self.model.tokens.new_zeros(config.layers, rows, config.memory, config.width)
+        like = self.model.tokens
+        full_LBMC = torch.zeros(config.layers, rows, config.memory, config.width, dtype=like.dtype, device=like.device)
         return self._read(0, range(rows), full_LBMC)[0]
 
     def validate(self, blocks: int, at_once: int) -> dict[str, float]:

@@ -59,7 +59,7 @@ def launch(
     spec = strict.parse(spec_of(stage), settings, f"{stage} settings")
     check_name(name, "name of a run")
     resolved = msgspec.to_builtins(spec)
-    refuse_shares(spec_of(stage), resolved, int(resolved.get("gpus") or 1))
+    refuse_shares(resolved, int(resolved.get("gpus") or 1))
     parents = _pin(workspace, dataset, tokenizer, checkpoint, checkpoints) | _pin_extra(workspace, stage, extra or {})
     plan = RunSpec(
         stage=stage,
@@ -127,7 +127,7 @@ def _several(spec: RunSpec, gpus: int | None) -> dict[str, str]:
     """What tells a worker to be many; UserError where these settings cannot be shared by so many."""
     processes = gpus or int(spec.settings.get("gpus") or 1)
     refuse_gpus(spec.stage, processes)
-    refuse_shares(spec_of(spec.stage), spec.settings, processes)
+    refuse_shares(spec.settings, processes)
     if processes == int(spec.settings.get("gpus") or 1) == 1:
         return {}
     template = load_settings().launch.command if processes > 1 else []

@@ -86,7 +86,9 @@ class TransformerXL(nn.Module):
 
     def empty_memory(self, rows: int) -> Tensor:
         """(L, rows, 0, C): before the first segment."""
-        return self.tokens.new_empty(self.config.layers, rows, 0, self.config.width)
+        return torch.empty(
+            self.config.layers, rows, 0, self.config.width, dtype=self.tokens.dtype, device=self.tokens.device
+        )
 
     def forward(
         self, tokens_BT: Tensor, targets_BT: Tensor, memory_LBMC: Tensor, *, z_loss: float = 0.0

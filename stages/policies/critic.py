@@ -26,6 +26,7 @@ from stages.models.value import ValueModel, load_value_model, new_value_model, s
 from stages.store.errors import UserError
 from stages.store.rewards import FILE as SCALE
 from stages.store.rewards import Scale, read_scale
+from stages.training import distributed
 from stages.training.adapting import config_of, open_whole
 
 FOLDER = "value"
@@ -98,32 +99,36 @@ def open_critic(
     checkpoint: Path | None,
     *,
     seed: int,
+    dtype: torch.dtype = torch.float32,
     checkpointing: bool = False,
 ) -> Critic:
     """The value model of a fresh run, or that of the checkpoint the run goes on from.
 
     kind: auto, reward, copy or head. base: the policy's first checkpoint. reward: the reward model, if there is one.
-    checkpointing: whether a model of its own computes activations again in the backward pass.
+    dtype: of the arithmetic, for a model of its own, which is cut where the actor is. checkpointing: whether such a
+    model computes activations again in the backward pass.
     Raises UserError where the reward model cannot be one for this policy.
     """
     kind = kind_of(kind, reward)
     device, scale = actor.tokens.device, Scale()
+    place = distributed.place_beside(actor, device)
     if kind == "head":
         own: Head | ValueModel = Head(actor.config.width, seed).to(device)
         if checkpoint:
             with torch.no_grad():
                 own.score.copy_(load_file(checkpoint / FOLDER / HEAD)["score.weight"])
     elif checkpoint:
-        own, scale = load_value_model(checkpoint / FOLDER, torch.float32, device), read_scale(checkpoint / FOLDER)
+        own, scale = load_value_model(checkpoint / FOLDER, torch.float32, place), read_scale(checkpoint / FOLDER)
     elif kind == "reward":
         if reward is None:
             raise UserError("The value model is to begin as the reward model, and none is given.", "Set value to copy.")
-        own, scale = load_value_model(reward, torch.float32, device, config_of(reward, 0.0)), read_scale(reward)
+        own, scale = load_value_model(reward, torch.float32, place, config_of(reward, 0.0)), read_scale(reward)
         if own.config.context < actor.config.context:
             raise UserError(f"The reward model sees {own.config.context:,} tokens, fewer than the policy.")
     else:
-        own = new_value_model(open_whole(base, device, config_of(base, 0.0)), seed)
+        own = new_value_model(open_whole(base, place, config_of(base, 0.0)), seed)
     if isinstance(own, ValueModel):
         own.decoder.checkpointing = checkpointing
         own.train()  # nothing is dropped, but activation_checkpointing asks for it
+        distributed.shard_beside(actor, own, device, dtype)
     return Critic(actor, own, scale)

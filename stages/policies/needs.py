@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import torch
+from torch import nn
 
 from stages.policies.critic import kind_of
 from stages.store.architecture import ModelConfig
@@ -41,25 +42,47 @@ def needs_of(
     return needs
 
 
-def refuse_too_large(
+def fitting_sharding(
     settings: Settings, config: ModelConfig, reward: Path | None, reference: Path | None, device: torch.device
-) -> None:
-    """Raise UserError where one of several processes cannot hold what it must: arguments as for `needs_of`.
+) -> str:
+    """What each of several processes is to hold: ddp, or fsdp where asked for or ddp does not fit. As for `needs_of`.
 
-    One alone finds out by trying.
+    Cut, a process holds its piece of every model, and one at a time whole: to write, to score, or to tell what it
+    thinks. Raises UserError where even this does not fit. One process alone finds out by trying.
     """
     if not distributed.several():
-        return
-    needs = needs_of(settings, config, reward, reference, choose_precision(settings.precision, device).name)
-    need, free = sum(needs.values()), distributed.free_memory(device)
-    if need > free:
-        parts = ", ".join(f"{name} {size / 1e9:.1f} GB" for name, size in needs.items())
+        return "ddp"
+    dtype = choose_precision(settings.precision, device).name
+    parts = needs_of(settings, config, reward, reference, dtype)
+    shapes = [config, *(_scoring(folder) for folder in (reference, reward) if folder)]
+    largest = max(inference_memory(shape, dtype=dtype).weights for shape in shapes)
+    needs = {"ddp": sum(parts.values()), "fsdp": sum(parts.values()) // distributed.size() + largest}
+    free, adapters = distributed.free_memory(device), settings.method == "lora"
+    fitting = "fsdp" if needs["ddp"] > free and not adapters else "ddp"
+    chosen: str = distributed.broadcast_object(fitting if settings.sharding == "auto" else settings.sharding)
+    if needs[chosen] > free:
+        told = ", ".join(f"{name} {size / 1e9:.1f} GB" for name, size in parts.items())
+        held = "every model whole" if chosen == "ddp" else f"a piece of every model, and {largest / 1e9:.1f} GB whole"
         hint = "choose smaller models, or fewer processes a machine."
-        hint = hint.capitalize() if settings.method == "lora" else f"Train adapters (method = lora), {hint}"
         raise UserError(
-            f"Each process must hold every model whole, which takes {need / 1e9:.1f} GB of memory ({parts}), and "
-            f"{free / 1e9:.1f} GB are free for it: a policy that writes is not cut into pieces.",
-            hint,
+            f"Each process must hold {held}, which takes {needs[chosen] / 1e9:.1f} GB of memory ({told}), and "
+            f"{free / 1e9:.1f} GB are free for it.",
+            hint.capitalize() if adapters else f"Train adapters (method = lora), {hint}",
+        )
+    return chosen
+
+
+def refuse_uneven_shares(model: nn.Module, count: int, what: str, minibatches: int = 1) -> None:
+    """Raise UserError where processes that hold a model in pieces have not equally much of a minibatch to learn from.
+
+    They must compute side by side: for each block all of them give their pieces at once.
+    """
+    processes = distributed.size()
+    if distributed.sharded(model) and count % (minibatches * processes):
+        raise UserError(
+            f"With sharding = fsdp every process must learn from equally much, and {count:,} {what} in {minibatches:,} "
+            f"minibatches cannot be shared evenly by {processes:,} processes.",
+            f"Choose a multiple of {minibatches * processes:,}, or set sharding to ddp.",
         )
 
 

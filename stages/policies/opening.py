@@ -12,9 +12,8 @@ from stages.data.tokenizer import FILE as TOKENIZER
 from stages.data.tokenizer import TextTokenizer
 from stages.models.bases import base_folder, refuse_short_sighted
 from stages.models.decoder import Decoder
-from stages.models.opening import open_decoder
 from stages.policies.course import PolicyCourse
-from stages.policies.needs import refuse_too_large
+from stages.policies.needs import fitting_sharding, refuse_uneven_shares
 from stages.policies.policy import Policy, Reference
 from stages.policies.progress import PolicyProgress
 from stages.policies.rollouts import Prompts, Writer, read_prompts
@@ -26,7 +25,7 @@ from stages.store.files import sha256_file
 from stages.store.specs.policy import PolicyGradient as Settings
 from stages.training import distributed
 from stages.training.adapting import config_of
-from stages.training.opening import peak_lr
+from stages.training.opening import open_frozen, peak_lr
 from stages.training.precision import choose_precision
 from stages.training.tuning import FixedPrompts, fixed_prompts, open_model
 from stages.training.updates import MicroBatches
@@ -49,7 +48,8 @@ def open_policy(
     config = config_of(base, 0.0)
     reward = run.checkpoint("reward") if run.has("reward") else None
     reference = run.checkpoint("reference") if run.has("reference") else None if settings.method == "lora" else base
-    refuse_too_large(settings, config, reward, reference, device)
+    sharding = fitting_sharding(settings, config, reward, reference, device)
+    settings = msgspec.structs.replace(settings, sharding=sharding)
     template = choose_template(base, settings.template)
     prompts, held_out = _read(run, settings, base, template, config.context)
     refuse_unanswered(settings, reward, (asked.prompt for asked in (*prompts.asked, *held_out.asked)))
@@ -67,6 +67,7 @@ def open_policy(
         progress.coefficient = coefficient
     asked = fixed_prompts(settings.sample_prompts, probes=settings.probes)
     fixed = FixedPrompts(base, template, asked, settings.sample_tokens)
+    refuse_uneven_shares(opened.model, settings.batch_size * group, "completions", settings.minibatches)
     each = -(-settings.batch_size * group // settings.minibatches // distributed.size())
     policy = Policy(
         settings=settings,
@@ -75,7 +76,7 @@ def open_policy(
         reference=_open_reference(reference, base, opened.model, progress.precision, device),
         prompts=prompts,
         writer=Writer(TextTokenizer.load(base), fixed.stops, settings.max_new_tokens, settings.slots),
-        score=open_score(settings, reward, base, template, device.type, precision=progress.precision),
+        score=open_score(settings, reward, base, template, device, precision=progress.precision, beside=opened.model),
         progress=progress,
         micro=MicroBatches(run, progress, each * distributed.size(), settings.micro_batch),
         group=group,
@@ -99,7 +100,7 @@ def _open_reference(folder: Path | None, base: Path, model: Decoder, precision: 
         raise UserError(
             f"The reference {folder} has another tokenizer than {base}.", "Choose a relative of the policy."
         )
-    return Reference(open_decoder(folder, choose_precision(precision, device).dtype, device))
+    return Reference(open_frozen(folder, choose_precision(precision, device).dtype, device, model))
 
 
 def _read(run: Run, settings: Settings, base: Path, template: str, context: int) -> tuple[Prompts, Prompts]:

@@ -48,13 +48,13 @@ class Reference:
     """The frozen model that the policy is held near: another one, or a policy with adapters without them."""
 
     def __init__(self, model: Decoder, *, bare: bool = False) -> None:
-        self._model, self._bare = model, bare
+        self.model, self._bare = model, bare
 
     @torch.no_grad()
     def logprobs(self, inputs_BT: Tensor, targets_BT: Tensor, temperature: float) -> Tensor:
         """log p of each target, 0 where there is none: (B, T) fp32."""
-        with without_lora(self._model) if self._bare else contextlib.nullcontext():
-            return token_logprobs(self._model, inputs_BT, targets_BT, temperature=temperature)
+        with without_lora(self.model) if self._bare else contextlib.nullcontext():
+            return token_logprobs(self.model, inputs_BT, targets_BT, temperature=temperature)
 
 
 class Likelihoods(NamedTuple):
@@ -103,7 +103,7 @@ class Policy:
         parts = zip(rollouts.asked, rollouts.texts, rollouts.completions, strict=True)
         said = [Response(asked.prompt, text, tokens, [*asked.tokens, *tokens]) for asked, text, tokens in parts]
         mine = distributed.share(len(said))
-        found = distributed.all_gather_list(self.score(said[mine.start : mine.stop]) if mine else [])
+        found = distributed.all_gather_list(self.score(said[mine.start : mine.stop]))
         if not all(map(math.isfinite, found)):
             raise WorkFailed(f"A reward at step {self.progress.step + 1} is no finite number.")
         return found
@@ -116,17 +116,19 @@ class Policy:
     def likelihoods(self, rollouts: Rollouts) -> Likelihoods:
         """Log-probabilities by policy and reference, and the policy's entropy."""
         temperature = self.settings.temperature
-        mine = self.in_parts(
-            rollouts,
-            2,
-            lambda x, y: torch.stack(token_logprobs_and_entropy(self.model, x, y, temperature=temperature)),
-        )
+        with distributed.whole(self.model):
+            mine = self.in_parts(
+                rollouts,
+                2,
+                lambda x, y: torch.stack(token_logprobs_and_entropy(self.model, x, y, temperature=temperature)),
+            )
         return Likelihoods(mine[0], mine[1], self.by_reference(rollouts))
 
     def by_reference(self, rollouts: Rollouts) -> Tensor:
         """Log-probabilities by the reference (B, T)."""
         temperature = self.settings.temperature
-        return self.in_parts(rollouts, 1, lambda x, y: self.reference.logprobs(x, y, temperature)[None])[0]
+        with distributed.whole(self.reference.model):
+            return self.in_parts(rollouts, 1, lambda x, y: self.reference.logprobs(x, y, temperature)[None])[0]
 
     def in_parts(self, rollouts: Rollouts, count: int, figures: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """figures(inputs, targets) (count, b, t) of some rollouts at a time, for all: (count, B, T) fp32, 0 beyond."""

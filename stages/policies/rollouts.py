@@ -119,7 +119,7 @@ class Writer:
             Sampling(temperature=temperature, seed=seeds[place], max_new_tokens=self._longest, stop_ids=self._stops)
             for place in mine
         ]
-        with any_algorithms():
+        with distributed.whole(model), any_algorithms():
             said = generate(model, [asked[place].tokens for place in mine], samplings, max_slots=self._slots)
         return self.laid_out(asked, distributed.all_gather_list(said), model.tokens.device)
 

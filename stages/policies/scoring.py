@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+import torch
+from torch import nn
+
 from stages.data.world import score as world_score
 from stages.measuring.matching import is_right
 from stages.measuring.scorer import Scorer, refuse_other_language
@@ -20,6 +23,7 @@ from stages.store.errors import UserError, WorkFailed
 from stages.store.labels.records import Prompt
 from stages.store.records import PromptRecord
 from stages.store.specs.policy import Reward
+from stages.training import distributed
 
 
 class Response(NamedTuple):
@@ -51,19 +55,27 @@ class RewardSettings(Protocol):
 
 
 def open_score(
-    settings: RewardSettings, model: Path | None, policy: Path, template: str, device: str, *, precision: str = "auto"
+    settings: RewardSettings,
+    model: Path | None,
+    policy: Path,
+    template: str,
+    device: torch.device | str,
+    *,
+    precision: str = "auto",
+    beside: nn.Module | None = None,
 ) -> Score:
     """The scorer that the settings name. model: the folder of a reward model, if there is one.
 
-    policy, template: whose completions are scored, and the chat template they are written by. Raises UserError when a
-    setting that the choice needs is missing or wrong, or when the reward model reads another language.
+    policy, template: whose completions are scored, and the chat template they are written by. beside: a model that may
+    be cut; the reward model is then, and all processes must score together. Raises UserError when a setting that the
+    choice needs is missing or wrong, or when the reward model reads another language.
     """
     kind = _kind_of(settings, model)
     if model is not None and kind != "model":
         raise UserError(f"A reward model is given, and the reward is to be {kind}.", "Leave one of the two out.")
     match kind:
         case "model":
-            return _by_model(model, policy, template, device, precision)
+            return _by_model(model, policy, template, torch.device(device), precision, beside)
         case "exact":
             return _exact
         case "world":
@@ -89,15 +101,19 @@ def _kind_of(settings: RewardSettings, model: Path | None) -> Reward:
     return settings.reward
 
 
-def _by_model(model: Path | None, policy: Path, template: str, device: str, precision: str) -> Score:
+def _by_model(
+    model: Path | None, policy: Path, template: str, device: torch.device, precision: str, beside: nn.Module | None
+) -> Score:
     """Normalised scores: mean 0 and spread 1 on the reward model's reference samples."""
     if model is None:
         raise UserError("The reward is to be a model's, and none is given.", "Name it with --reward.")
     refuse_other_language(model, policy, template)
-    scorer = Scorer(model, device, precision=precision)
+    scorer = Scorer(model, distributed.place_beside(beside, device), precision=precision)
+    distributed.shard_beside(beside, scorer.model, device, scorer.model.score.dtype)
 
     def score(responses: Sequence[Response]) -> list[float]:
-        return [scorer.scale.normal(raw) for raw in scorer.score_ids([each.whole for each in responses]).tolist()]
+        with distributed.whole(scorer.model):
+            return [scorer.scale.normal(raw) for raw in scorer.score_ids([each.whole for each in responses]).tolist()]
 
     return score
 

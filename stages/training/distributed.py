@@ -218,7 +218,18 @@ def shard(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     shard(model, device, dtype)
 
 
-def sharded(model: nn.Module) -> bool:
+def shard_beside(other: nn.Module | None, model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    """The same of a model, which `place_beside` has placed, where another is cut."""
+    if sharded(other):
+        shard(model, device, dtype)
+
+
+def place_beside(other: nn.Module | None, device: torch.device) -> torch.device:
+    """Where a model is to be loaded: the device, but for one that may not fit it whole, where another is cut."""
+    return torch.device("cpu") if sharded(other) else device
+
+
+def sharded(model: nn.Module | None) -> bool:
     """Whether each process holds a piece of the model."""
     return getattr(model, SHARDED, False)
 
@@ -241,19 +252,30 @@ def my_rows(count: int) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def whole(model: nn.Module, pieces: Mapping[str, Tensor] | None = None) -> Iterator[bool]:
-    """While this lasts the first process has the whole model, to sample from or to save; says whether it is this one.
+def whole(model: nn.Module) -> Iterator[None]:
+    """While this lasts every process has the whole model, as it computes, and may use it alone or not at all.
 
-    pieces: by a parameter's name what to gather instead of its own piece, such as its fp32 master. All processes must
-    come here. Does nothing to a model that is not cut.
+    It must not learn meanwhile. All processes must come here. Does nothing to a model that is not cut.
     """
     if not sharded(model):
-        yield leads()
+        yield
         return
+    from stages.training.sharding import whole
+
+    with whole(model):
+        yield
+
+
+@contextlib.contextmanager
+def whole_in_first(model: nn.Module, pieces: Mapping[str, Tensor]) -> Iterator[None]:
+    """While this lasts the first process has the whole of a model that is cut, to write it.
+
+    pieces: by a parameter's name what to gather instead of its own piece, such as its fp32 master. All must come here.
+    """
     from stages.training.sharding import gathered
 
-    with gathered(model, pieces or {}, keep=leads()):
-        yield leads()
+    with gathered(model, pieces, keep=leads()):
+        yield
 
 
 @contextlib.contextmanager

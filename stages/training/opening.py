@@ -6,7 +6,8 @@ needs trying, and calls `Opened.restore_random` just before its first step.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from stages.loop import Progress, find_resume, load_resume, read_progress
+from stages.models.decoder import Decoder
+from stages.models.opening import open_decoder
 from stages.optim import AdamW
 from stages.run import Run
 from stages.store.architecture import ModelConfig
@@ -63,21 +66,33 @@ class Beginning(Generic[P]):
     progress: P
     precision: Precision
     checkpoint: Checkpoint | None
+    sharding: str = "ddp"
+    """What each process is to hold: ddp all of the model, fsdp a piece."""
 
-    def fitting_sharding(self, setting: str, config: ModelConfig, rows: int) -> str:
-        """What each process is to hold of the model, ddp or fsdp, for `rows` at once in each.
+    @property
+    def place(self) -> torch.device:
+        """Where the model is to be loaded: the device, but for one that may not fit it whole."""
+        return torch.device("cpu") if self.sharding == "fsdp" else self.device
 
-        UserError when training would need more memory than is free.
+    def fitting(self, config: ModelConfig, rows: int | None = None) -> Beginning[P]:
+        """The same with what each process is to hold, as the settings say or the memory: `rows` at once in each.
+
+        UserError when training would need more memory than is free. rows: None where a process that is alone finds out
+        by trying; each of several then needs one. Adapters are small, and their base is held whole.
         """
-        need = training_memory(config, rows, dtype=self.precision.name)
-        return distributed.choose_sharding(setting, need.total, need.activations, self.device)
+        adapters = isinstance(self.settings, Tuning) and self.settings.method == "lora"
+        if adapters or (rows is None and not distributed.several()):
+            return self
+        need = training_memory(config, rows or 1, dtype=self.precision.name)
+        wanted = distributed.choose_sharding(self.settings.sharding, need.total, need.activations, self.device)
+        return replace(self, sharding=wanted)
 
-    def optimise(self, model: M, *, parameters: int, sharding: str = "ddp", eps: float = 1e-8) -> Opened[M, P]:
+    def optimise(self, model: M, *, parameters: int, eps: float = 1e-8) -> Opened[M, P]:
         """The model with an optimiser over what of it is to learn; tells the run of both.
 
-        parameters: to be told. sharding: fsdp leaves each process a piece of the model. eps: of AdamW.
+        parameters: to be told. eps: of AdamW.
         """
-        if sharding == "fsdp":
+        if self.sharding == "fsdp":
             distributed.shard(model, self.device, self.precision.dtype)
         optimizer = AdamW(
             model,
@@ -94,7 +109,7 @@ class Beginning(Generic[P]):
             device=self.device.type,
             precision=self.precision.name,
             why=self.precision.why,
-            **distributed.event_fields(sharding),
+            **distributed.event_fields(self.sharding),
         )
         return Opened(model, optimizer, self.progress, self.checkpoint)
 
@@ -107,6 +122,13 @@ def begin(run: Run, settings: Learning | Pretrain, device: torch.device, kind: t
     else:
         progress = kind(lr=lr, precision=choose_precision(settings.precision, device).name)
     return Beginning(run, settings, device, progress, choose_precision(progress.precision, device), checkpoint)
+
+
+def open_frozen(folder: Path, dtype: torch.dtype, device: torch.device, beside: nn.Module) -> Decoder:
+    """A decoder that does not learn, in evaluation mode; in pieces where the model beside it is."""
+    model = open_decoder(folder, dtype, distributed.place_beside(beside, device)).requires_grad_(False).eval()
+    distributed.shard_beside(beside, model, device, dtype)
+    return model
 
 
 def peak_lr(settings: Learning, width: int, *, times_width: float) -> float:

@@ -5,6 +5,7 @@ What is asked of text is an `Objective`. Each stands with its formula in the fil
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,10 +47,24 @@ class Text:
     validation: Blocks
     length: int
     batch_size: int
+    seed: int
 
     def batch(self, step: int, rows: range) -> NDArray[np.int64]:
         """These rows of the batch of the step after `step` steps: (rows, length + 1)."""
         return self.train.batch(step * self.batch_size + rows.start, len(rows))
+
+    def whole_batch(self, step: int) -> tuple[NDArray[np.int64], torch.Generator]:
+        """All rows of the batch of that step, and the random numbers of what is asked of them: in any process the same.
+
+        So what a row is asked does not hang on how many rows are computed at once, or by how many processes.
+        """
+        digest = hashlib.blake2b(f"{self.seed}/{step}".encode(), digest_size=8).digest()
+        drawn = torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
+        return self.batch(step, range(self.batch_size)), drawn
+
+    def part(self, rows: range) -> float:
+        """The part of a step's batch that these rows are, where all rows are asked equally much."""
+        return len(rows) / self.batch_size
 
     def validated(self, blocks: int, together: int) -> Iterator[NDArray[np.int64]]:
         """The first blocks of validation, so many together: (together, length + 1) each, the last one fewer."""
@@ -85,7 +100,7 @@ class Carried(Protocol):
 class Objective(Protocol[SettingsT]):
     """What a stage asks of text: the model that learns it, its loss, and what tells how well it does.
 
-    A loss is a mean in nats over the rows it is of. The model is in training mode for a step, and in evaluation mode,
+    A loss is a mean in nats over what is asked. The model is in training mode for a step, and in evaluation mode,
     without gradients, for validation and samples.
     """
 
@@ -103,7 +118,7 @@ class Objective(Protocol[SettingsT]):
         """What goes on from step to step beside the weights."""
 
     def loss(self, step: int, rows: range) -> Tensor:
-        """The loss on these rows of the batch of the step after `step` steps."""
+        """These rows' part of the loss on the batch of the step after `step` steps: the parts add up to it."""
 
     def flops(self) -> float:
         """Floating-point operations to train on one of a row's `context` tokens."""
@@ -137,15 +152,15 @@ def prepare(run: Run, settings: S, objective: type[Objective[S]]) -> Job:
     tokenizer = TextTokenizer.load(run.tokenizer().path)
     config = model_config(settings, tokenizer.vocab_size)
     begun = begin(run, settings, device, Progress, lr=peak_lr(settings, config))
-    sharding = begun.fitting_sharding(settings.sharding, config, rows_in_each(settings))
+    begun = begun.fitting(config, rows_in_each(settings))
     text = open_text(run, settings, objective.text_tokens(settings, config))
-    place = "cpu" if sharding == "fsdp" else device
     if begun.checkpoint:
-        model = objective.models.load(begun.checkpoint.path, device=place, config=config)
+        model = objective.models.load(begun.checkpoint.path, device=begun.place, config=config)
     else:
-        model = objective.models.new(config, settings.seed, device=place)
-    opened = begun.optimise(model, parameters=parameter_count(config).total, sharding=sharding)
-    asked = objective(model, settings, tokenizer, text)
+        model = objective.models.new(config, settings.seed, device=begun.place)
+    opened = begun.optimise(model, parameters=parameter_count(config).total)
+    with distributed.whole(model):
+        asked = objective(model, settings, tokenizer, text)
     if begun.checkpoint and asked.carried:
         asked.carried.restore(read_state(begun.checkpoint))
     job = Job(run, settings, config, opened, tokenizer, text, asked)
@@ -168,7 +183,7 @@ def open_text(run: Run, settings: Pretrain, length: int) -> Text:
                 f"The {name} part of {dataset.name!r} is shorter than one block of {length + 1} tokens.",
                 "Build the dataset with a larger split, add text, or choose a smaller context.",
             )
-    return Text(tokens, train, validation, length, settings.batch_size)
+    return Text(tokens, train, validation, length, settings.batch_size, settings.seed)
 
 
 def rows_in_each(settings: Pretrain) -> int:
@@ -216,7 +231,7 @@ class Job:
         with self.course.pace.step(size * self.config.context):
             self.model.train()
             parts = self.memory.parts(self.memory.own(range(size)))
-            made = self.course.updates.make(self.objective.loss(step, rows) * (len(rows) / size) for rows in parts)
+            made = self.course.updates.make(self.objective.loss(step, rows) for rows in parts)
         if self.objective.carried:
             self.objective.carried.keep()
         self.progress.tokens_seen += size * self.config.context

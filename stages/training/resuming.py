@@ -4,6 +4,9 @@
     several          rank-<r>-of-<n>.safetensors: of each parameter's moments the rows of process r, cut as
                      `torch.chunk` cuts, under exp_avg/NAME and exp_avg_sq/NAME, and its random numbers; index.json
 
+Of a further model that learns, such as PPO's value model, one process writes optimizer.MODEL.safetensors, and several
+begin the names in their files with MODEL/.
+
 Each number of processes goes on from what any other has written. With the same number it goes on bit for bit; with
 another, the sums of gradients round differently, and dropout draws other numbers.
 """
@@ -11,6 +14,7 @@ another, the sums of gradients round differently, and dropout draws other number
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -37,26 +41,34 @@ class Index(msgspec.Struct, kw_only=True):
     schema: int = 1
 
 
-def save(folder: Path, progress: bytes, optimizer: AdamW) -> None:
-    """Make the folder and fill it. The other processes, if there are any, must come to `help_save`."""
+def save(folder: Path, progress: bytes, optimizers: Mapping[str, AdamW]) -> None:
+    """Make the folder and fill it. The other processes, if there are any, must come to `help_save`.
+
+    optimizers: by the name of their model, which is empty for the one that the run is about.
+    """
     folder.mkdir()
     if distributed.several():
         distributed.broadcast_object(str(folder))
-        _save_piece(folder, optimizer)
+        _save_piece(folder, optimizers)
         distributed.barrier()
         files = [_file(rank) for rank in range(distributed.size())]
-        rows = {name: _rows(parameter) for name, parameter in zip(optimizer.names, optimizer.parameters, strict=True)}
+        rows = {
+            _prefix(model) + name: _rows(parameter)
+            for model, each in optimizers.items()
+            for name, parameter in zip(each.names, each.parameters, strict=True)
+        }
         write_atomic(folder / INDEX, msgspec.json.encode(Index(files=files, rows=rows)), durable=False)
     else:
-        save_tensors(optimizer.state(), folder / "optimizer.safetensors")
+        for model, each in optimizers.items():
+            save_tensors(each.state(), folder / _alone(model))
         save_tensors(_random_state(), folder / "random.safetensors")
     write_atomic(folder / "progress.json", progress, durable=False)
 
 
-def help_save(optimizer: AdamW) -> None:
+def help_save(optimizers: Mapping[str, AdamW]) -> None:
     """Write this process's file where the first process says, while that is in `save`."""
     folder = Path(distributed.broadcast_object(None))
-    _save_piece(folder, optimizer)
+    _save_piece(folder, optimizers)
     distributed.barrier()
 
 
@@ -66,15 +78,8 @@ def load(folder: Path, optimizer: AdamW, step: int) -> None:
     With another number of processes than wrote them, random numbers are seeded by the run's seed and `step` instead.
     Raises OSError, SafetensorError or KeyError when something is missing.
     """
-    written = 1
-    if (folder / INDEX).exists():
-        index = msgspec.json.decode((folder / INDEX).read_bytes(), type=Index)
-        written = len(index.files)
-        _load_shards(folder, index, optimizer)
-    elif optimizer.sharded:
-        _cut(load_file(folder / "optimizer.safetensors"), optimizer)
-    else:
-        optimizer.load_state(load_file(folder / "optimizer.safetensors", device=str(optimizer.master.device)))
+    load_moments(folder, optimizer)
+    written = len(_index(folder).files) if (folder / INDEX).exists() else 1
     if written != distributed.size():
         torch.manual_seed(torch.initial_seed() + step)
         return
@@ -85,6 +90,31 @@ def load(folder: Path, optimizer: AdamW, step: int) -> None:
         _restore_random({key.removeprefix(prefix): file.get_tensor(key) for key in names})
 
 
+def load_moments(folder: Path, optimizer: AdamW, model: str = "") -> None:
+    """Put the moments of one of the optimisers back. model: its name, as `save` was given it."""
+    alone = folder / _alone(model)
+    if (folder / INDEX).exists() and not alone.exists():
+        _load_shards(folder, optimizer, _prefix(model))
+    elif optimizer.sharded:
+        _cut(load_file(alone), optimizer)
+    else:
+        optimizer.load_state(load_file(alone, device=str(optimizer.master.device)))
+
+
+def _index(folder: Path) -> Index:
+    return msgspec.json.decode((folder / INDEX).read_bytes(), type=Index)
+
+
+def _alone(model: str) -> str:
+    """The file of moments that one process writes."""
+    return f"optimizer.{model}.safetensors" if model else "optimizer.safetensors"
+
+
+def _prefix(model: str) -> str:
+    """What the names of a model's moments begin with in the files of several."""
+    return f"{model}/" if model else ""
+
+
 def _file(rank: int) -> str:
     return f"rank-{rank:05d}-of-{distributed.size():05d}.safetensors"
 
@@ -93,14 +123,15 @@ def _rows(parameter: Tensor) -> int:
     return parameter.shape[0] if parameter.ndim else 1
 
 
-def _save_piece(folder: Path, optimizer: AdamW) -> None:
+def _save_piece(folder: Path, optimizers: Mapping[str, AdamW]) -> None:
     """Write this process's rows of all moments, durably: the first process publishes the folder."""
     tensors = {}
-    for key, held in optimizer.moments().items():
-        rows = held if held.ndim else held.view(1)
-        start, stop = (0, len(rows)) if optimizer.sharded else distributed.my_rows(len(rows))
-        tensors[key] = rows[start:stop].contiguous()
-    tensors[UPDATES] = torch.tensor(optimizer.updates)
+    for model, each in optimizers.items():
+        for key, held in each.moments().items():
+            rows = held if held.ndim else held.view(1)
+            start, stop = (0, len(rows)) if each.sharded else distributed.my_rows(len(rows))
+            tensors[_prefix(model) + key] = rows[start:stop].contiguous()
+        tensors[_prefix(model) + UPDATES] = torch.tensor(each.updates)
     tensors |= {RANDOM + key: value for key, value in _random_state().items()}
     path = folder / _file(distributed.rank())
     save_tensors(tensors, path)
@@ -111,20 +142,21 @@ def _save_piece(folder: Path, optimizer: AdamW) -> None:
         os.close(descriptor)
 
 
-def _load_shards(folder: Path, index: Index, optimizer: AdamW) -> None:
-    """Fill this process's moments from the files that hold their rows."""
+def _load_shards(folder: Path, optimizer: AdamW, prefix: str) -> None:
+    """Fill this process's moments from the files that hold their rows, under names that begin so."""
+    index = _index(folder)
     files = [safe_open(folder / name, "pt") for name in index.files]
     for key, held in optimizer.moments().items():
-        count = index.rows[key.partition("/")[2]]
+        count = index.rows[prefix + key.partition("/")[2]]
         first, last = distributed.my_rows(count) if optimizer.sharded else (0, count)
         rows = held if held.ndim else held.view(1)
         for rank, file in enumerate(files):
             start, stop = distributed.rows_of(count, rank, len(files))
             low, high = max(first, start), min(last, stop)
             if low < high:
-                piece = file.get_slice(key)[low - start : high - start]
+                piece = file.get_slice(prefix + key)[low - start : high - start]
                 rows[low - first : high - first].copy_(piece)
-    optimizer.set_updates(files[0].get_tensor(UPDATES).item())
+    optimizer.set_updates(files[0].get_tensor(prefix + UPDATES).item())
 
 
 def _cut(state: dict[str, Tensor], optimizer: AdamW) -> None:

@@ -12,10 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, Shard
 
 from stages.training.distributed import SHARDED, own, size
+
+COMPUTING = ("hidden_states", "hidden_states_after", "keys_of")
+"""Methods of models and their blocks that compute, beside `forward`: weights are gathered for them as well."""
 
 
 def shard(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
@@ -29,11 +32,30 @@ def shard(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     blocks = [block for part in model.modules() if isinstance(part, nn.ModuleList) for block in part]
     for part in (*blocks, model):
         fully_shard(part, mesh=mesh, mp_policy=policy)
-    for part in model.modules():
-        if isinstance(part, FSDPModule):
-            part.set_gradient_divide_factor(1.0)  # the losses are shares already: gradients are added, not averaged
-            part.set_force_sum_reduction_for_comms(True)  # gloo cannot divide while it adds
+        for name in COMPUTING:
+            if hasattr(part, name):
+                register_fsdp_forward_method(part, name)
+    for cut in _cut_parts(model):
+        cut.set_gradient_divide_factor(1.0)  # the losses are shares already: gradients are added, not averaged
+        cut.set_force_sum_reduction_for_comms(True)  # gloo cannot divide while it adds
     setattr(model, SHARDED, True)
+
+
+@contextlib.contextmanager
+def whole(model: nn.Module) -> Iterator[None]:
+    """While this lasts every process holds all of a model at once, in the precision that it computes in."""
+    parts = _cut_parts(model)
+    setattr(model, SHARDED, False)
+    for part in parts:
+        part.unshard()
+        part.set_reshard_after_forward(False, recurse=False)
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.set_reshard_after_forward(part is not model, recurse=False)
+            part.reshard()
+        setattr(model, SHARDED, True)
 
 
 @contextlib.contextmanager
@@ -42,9 +64,8 @@ def gathered(model: nn.Module, pieces: Mapping[str, Tensor], *, keep: bool) -> I
 
     pieces: by a parameter's name what to gather instead of its own piece. All processes must come.
     """
-    for part in model.modules():
-        if isinstance(part, FSDPModule):
-            part.reshard()  # after a validation, what no block holds is still there whole
+    for part in _cut_parts(model):
+        part.reshard()  # after a validation, what no block holds is still there whole
     cut = {name: parameter for name, parameter in model.named_parameters() if isinstance(parameter, DTensor)}
     for name, parameter in cut.items():
         like = DTensor.from_local(
@@ -64,6 +85,11 @@ def gathered(model: nn.Module, pieces: Mapping[str, Tensor], *, keep: bool) -> I
         if keep:
             for name, parameter in cut.items():
                 _place(model, name, parameter)
+
+
+def _cut_parts(model: nn.Module) -> list[FSDPModule]:
+    """What is gathered by itself: the blocks, and the model with all else."""
+    return [part for part in model.modules() if isinstance(part, FSDPModule)]
 
 
 def _place(model: nn.Module, name: str, parameter: Any) -> None:

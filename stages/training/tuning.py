@@ -23,9 +23,7 @@ from stages.store.architecture import ModelConfig
 from stages.store.errors import UserError
 from stages.store.records import Message
 from stages.store.sizes import parameter_count
-from stages.store.specs.sft import SFT
 from stages.store.specs.tuning import Tuning
-from stages.training import distributed
 from stages.training.adapting import Ids, open_adapted, open_whole, write_trained
 from stages.training.opening import Opened, P, begin
 
@@ -47,22 +45,14 @@ def open_model(
 
     kind: what progress.json holds. lr: the peak learning rate of a fresh start. eps: of AdamW.
     """
-    begun = begin(run, settings, device, kind, lr=lr)
+    begun = begin(run, settings, device, kind, lr=lr).fitting(config)
     source = begun.checkpoint.path if begun.checkpoint else None
-    sharding = "ddp"
-    if isinstance(settings, SFT) and _may_be_cut(settings):
-        sharding = begun.fitting_sharding(settings.sharding, config, 1)
     if settings.method == "lora":
         model = open_adapted(base, source, settings, device, config)
     else:
-        model = open_whole(source or base, "cpu" if sharding == "fsdp" else device, config)
+        model = open_whole(source or base, begun.place, config)
     model.checkpointing = settings.activation_checkpointing
-    return begun.optimise(model, parameters=parameter_count(config).total, sharding=sharding, eps=eps)
-
-
-def _may_be_cut(settings: SFT) -> bool:
-    """Whether several processes may hold a piece of the model each. One alone finds out by trying what fits."""
-    return distributed.several() and settings.CUTS and settings.method != "lora"
+    return begun.optimise(model, parameters=parameter_count(config).total, eps=eps)
 
 
 def room_for(asked: int | None, model_context: int) -> int:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -19,7 +20,7 @@ from stages.models.logprobs import token_logprobs
 from stages.models.opening import open_decoder
 from stages.models.value import load_value_model
 from stages.policies.alarms import FURTHER, Alarms, Watched
-from stages.policies.needs import needs_of, refuse_too_large
+from stages.policies.needs import fitting_sharding, needs_of
 from stages.policies.progress import PolicyProgress
 from stages.policies.rollouts import Rollouts
 from stages.run import Run, Stopped
@@ -494,13 +495,24 @@ def test_what_one_of_several_processes_cannot_hold_is_refused_with_what_takes_ho
         assert trained == pytest.approx(held["weights"] + held["gradients"] + held["optimiser"], rel=0.1)
     monkeypatch.setattr(distributed, "several", lambda: True)
     monkeypatch.setattr(distributed, "rank", lambda: 0)
-    monkeypatch.setattr(distributed, "free_memory", lambda device: sum(needs.values()) - 1)
+    monkeypatch.setattr(distributed, "size", lambda: 4)
+    monkeypatch.setattr(distributed, "broadcast_object", lambda value: value)
+
+    def chosen(free: int, sharding: str) -> str:
+        monkeypatch.setattr(distributed, "free_memory", lambda device: free)
+        asked = msgspec.structs.replace(settings, sharding=sharding)
+        return fitting_sharding(asked, alone.policy.model.config, reward, reference, torch.device("cpu"))
+
+    whole = sum(needs.values())
     with pytest.raises(UserError, match="must hold every model whole") as refused:
-        STAGES[stage].prepare(run)
+        chosen(whole - 1, "auto" if settings.method == "lora" else "ddp")
     assert all(name + " 0.0 GB" in str(refused.value) for name in models)
     assert ("method = lora" in str(refused.value.hint)) == (settings.method != "lora")
-    monkeypatch.setattr(distributed, "free_memory", lambda device: sum(needs.values()))
-    refuse_too_large(settings, alone.policy.model.config, reward, reference, torch.device("cpu"))
+    assert chosen(whole, "auto") == "ddp"
+    if settings.method != "lora":
+        assert chosen(whole - 1, "auto") == "fsdp"
+        with pytest.raises(UserError, match=r"must hold a piece of every model, and 0\.0 GB whole"):
+            chosen(whole // 4, "auto")
 
 
 def test_dead_groups_are_replaced_when_asked_to(workspace: Workspace) -> None:

@@ -114,9 +114,12 @@ def test_the_setting_reaches_the_loss_of_every_stage(stage: str, objective: Any)
     blocks = np.zeros((2, 5), np.int64)
     asked = object.__new__(objective)
     asked.model, asked.settings = model, msgspec.structs.replace(spec_of(stage)(), z_loss=ZETA)
-    asked.text = SimpleNamespace(batch=lambda step, rows: blocks)
+    asked.batch = None
+    asked.text = SimpleNamespace(
+        batch=lambda step, rows: blocks, whole_batch=lambda step: (blocks, None), part=lambda rows: 1.0
+    )
     asked.streams = SimpleNamespace(at=lambda step: blocks)
-    asked._asked = lambda _: ()
+    asked._asked = lambda *_: (torch.zeros(2, 4), torch.zeros(2, 4))
     if stage == "transformer_xl":
         asked._read(0, range(2), loss)
     else:

@@ -15,7 +15,6 @@ class Bert(Pretrain, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Pre-train an encoder on a text dataset: say what stands behind the masks."""
 
     KIND: ClassVar[Kind] = "encoder"
-    CUTS: ClassVar[bool] = False
 
     preset: Annotated[str, about("Shape of the model; see `workbench models`.", group="model")] = "tiny-bert"
     lr: Annotated[

@@ -8,7 +8,6 @@ import msgspec
 
 from stages.store.specs.base import about
 from stages.store.specs.batches import Epochs, RecordsAStep, RecordsAtOnce
-from stages.store.specs.parallel import Gpus
 from stages.store.specs.tuning import Learning
 
 
@@ -60,4 +59,3 @@ class Classify(Learning, kw_only=True, frozen=True, forbid_unknown_fields=True):
         int, about("Records in a validation; the last one uses them all.", unit="records", ge=1, group="watching")
     ] = 1_000
     examples: Annotated[int, about("Worst examples in the report at the end.", ge=0, le=1_000, group="watching")] = 50
-    gpus: Gpus = 1

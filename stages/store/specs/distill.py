@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import msgspec
 
@@ -12,8 +12,6 @@ from stages.store.specs.sft import SFT
 
 class Distill(SFT, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Teach a checkpoint to predict what a larger one, its teacher, predicts: on conversations or on text."""
-
-    CUTS: ClassVar[bool] = False
 
     context: Annotated[
         Annotated[int, msgspec.Meta(ge=2, le=1_048_576)] | None,

@@ -8,7 +8,6 @@ import msgspec
 
 from stages.store.specs.base import about
 from stages.store.specs.batches import RankedAStep, RankedAtOnce, RankedContext
-from stages.store.specs.parallel import Gpus
 from stages.store.specs.tuning import Answering
 
 
@@ -58,4 +57,3 @@ class DPO(Answering, kw_only=True, frozen=True, forbid_unknown_fields=True):
     eval_prompts: Annotated[
         int, about("Prompts in a validation; the last one uses them all.", unit="prompts", ge=1, group="watching")
     ] = 256
-    gpus: Gpus = 1

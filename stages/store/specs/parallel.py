@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-import msgspec
-
 from stages.store.errors import UserError
 from stages.store.specs.base import about
 
@@ -24,15 +22,15 @@ Gpus = Annotated[
 Sharding = Annotated[
     Literal["auto", "ddp", "fsdp"],
     about(
-        "What several processes hold. ddp: each the whole model. fsdp: each a part of weights, gradients and moments. "
-        "auto: fsdp where the whole does not fit.",
+        "What several processes hold. ddp: each all models whole. fsdp: each a piece of their weights, gradients and "
+        "moments, and whole what writes or scores, while it does. auto: fsdp where the whole does not fit.",
         group="machine",
     ),
 ]
 
 
-def refuse_shares(spec: type[msgspec.Struct], settings: Mapping[str, Any], processes: int) -> None:
-    """Raise UserError unless `processes` processes can train together with these settings of `spec`."""
+def refuse_shares(settings: Mapping[str, Any], processes: int) -> None:
+    """Raise UserError unless `processes` processes can train together with these settings of a stage."""
     if processes == 1:
         return
     batch = int(settings.get("batch_size") or 0)
@@ -43,7 +41,5 @@ def refuse_shares(spec: type[msgspec.Struct], settings: Mapping[str, Any], proce
             f"A batch_size of {batch:,} cannot be shared evenly by {processes:,} processes.",
             f"Set batch_size to {fitting}, or --gpus to a divisor of {batch:,}.",
         )
-    if settings.get("sharding") == "fsdp" and not getattr(spec, "CUTS", False):
-        raise UserError("Only pretrain and sft can train with sharding = fsdp.", "Set sharding to ddp or auto.")
     if settings.get("sharding") == "fsdp" and settings.get("method") == "lora":
         raise UserError("Adapters are trained with sharding = ddp: their base is frozen whole in every process.")

@@ -7,7 +7,6 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 
 from stages.store.specs.base import about
-from stages.store.specs.parallel import Gpus
 from stages.store.specs.tuning import Answering
 
 Reward = Literal["auto", "model", "exact", "world", "pattern", "length", "python"]
@@ -108,7 +107,6 @@ class PolicyGradient(Answering, kw_only=True, frozen=True, forbid_unknown_fields
     )
     beta2: Annotated[float, about("AdamW's decay of the mean square.", ge=0, lt=1, group="training")] = 0.95
     seed: Annotated[int, about("Seed of all that is drawn.", ge=0, le=2**31 - 1, group="training")] = 0
-    gpus: Gpus = 1
 
     eval_every: Annotated[
         int, about("Steps between looks at held-out prompts.", unit="steps", ge=1, group="watching")

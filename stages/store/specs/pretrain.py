@@ -17,8 +17,6 @@ class Pretrain(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
 
     KIND: ClassVar[Kind] = "decoder"
     """What the stage trains."""
-    CUTS: ClassVar[bool] = True
-    """Whether the model can lie in pieces in several processes."""
 
     preset: Annotated[str, about("Shape of the model; see `workbench models`.", group="model")] = "tiny"
     layers: Annotated[

@@ -8,7 +8,6 @@ import msgspec
 
 from stages.store.specs.base import about
 from stages.store.specs.batches import RankedAStep, RankedAtOnce, RankedContext
-from stages.store.specs.parallel import Gpus
 from stages.store.specs.tuning import Tuning
 
 
@@ -59,4 +58,3 @@ class Reward(Tuning, kw_only=True, frozen=True, forbid_unknown_fields=True):
             group="watching",
         ),
     ] = 256
-    gpus: Gpus = 1

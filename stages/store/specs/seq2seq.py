@@ -8,7 +8,6 @@ import msgspec
 
 from stages.store.specs.base import about
 from stages.store.specs.batches import Epochs, RecordsAStep, RecordsAtOnce
-from stages.store.specs.parallel import Gpus
 from stages.store.specs.tuning import Learning
 
 
@@ -51,4 +50,3 @@ class Seq2Seq(Learning, kw_only=True, frozen=True, forbid_unknown_fields=True):
     sample_prompts: Annotated[
         list[str], about("Texts that are answered as it learns; empty: from validation.", group="watching")
     ] = []
-    gpus: Gpus = 1

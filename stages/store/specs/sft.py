@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from stages.store.specs.base import about
-from stages.store.specs.parallel import Gpus, Sharding
 from stages.store.specs.tuning import Answering
 
 
 class SFT(Answering, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Fine-tune a checkpoint on conversations: learn what the assistant says."""
-
-    CUTS: ClassVar[bool] = True
-    """Whether the model can lie in pieces in several processes."""
 
     turns: Annotated[
         Literal["all", "last"],
@@ -46,5 +42,3 @@ class SFT(Answering, kw_only=True, frozen=True, forbid_unknown_fields=True):
     eval_tokens: Annotated[
         int, about("Tokens in a validation; the last one uses them all.", unit="tokens", ge=1, group="watching")
     ] = 65_536
-    gpus: Gpus = 1
-    sharding: Sharding = "auto"

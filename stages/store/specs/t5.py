@@ -15,7 +15,6 @@ class SpanCorruption(Pretrain, kw_only=True, frozen=True, forbid_unknown_fields=
     """Pre-train an encoder-decoder on a text dataset: write what hidden spans of a text held."""
 
     KIND: ClassVar[Kind] = "encoder-decoder"
-    CUTS: ClassVar[bool] = False
 
     preset: Annotated[str, about("Shape of the model; see `workbench models`.", group="model")] = "tiny-t5"
     lr: Annotated[

@@ -15,7 +15,6 @@ class Recurrent(Pretrain, kw_only=True, frozen=True, forbid_unknown_fields=True)
     """Pre-train a Transformer-XL on a text dataset: predict each next token, segments before it remembered."""
 
     KIND: ClassVar[Kind] = "recurrent decoder"
-    CUTS: ClassVar[bool] = False
 
     preset: Annotated[str, about("Shape of the model; see `workbench models`.", group="model")] = "tiny-transformer-xl"
     context: Annotated[

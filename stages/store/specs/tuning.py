@@ -8,6 +8,7 @@ import msgspec
 
 from stages.store.specs.base import about
 from stages.store.specs.machine import Threads
+from stages.store.specs.parallel import Gpus, Sharding
 
 
 class Learning(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -61,6 +62,8 @@ class Learning(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     device: Annotated[
         Literal["auto", "cpu", "cuda"], about("Where to train. auto: a GPU when there is one.", group="machine")
     ] = "auto"
+    gpus: Gpus = 1
+    sharding: Sharding = "auto"
     threads: Threads = None
     deterministic: Annotated[bool, about("On a GPU, resume bit for bit (slower).", group="machine")] = False
 
