@@ -21,6 +21,13 @@ def check_name(name: str, what: str = "name") -> str:
     return name
 
 
+def named_after(source: str) -> str:
+    """A name for what is made of a file, a folder or `starter:NAME`: the last part of it without its endings."""
+    last = source.rstrip("/").rpartition("/")[2].rpartition(":")[2].lstrip(".")
+    words = re.findall(r"[A-Za-z0-9]+", last.partition(".")[0] or last)
+    return "-".join(words)[:64].strip("-") or "data"
+
+
 def nearest(name: str, known: Iterable[str], makes: str = "") -> str:
     """A sentence that names the known name closest to `name`, or all of them when none is close.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
+from stages.store.names import check_name, named_after
 from tests.workbench.conftest import screen_text, settled, wait_for
 from workbench.app import WorkbenchApp
 from workbench.screens.build import BuildScreen
@@ -61,6 +62,42 @@ async def test_a_missing_file_is_a_sentence_at_any_size(
     async with app.run_test(size=size) as pilot:
         await opened(pilot, app, tmp_path / "gone.jsonl")
         assert "There is no file" in _pane(app)
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("starter:world", "world"),
+        ("/data/My chats (1).jsonl.gz", "My-chats-1"),
+        ("~/notes/", "notes"),
+        ("org/set", "set"),
+        ("../..", "data"),
+        (".hidden", "hidden"),
+    ],
+)
+def test_a_dataset_is_named_after_its_source(source: str, name: str) -> None:
+    assert check_name(named_after(source)) == name
+
+
+async def test_the_name_follows_the_first_source_until_a_person_names_it(make_app: MakeApp, tmp_path: Path) -> None:
+    paths = [written(tmp_path / name, {"text": "a"}) for name in ("my chats.jsonl", "more.jsonl")]
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        form = await opened(pilot, app, paths[0])
+        form.rows["sources"].text = str(paths[1])
+        await wait_for(pilot, lambda: form.rows["name"].text == "more")
+        form.rows["name"].text = "own"
+        form.rows["sources"].text = str(paths[0])
+        await settled(pilot)
+        assert form.rows["name"].text == "own"
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40), (160, 50)])
+async def test_sentences_have_room_at_every_width(make_app: MakeApp, tmp_path: Path, size: tuple[int, int]) -> None:
+    app = make_app()
+    async with app.run_test(size=size) as pilot:
+        form = await opened(pilot, app, written(tmp_path / "mine.jsonl", {"text": "a"}))
+        assert all(note.size.width >= 44 for note in form.query(".note"))
 
 
 def _pane(app: WorkbenchApp) -> str:

@@ -60,20 +60,21 @@ def finished(workspace: Workspace, name: str, **changes: Any) -> RunDir:
     return run
 
 
-def test_the_rate_is_that_of_finished_runs_of_this_machine_nearest_in_size(populated: Workspace) -> None:
+def test_the_rate_is_that_of_runs_of_this_machine_nearest_in_size(populated: Workspace) -> None:
     assert rates_of_runs(populated, CPU) == []  # the hand-made runs say no device and no speed of this host
     finished(populated, "a")
     finished(populated, "b", settings={"width": 256})
     finished(populated, "on-a-gpu", device="GPU-1")
     finished(populated, "elsewhere", host="another-host")
-    finished(populated, "cut", status="stopped")
+    finished(populated, "cut", status="stopped", settings={"width": 64})
+    finished(populated, "broken", status="failed")
     rates = {rate.source: rate for rate in rates_of_runs(populated, CPU)}
-    assert set(rates) == {"the run a", "the run b"}
+    assert set(rates) == {"the run a", "the run b", "the run cut"}
     config = msgspec.structs.replace(load_preset("tiny"), vocab_size=4_096)
     assert rates["the run a"].flops == 52_000 * flops_per_token(config)
     assert [rate.source for rate in rates_of_runs(populated, GPU)] == ["the run on-a-gpu"]
     known = list(rates.values())
-    assert nearest_rate(known, 1_000).source == "the run a" and nearest_rate(known, 10**9).source == "the run b"  # type: ignore[union-attr]  # there is one
+    assert nearest_rate(known, 1_000).source == "the run cut" and nearest_rate(known, 10**9).source == "the run b"  # type: ignore[union-attr]  # there is one
     assert nearest_rate([], 10**9) is None
 
 

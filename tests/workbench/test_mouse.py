@@ -81,7 +81,7 @@ async def click_on(pilot: Pilot[None], words: str) -> None:
     await pilot.click(offset=(row.index(words) + 1, y))
 
 
-@pytest.mark.parametrize(("words", "answer"), [("delete it", True), ("n  no", False)])
+@pytest.mark.parametrize(("words", "answer"), [("delete it", True), ("n esc  no", False)])
 async def test_a_question_is_answered_by_a_click(
     make_app: Callable[..., WorkbenchApp], words: str, answer: bool
 ) -> None:

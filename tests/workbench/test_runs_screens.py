@@ -256,6 +256,22 @@ async def test_the_start_form_looks_like_this(
         await snapshot(pilot, f"start-{size[0]}x{size[1]}")
 
 
+async def test_f2_lists_the_shapes_that_the_stage_can_train_and_takes_one(
+    populated: Workspace, make_app: MakeApp
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await open_runs(pilot)
+        await open_form(pilot)
+        await pilot.press("f2")
+        await wait_for(pilot, lambda: isinstance(app.screen, Pick))
+        await settled(pilot)
+        assert "gpt2-small" in screen_text(app) and "bert" not in screen_text(app)
+        await pilot.press("down", "enter")
+        await wait_for(pilot, lambda: isinstance(app.screen, StartScreen))
+        assert app.screen.query_one(SpecForm).rows["preset"].text == "tiny-llama"
+
+
 async def test_the_form_warns_of_a_text_that_is_seen_too_often(populated: Workspace, make_app: MakeApp) -> None:
     async with make_app().run_test(size=(120, 40)) as pilot:
         pilot.app.start_run("pretrain", {"steps": 20_000})  # type: ignore[attr-defined]  # a WorkbenchApp

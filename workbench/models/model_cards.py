@@ -213,12 +213,17 @@ def long(seconds: float) -> str:
     return f"{seconds:.0f} seconds"
 
 
+def operations(flops: float) -> str:
+    """Floating-point operations in words that are read aloud: `64 TFLOP`, `2.1 EFLOP`."""
+    for unit, letter in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if unit <= flops < 1e21:
+            return f"{flops / unit:.3g} {letter}FLOP"
+    return f"{flops:.3g} FLOP"
+
+
 def rate_of(flops: float) -> str:
     """Operations a second: `20.1 GFLOP/s`."""
-    for unit, letter in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
-        if flops >= unit:
-            return f"{flops / unit:.3g} {letter}FLOP/s"
-    return f"{flops:.3g} FLOP/s"
+    return f"{operations(flops)}/s"
 
 
 def size(count: float) -> str:

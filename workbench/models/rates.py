@@ -1,4 +1,4 @@
-"""How fast this machine trains: by the workspace's own finished runs, else timed once and remembered."""
+"""How fast this machine trains: by the workspace's own runs that have ended well, else timed once and remembered."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def this_machine() -> Machine:
 
 
 def rates_of_runs(workspace: Workspace, machine: Machine) -> list[Rate]:
-    """What the finished runs of this host that made a new model on such a device attained, one a run."""
+    """What the finished and stopped runs of this host that made a new model on such a device attained, one a run."""
     found = []
     for run in list_runs(workspace):
         try:
@@ -76,7 +76,7 @@ def rates_of_runs(workspace: Workspace, machine: Machine) -> list[Rate]:
 
 def _rate_of(workspace: Workspace, run: RunDir, machine: Machine) -> Rate | None:
     spec, state = run.spec(), run.state()
-    if state.status != "finished" or state.host != socket.gethostname():
+    if state.status not in ("finished", "stopped") or state.host != socket.gethostname():
         return None
     if not state.device or (state.device != "cpu") != machine.gpu or (config := shape_of_run(workspace, spec)) is None:
         return None

@@ -1,6 +1,6 @@
 """How long a run will take, before it is started: by how fast this machine has trained, as far as that is known.
 
-A run that makes a new model takes its operations at the rate of the finished run whose model is nearest in size.
+A run that makes a new model takes its operations at the rate of the run whose model is nearest in size.
 Instruction tuning goes as the last tuning went here, tokens for tokens and parameters for parameters; before the first
 one it is told from pre-training, at the speed of that down to two fifths of it: tuning also answers fixed prompts, and
 keeps the conversations of a row apart (0.48 of the speed in a life of the demo on two cores).
@@ -30,7 +30,7 @@ class Speeds(NamedTuple):
     """What is known of this machine."""
 
     training: list[Rate]
-    """Of finished runs that made a model, else what was timed once."""
+    """Of runs that made a model, else what was timed once."""
     tuning: Rate | None
     """Of the newest finished instruction tuning, all that stands around its steps included."""
 

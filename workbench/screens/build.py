@@ -15,12 +15,14 @@ from textual.widgets import Static
 from stages.store.datasets import list_datasets
 from stages.store.desk import DeskProgress
 from stages.store.errors import UserError
+from stages.store.names import named_after
 from stages.store.rundir import RunDir
 from stages.store.sources import absolute_source
 from stages.store.specs.build import Build
 from stages.store.strict import Field
 from workbench.display import content
 from workbench.records.look_report import look_report
+from workbench.runs import unique_name
 from workbench.screens.launch import LaunchScreen, heading
 from workbench.widgets.form import SpecForm, text_field
 from workbench.wording import amount
@@ -42,12 +44,13 @@ class BuildScreen(LaunchScreen):
         values = {**self.workbench.settings.stage(self.STAGE), **self.given}
         with Container(id="build-body"):
             with Container(id="build-form"):
-                yield SpecForm(Build, values, extra=self.extra_fields(), hidden=self.HIDDEN)
+                yield SpecForm(Build, values, extra=self.extra_fields(), hidden=self.HIDDEN, crowded=True)
             with VerticalScroll(id="build-look", classes="pane"):
                 yield Static(id="look")
         yield Static(id="trouble", classes="error")
 
     def extra_fields(self) -> list[Field]:
+        self._suggested = str(self.given.get("name") or "")
         return [text_field("name", "Name of the dataset.", default="")]
 
     def on_mount(self) -> None:
@@ -58,6 +61,16 @@ class BuildScreen(LaunchScreen):
     def _changed(self, event: SpecForm.Changed) -> None:
         if event.name in TELLING:
             self._look(PATIENCE)
+        if event.name == "sources":
+            self._follow()
+
+    def _follow(self) -> None:
+        """Name the dataset after the first source, until a person names it."""
+        form = self.query_one(SpecForm)
+        name, sources = form.rows["name"], form.peek().get("sources")
+        if sources and name.text == self._suggested:
+            taken = (found.name for found in list_datasets(self.workbench.workspace))
+            self._suggested = name.text = unique_name(taken, named_after(sources[0]))
 
     @work(exclusive=True, group="look")
     async def _look(self, patience: float) -> None:

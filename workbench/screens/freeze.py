@@ -55,7 +55,7 @@ class FreezeScreen(LaunchScreen):
         yield heading("Make a dataset of labels", "makes it")
         with Horizontal(id="freeze-body"):
             first = {"name": self._suggestion(self._chosen), "label_set": self._chosen}
-            yield SpecForm(Freeze, first, extra=self.extra_fields())
+            yield SpecForm(Freeze, first, extra=self.extra_fields(), crowded=True)
             with Vertical(id="freeze-told", classes="pane") as pane:
                 pane.border_title = "what it makes"
                 yield Static(Content.styled("Counting …", "$text-muted"), id="told")

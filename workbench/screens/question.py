@@ -38,9 +38,9 @@ class Question(Dialog[bool]):
             yield Static(content(self._title), classes="heading")
             if self._detail:
                 yield Static(content(self._detail))
-            yes = content(f"y  {self._yes}").stylize_before(Style.from_meta({"answer": True}))
-            no = Content("n  no").stylize_before(Style.from_meta({"answer": False}))
-            yield Static(Content.assemble(yes, "     ", no), classes="muted")
+            yes = _answer("y enter", self._yes, yes=True)
+            no = _answer("n esc", "no", yes=False)
+            yield Static(Content.assemble(yes, "     ", no))
 
     def on_click(self, event: Click) -> None:
         """Take a click on one of the answers."""
@@ -50,6 +50,12 @@ class Question(Dialog[bool]):
 
     def action_answer(self, yes: bool) -> None:
         self.dismiss(yes)
+
+
+def _answer(keys: str, told: str, *, yes: bool) -> Content:
+    """An answer with its keys, which takes clicks as well."""
+    shown = Content.assemble((keys, "bold $accent"), "  ", content(told))
+    return shown.stylize_before(Style.from_meta({"answer": yes}))
 
 
 class Ask(Dialog[str]):

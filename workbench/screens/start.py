@@ -16,19 +16,24 @@ from textual.worker import get_current_worker
 
 from stages.store.datasets import list_datasets
 from stages.store.errors import UserError
-from stages.store.presets import list_presets, read_preset
+from stages.store.presets import list_presets, load_preset
 from stages.store.rundir import RunDir
+from stages.store.sizes import parameter_count
 from stages.store.specs import spec_of
+from stages.store.specs.pretrain import Pretrain
 from stages.store.strict import Field
 from stages.store.tokenizers import list_tokenizers
 from workbench.display import content
 from workbench.keys import bind
 from workbench.models.estimate import Estimate, default_parents, estimate
+from workbench.models.model_cards import operations
 from workbench.models.times import Speeds, speeds, training_time
 from workbench.plots.picture import figure
 from workbench.runs import run_names, unique_name
 from workbench.screens.launch import LaunchScreen, heading
+from workbench.screens.pick import Pick
 from workbench.widgets.form import SpecForm, choice_field, text_field
+from workbench.widgets.side_by_side import flowed
 
 PATIENCE = 0.15
 """Seconds without a key after which the cost is reckoned anew."""
@@ -54,7 +59,7 @@ class StartScreen(LaunchScreen):
 
     PLACE = "runs"
     CSS_PATH = ["launch.tcss", "../widgets/form.tcss", "start.tcss"]
-    BINDINGS = [bind("start.estimate", "f2", "explain", "Presets", "What the presets are.", show=False)]
+    BINDINGS = [bind("start.estimate", "f2", "presets", "Presets", "The shapes there are, to take one.")]
 
     def __init__(self, stage: str, values: Mapping[str, Any] | None = None) -> None:
         super().__init__(values)
@@ -69,7 +74,7 @@ class StartScreen(LaunchScreen):
         extra = self.extra_fields()
         values = {**self.workbench.settings.stage(self.STAGE), **self.given}
         with Horizontal(id="start-body"):
-            yield SpecForm(spec_of(self.STAGE), values, extra=extra, hidden=self.HIDDEN)
+            yield SpecForm(spec_of(self.STAGE), values, extra=extra, hidden=self.HIDDEN, crowded=True)
             with Vertical(id="start-cost", classes="pane"):
                 yield Static(id="cost")
         yield Static(id="trouble", classes="error")
@@ -127,10 +132,25 @@ class StartScreen(LaunchScreen):
     def launched(self, run: RunDir) -> None:
         self.workbench.open_run(run)
 
-    def action_explain(self) -> None:
-        """Say in a toast what each preset is."""
-        presets = [(name, read_preset(name)) for name in list_presets()]
-        self.notify("\n".join(f"{name}: {preset.title}" for name, preset in presets), title="Presets", timeout=15)
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Presets are offered where the form asks for one."""
+        if action == "presets":
+            return any("preset" in form.rows for form in self.query(SpecForm))
+        return super().check_action(action, parameters)
+
+    def action_presets(self) -> None:
+        """Let one be chosen of the presets that the stage can train, and take its name into the form."""
+        spec = spec_of(self.STAGE)
+        assert issubclass(spec, Pretrain)
+        models = {name: model for name in list_presets() if (model := load_preset(name)).kind == spec.KIND}
+        sizes = {name: figure(parameter_count(model).total) for name, model in models.items()}
+        told = {f"{name:<20}{size:>8} parameters": name for name, size in sizes.items()}
+
+        def chosen(text: str | None) -> None:
+            if text is not None:
+                self.query_one(SpecForm).rows["preset"].text = told[text]
+
+        self.app.push_screen(Pick("Which shape?", list(told)), chosen)
 
     @on(SpecForm.Changed)
     def _changed(self, event: SpecForm.Changed) -> None:
@@ -152,7 +172,7 @@ class StartScreen(LaunchScreen):
         except UserError as error:
             cost.update(content(str(error), "$text-muted"))
             return
-        cost.update((Content("\n") if wide else Content("   ")).join(lines))
+        cost.update(Content("\n").join(lines) if wide else flowed(lines, cost.content_size.width, gap="   "))
 
     def cost_lines(self, settings: dict[str, Any], extra: dict[str, Any], *, wide: bool) -> list[Content]:
         """What the run costs, a figure a line; UserError where that cannot be told."""
@@ -175,7 +195,7 @@ def _lines(figures: Estimate, takes: str, *, wide: bool) -> list[Content]:
         ("memory", f"about {size_of(figures.memory)}"),
         ("will see", f"{figure(figures.tokens)} tokens"),
         ("that is", f"{figures.epochs:,.1f} × the text" if figures.epochs is not None else "—"),
-        ("work", f"{figures.flops:.1e} FLOP"),
+        ("work", operations(figures.flops)),
         *([("takes", takes)] if takes else []),
     ]
     if not wide:

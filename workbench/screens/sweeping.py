@@ -16,6 +16,7 @@ from stages.store.errors import UserError
 from stages.store.groups import Group, group_names
 from stages.store.specs import FROM_CHECKPOINT
 from stages.store.strict import Field
+from workbench.models.model_cards import operations
 from workbench.plots.series import figure
 from workbench.runs import unique_name
 from workbench.screens.base import WorkbenchScreen
@@ -129,7 +130,7 @@ class ScaleScreen(_Grouping):
     def compose_body(self) -> ComposeResult:
         yield heading(self.HEADING)
         with Horizontal(id="start-body"):
-            yield SpecForm(Ladder, self.given, extra=self.ladder_fields())
+            yield SpecForm(Ladder, self.given, extra=self.ladder_fields(), crowded=True)
             with Vertical(id="start-cost", classes="pane"):
                 yield Static(id="cost")
         yield Static(id="trouble", classes="error")
@@ -168,7 +169,7 @@ class ScaleScreen(_Grouping):
             ("runs", f"{len(found)}"),
             ("sizes", f"{figure(min(found)[0])} to {figure(max(found)[0])} parameters"),
             ("tokens", f"{figure(sum(tokens for _, tokens in found))} in all"),
-            ("work", f"{sum(6.0 * size * tokens for size, tokens in found):.1e} FLOP"),
+            ("work", operations(sum(6.0 * size * tokens for size, tokens in found))),
         ]
         return labelled(facts, wide=wide)
 

@@ -128,9 +128,6 @@ class TuneScreen(StartScreen):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         return False if action == "mask" and "chat" not in self._kinds else super().check_action(action, parameters)
 
-    def action_explain(self) -> None:
-        """Tuning has no presets."""
-
     def action_mask(self) -> None:
         """Look at the mask with what the form says now."""
         from workbench.screens.mask import MaskScreen

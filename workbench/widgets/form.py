@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from textual import on
 from textual.app import ComposeResult
-from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.containers import Container, Horizontal, VerticalScroll
 from textual.content import Content
 from textual.message import Message
 from textual.widget import Widget
@@ -45,11 +45,7 @@ class FieldRow(Horizontal):
 
     def compose(self) -> ComposeResult:
         yield Static(Content(self.field.name), classes="name")
-        parts = self.editor, Static(self._note(), classes="note")
-        if self.has_class("-long"):
-            yield Vertical(*parts)
-        else:
-            yield from parts
+        yield Container(self.editor, Static(self._note(), classes="note"))
 
     @property
     def text(self) -> str:
@@ -89,7 +85,9 @@ class FieldRow(Horizontal):
 class SpecForm(VerticalScroll, can_focus=False):
     """Edits the settings of `spec`, and `extra` fields before them. `values` are the first values, by name.
 
-    `values` of unknown names are ignored; fields in `hidden` are left out and keep their first value.
+    `values` of unknown names are ignored; fields in `hidden` are left out and keep their first value. A form that is
+    `crowded` shares its rows with a pane: at widths where its sentences would be squeezed beside the fields, they stand
+    below them.
     """
 
     HELP_TITLE = "The form"
@@ -121,8 +119,9 @@ class SpecForm(VerticalScroll, can_focus=False):
         *,
         extra: Iterable[Field] = (),
         hidden: Iterable[str] = (),
+        crowded: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(classes="-crowded" if crowded else "")
         self.spec = spec
         self._first = dict(values or {})
         before = list(extra)
@@ -211,7 +210,7 @@ def _editor(field: Field, value: Any) -> LineInput | Choice:
         return Choice(("yes", "no"), "yes" if value else "no")
     if field.kind == "choice":
         return Choice(field.choices, str(value))
-    return LineInput(as_text(value), placeholder="empty" if field.optional else "")
+    return LineInput(as_text(value), placeholder="empty" if field.optional or field.kind == "list" else "")
 
 
 def as_text(value: Any) -> str:
