@@ -1,6 +1,7 @@
 """The bin: what is deleted lies in bin/<kind>/<time>--<name>/ until somebody empties it, and can be taken back.
 
-Throwing away and taking back are one rename each, so that a kill leaves a thing in one place or the other.
+Throwing away and taking back are one rename each, so that a kill leaves a thing in one place or the other. A checkpoint
+lies in bin/checkpoints/<time>--<run's id>@<step>/, and goes back to its run.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from stages.store.checkpoints import list_checkpoints
 from stages.store.errors import UserError, WorkFailed
 from stages.store.files import disk_errors, settle, sync_folder, temporary_beside
 from stages.store.names import nearest
@@ -21,6 +23,7 @@ from stages.store.rundir import RunDir
 from stages.store.workspace import KINDS, Workspace
 
 STAMP = "%Y%m%dT%H%M%S%f"
+CHECKPOINTS = "checkpoints"
 
 
 class Thrown(NamedTuple):
@@ -28,21 +31,32 @@ class Thrown(NamedTuple):
 
     path: Path
     kind: str
-    """datasets, tokenizers, models or runs."""
+    """datasets, tokenizers, models, runs or checkpoints."""
     name: str
-    """Its folder's name, under which it goes back."""
+    """Its folder's name, under which it goes back; of a checkpoint its run's id and its step, ID@STEP."""
     deleted: datetime.datetime
     """When, in UTC."""
 
     @property
     def title(self) -> str:
         """What people call it: a run's name instead of its id."""
-        if self.kind != "runs":
+        if self.kind not in ("runs", CHECKPOINTS):
             return self.name
+        _, at, step = self.name.partition("@")
+        folder = self.path if self.kind == "runs" else self.home.parents[1]
         try:
-            return RunDir(self.path).spec().name
+            return f"{RunDir(folder).spec().name}{at}{step}"
         except UserError:
             return self.name
+
+    @property
+    def home(self) -> Path:
+        """Where it was, and goes back to."""
+        root = self.path.parents[2]
+        if self.kind != CHECKPOINTS:
+            return root / self.kind / self.name
+        run, _, step = self.name.partition("@")
+        return RunDir(root / "runs" / run).checkpoints / f"step-{step}"
 
     def bytes(self) -> int:
         """What it takes on the disk. Reads all its folders; what vanishes meanwhile takes nothing."""
@@ -54,10 +68,10 @@ class Thrown(NamedTuple):
         return total
 
 
-def throw(workspace: Workspace, path: Path) -> None:
-    """Move a dataset, tokenizer, model or run into the bin."""
+def throw(workspace: Workspace, path: Path, name: str = "") -> None:
+    """Move a dataset, tokenizer, model, run or checkpoint into the bin. name: another than its folder's."""
     now = datetime.datetime.now(datetime.UTC).strftime(STAMP)
-    final = workspace.bin / path.parent.name / f"{now}--{path.name}"
+    final = workspace.bin / path.parent.name / f"{now}--{name or path.name}"
     with disk_errors(path.parent):
         final.parent.mkdir(parents=True, exist_ok=True)
         path.rename(final)
@@ -69,7 +83,7 @@ def list_bin(workspace: Workspace) -> list[Thrown]:
     """What is in the bin, the newest first."""
     found = [
         thrown
-        for kind in KINDS
+        for kind in (*KINDS, CHECKPOINTS)
         if (workspace.bin / kind).is_dir()
         for path in (workspace.bin / kind).iterdir()
         if (thrown := _read(path, kind))
@@ -89,11 +103,30 @@ def find_thrown(workspace: Workspace, name: str) -> Thrown:
 def restore(workspace: Workspace, thrown: Thrown) -> Path:
     """Put it back where it was. Raises UserError when something else has its name by now, or it is in the bin no more.
 
-    What is being deleted for good has left the bin before its first file goes: what comes back is whole.
+    What is being deleted for good has left the bin before its first file goes: what comes back is whole. A checkpoint
+    does not come back while its run is at work or gone.
     """
-    final = workspace.root / thrown.kind / thrown.name
+    if thrown.kind == CHECKPOINTS:
+        return _restore_checkpoint(workspace, thrown)
+    return _put_back(thrown)
+
+
+def _restore_checkpoint(workspace: Workspace, thrown: Thrown) -> Path:
+    run = RunDir(thrown.home.parents[1])
+    if not run.path.is_dir():
+        raise UserError(f"The run of {thrown.title} is not there any more.", "Take the run back first, if it is here.")
+    with run.held(f"The run of {thrown.title} is at work.", "Pause or stop it first."):
+        final = _put_back(thrown)
+        state = run.state()
+        state.last_checkpoint = list_checkpoints(run)[-1].name
+        run.write_state(state, durable=True)
+    return final
+
+
+def _put_back(thrown: Thrown) -> Path:
+    final = thrown.home
     if final.exists():
-        raise UserError(f"There is another {thrown.name!r} among the {thrown.kind} by now.", "Delete that one first.")
+        raise UserError(f"There is another {thrown.title!r} among the {thrown.kind} by now.", "Delete that one first.")
     with disk_errors(final.parent):
         final.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -20,6 +20,7 @@ from stages.store.checkpoints import Checkpoint, list_checkpoints, step_of
 from stages.store.datasets import find_dataset
 from stages.store.errors import UserError
 from stages.store.files import disk_errors
+from stages.store.labels import open_labels
 from stages.store.models import find_model
 from stages.store.rundir import Parent, RunDir, RunSpec, find_run, list_runs
 from stages.store.specs import TRAINING
@@ -181,6 +182,63 @@ def delete_run(workspace: Workspace, name: str) -> None:
     finally:
         if descriptor is not None:
             os.close(descriptor)
+
+
+def delete_checkpoint(workspace: Workspace, run: RunDir, step: int) -> None:
+    """Throw one checkpoint of a run into the bin. Resuming goes on from the last of those that stay.
+
+    Raises UserError while the run is at work, where it has no such checkpoint, or when another run needs it.
+    """
+    name = run.spec().name
+    with run.held(f"The run {name!r} is at work.", "Pause or stop it first."):
+        if _at_work_elsewhere(run):
+            raise UserError(f"The run {name!r} is at work.", "Pause or stop it first.")
+        chosen = checkpoint_at(run, step)
+        _refuse_if_needed(f"The checkpoint {name}@{step}", children_of_checkpoint(workspace, run, chosen))
+        left = [each for each in list_checkpoints(run) if each.step != step]
+        state = run.state()
+        state.last_checkpoint = left[-1].name if left else None
+        run.write_state(state, durable=True)  # first: a kill in between leaves the checkpoint, which resuming finds
+        throw(workspace, chosen.path, f"{run.id}@{step}")
+        run.append_event("deleted a checkpoint", step=step)
+
+
+def checkpoint_at(run: RunDir, step: int) -> Checkpoint:
+    """The run's checkpoint of a step; UserError naming those that there are otherwise."""
+    found = list_checkpoints(run)
+    chosen = next((checkpoint for checkpoint in found if checkpoint.step == step), None)
+    if chosen is None:
+        steps = ", ".join(str(checkpoint.step) for checkpoint in found) or "none"
+        raise UserError(f"The run {run.spec().name!r} has no checkpoint at step {step}.", f"It has: {steps}.")
+    return chosen
+
+
+def told_before_deleting(workspace: Workspace, run: RunDir, step: int) -> str:
+    """What deleting a checkpoint means, for people: its size, the labels of its answers, where resuming goes on.
+
+    Raises UserError where it cannot be deleted because other runs need it.
+    """
+    chosen, title = checkpoint_at(run, step), f"{run.spec().name}@{step}"
+    _refuse_if_needed(f"The checkpoint {title}", children_of_checkpoint(workspace, run, chosen))
+    size = sum(path.stat().st_size for path in chosen.path.rglob("*") if path.is_file())
+    said = [f"{size / 1e6:,.1f} MB go into the bin, from which it can be taken back."]
+    if sets := _sets_with(workspace, title):
+        named = ", ".join(sets[:5]) + (" …" if sets[5:] else "")
+        said.append(f"Its answers stay in the label {'sets' if len(sets) > 1 else 'set'} {named}.")
+    found = list_checkpoints(run)
+    if len(found) == 1:
+        said.append("It is the run's only checkpoint: nothing is left to go on from.")
+    elif chosen == found[-1]:
+        before = f"{found[-2].step:,}"
+        said.append(f"It is the last one: from now on the run goes on from step {before}, and its name means that one.")
+    return " ".join(said)
+
+
+def _sets_with(workspace: Workspace, title: str) -> list[str]:
+    if not workspace.labels.is_file():
+        return []
+    with open_labels(workspace.labels) as labels:
+        return labels.sets_with(title)
 
 
 def _runs_that_pin(workspace: Workspace, roles: Collection[str], wanted: Parent) -> list[Child]:

@@ -6,13 +6,12 @@ is named by its path.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from stages.store.checkpoints import Checkpoint, list_checkpoints, verify
 from stages.store.errors import UserError
 from stages.store.files import disk_errors, sync_folder, unused
-from stages.store.lineage import children_of_checkpoint
+from stages.store.lineage import checkpoint_at, children_of_checkpoint
 from stages.store.rundir import RunDir
 from stages.store.workspace import Workspace
 
@@ -25,10 +24,7 @@ def roll_back(workspace: Workspace, run: RunDir, step: int) -> list[Path]:
     Raises UserError while the run is at work, when it has no such checkpoint or a damaged one, and when another run
     was made from a checkpoint that would be set aside.
     """
-    descriptor = run.acquire()
-    if descriptor is None:
-        raise UserError(f"The run {run.spec().name!r} is at work.", "Pause it first.")
-    try:
+    with run.held(f"The run {run.spec().name!r} is at work.", "Pause it first."):
         kept, beyond = _parted(run, step)
         verify(kept.path)
         needed = [child for checkpoint in beyond for child in children_of_checkpoint(workspace, run, checkpoint)]
@@ -41,17 +37,11 @@ def roll_back(workspace: Workspace, run: RunDir, step: int) -> list[Path]:
         run.write_state(state, durable=True)
         run.append_event("rolled back", step=step, set_aside=[checkpoint.name for checkpoint in beyond])
         return moved
-    finally:
-        os.close(descriptor)
 
 
 def _parted(run: RunDir, step: int) -> tuple[Checkpoint, list[Checkpoint]]:
-    found = list_checkpoints(run)
-    kept = next((checkpoint for checkpoint in found if checkpoint.step == step), None)
-    if kept is None:
-        steps = ", ".join(str(checkpoint.step) for checkpoint in found) or "none"
-        raise UserError(f"The run {run.spec().name!r} has no checkpoint at step {step}.", f"It has: {steps}.")
-    return kept, [checkpoint for checkpoint in found if checkpoint.step > step]
+    kept = checkpoint_at(run, step)
+    return kept, [checkpoint for checkpoint in list_checkpoints(run) if checkpoint.step > step]
 
 
 def _set_aside(run: RunDir, checkpoints: list[Checkpoint]) -> list[Path]:

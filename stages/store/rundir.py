@@ -203,6 +203,17 @@ class RunDir:
             return None
         return descriptor
 
+    @contextlib.contextmanager
+    def held(self, title: str, hint: str) -> Iterator[None]:
+        """Hold the run's lock meanwhile, so that no worker begins; UserError in these words while one is at work."""
+        descriptor = self.acquire()
+        if descriptor is None:
+            raise UserError(title, hint)
+        try:
+            yield
+        finally:
+            os.close(descriptor)
+
     def rank_lock(self, rank: int) -> Path:
         """The lock of one of several processes that train together; what it holds is that process's `Holder`."""
         return self.path / f"lock.{rank}"

@@ -157,3 +157,44 @@ async def test_a_run_is_done_again_and_a_card_is_written_from_its_line(
         assert len(cards) == 1 and "world-tiny" in cards[0].read_text()
         await pilot.press("escape", "T")
         await wait_for(pilot, lambda: started == ["pretrain"])
+
+
+async def test_a_checkpoint_is_deleted_after_a_question_and_taken_back(
+    populated: Workspace, make_app: Callable[..., WorkbenchApp], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKBENCH_HOME", str(populated.root))
+    run = find_run(populated, "world-tiny")
+    app = make_app()
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        await pilot.press("L")
+        await wait_for(pilot, lambda: "checkpoint world-tiny@2000" in screen_text(app))
+        await pilot.press("d")  # the cursor is on a dataset
+        await wait_for(pilot, lambda: "go to a line of one" in screen_text(app))
+        listed = app.screen.query_one(LineageList)
+        while "world-tiny@2000" not in str(listed.get_option_at_index(listed.highlighted or 0).prompt):
+            await pilot.press("down")
+        await pilot.press("d")
+        await wait_for(pilot, lambda: "Delete the checkpoint world-tiny@2000?" in screen_text(app))
+        assert "only checkpoint" in screen_text(app)
+        await pilot.press("n")
+        await settled(pilot)
+        assert len(list_checkpoints(run)) == 1
+        await pilot.press("d")
+        await wait_for(pilot, lambda: "Delete the checkpoint world-tiny@2000?" in screen_text(app))
+        await pilot.press("y")
+        await wait_for(pilot, lambda: "checkpoint world-tiny@2000" not in screen_text(app))
+    assert list_checkpoints(run) == []
+    assert command(["bin", "restore", "world-tiny@2000"]) == 0
+    assert len(list_checkpoints(run)) == 1
+
+
+def test_by_command_one_checkpoint_is_named_as_everywhere(
+    populated: Workspace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKBENCH_HOME", str(populated.root))
+    assert command(["runs", "delete", "world-tiny@2000", "--yes"]) == 0
+    assert "Deleted the checkpoint world-tiny@2000" in capsys.readouterr().out
+    run = find_run(populated, "world-tiny")
+    assert list_checkpoints(run) == [] and run.path.is_dir()
+    with pytest.raises(UserError, match="no checkpoint at step 7"):
+        command(["runs", "delete", "world-tiny@7", "--yes"])

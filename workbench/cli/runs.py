@@ -14,7 +14,7 @@ from stages.store import strict
 from stages.store.checkpoints import list_checkpoints
 from stages.store.errors import UserError
 from stages.store.evaluations import FILE, read_evaluation
-from stages.store.lineage import delete_run, parents_of
+from stages.store.lineage import delete_checkpoint, delete_run, parents_of, told_before_deleting
 from stages.store.notes import read_notes, write_notes
 from stages.store.rollback import roll_back
 from stages.store.rundir import RunDir, RunSpec, find_run, list_runs
@@ -272,11 +272,18 @@ def note(
 
 
 @runs.command("delete")
-@click.argument("name", metavar="RUN")
+@click.argument("name", metavar="CKPT")
 @yes_option
 @pass_environment
 def delete(env: Environment, name: str, yes: bool) -> None:
-    """Throw a run with its checkpoints into the bin, unless it is at work or something needs it."""
+    """Throw a RUN with its checkpoints into the bin, or RUN@STEP alone, unless it is at work or something needs it."""
+    owner, at, step = name.rpartition("@")
+    if at and step.isdigit():
+        one = find_run(env.workspace, owner)
+        confirm(f"Delete the checkpoint {name}? {told_before_deleting(env.workspace, one, int(step))}", yes)
+        delete_checkpoint(env.workspace, one, int(step))
+        say(f"Deleted the checkpoint {name}. `workbench bin restore {name}` takes it back.")
+        return
     run = find_run(env.workspace, name)
     confirm(f"Delete the run {name!r} with {len(list_checkpoints(run))} checkpoints?", yes)
     delete_run(env.workspace, name)

@@ -24,7 +24,7 @@ from workbench.wording import amount
 
 NAME_WIDTH = 40
 """Cells of a name at most."""
-BESIDE = 50
+BESIDE = 51
 """Cells of the window that are not for names."""
 
 
@@ -147,5 +147,5 @@ def _key(thrown: Thrown) -> str:
 def _row(thrown: Thrown, size: int, room: int) -> Content:
     name = shortened(thrown.title, room)
     when = thrown.deleted.astimezone().strftime("%d %b %H:%M")
-    note = f"{thrown.kind.removesuffix('s'):<9}  {amount(size, 'bytes'):>9}  {when}"
+    note = f"{thrown.kind.removesuffix('s'):<10}  {amount(size, 'bytes'):>9}  {when}"
     return Content.assemble(line(name), " " * max(2, room + 2 - len(name)), content(note, "$text-muted"))

@@ -22,11 +22,13 @@ from textual.widgets.option_list import Option
 
 from stages.store.checkpoints import resolve_checkpoint
 from stages.store.errors import UserError
+from stages.store.lineage import delete_checkpoint, told_before_deleting
 from stages.store.rundir import RunDir, find_run
 from workbench.display import displayable_line, line, shortened
 from workbench.keys import LIST_KEYS, bind
 from workbench.models.lineage_tree import Node, lineage_tree, matching, rows
 from workbench.screens.base import PlaceScreen
+from workbench.screens.question import Question
 from workbench.screens.steering import do_again, do_exactly
 from workbench.widgets.filter_field import NO_MATCH, Filterable
 
@@ -66,6 +68,7 @@ class LineageScreen(PlaceScreen):
         bind("lineage.again", "T", "again", "Again", "Do the run again: the same, or with a change."),
         bind("lineage.exactly", "E", "exactly", "Exactly", "Do the run again at once, exactly as it was.", show=False),
         bind("lineage.card", "m", "card", "Model card", "A card in Markdown: data, recipe, curves, figures, parents."),
+        bind("lineage.delete", "d,delete", "delete", "Delete", "Throw the checkpoint into the bin, after a question."),
         bind("lineage.back", "escape", "back", "Back", "To where you were."),
     ]
 
@@ -87,6 +90,8 @@ class LineageScreen(PlaceScreen):
     def offers(self, action: str) -> bool:
         """Only of runs and checkpoints."""
         node = self._node
+        if action == "delete":
+            return node is not None and node.kind == "checkpoint"
         return action not in ("again", "exactly", "card") or (node is not None and node.kind in ("run", "checkpoint"))
 
     @property
@@ -146,6 +151,39 @@ class LineageScreen(PlaceScreen):
             self.app.call_from_thread(self.workbench.show_error, error)
             return
         self.app.call_from_thread(self.app.push_screen, CardScreen(node.name, card.markdown, folder))
+
+    def action_delete(self) -> None:
+        """Say what deleting the checkpoint means, and ask."""
+        if (node := self._node) is None or node.kind != "checkpoint":
+            self.notify("Here checkpoints are deleted: go to a line of one. Runs and data are deleted in their places.")
+            return
+        self._ask_to_delete(node)
+
+    @work(thread=True, exclusive=True, group="delete")
+    def _ask_to_delete(self, node: Node) -> None:
+        try:
+            run, step = find_run(self.workbench.workspace, node.key), int(node.name.rpartition("@")[2])
+            told = told_before_deleting(self.workbench.workspace, run, step)
+        except UserError as error:
+            self.app.call_from_thread(self.workbench.show_error, error)
+            return
+        question = Question(f"Delete the checkpoint {node.name}?", told, yes="delete it")
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self._delete(run, step, node.name)
+
+        self.app.call_from_thread(self.app.push_screen, question, answered)
+
+    @work(thread=True, group="delete")
+    def _delete(self, run: RunDir, step: int, name: str) -> None:
+        try:
+            delete_checkpoint(self.workbench.workspace, run, step)
+        except UserError as error:
+            self.app.call_from_thread(self.workbench.show_error, error)
+            return
+        self.app.call_from_thread(self.notify, f"{name} lies in the bin. B in Runs shows it.")
+        self._read()
 
     @on(LineageList.Filtered)
     def _filter_changed(self) -> None:

@@ -119,6 +119,16 @@ class LabelReader:
         """Prompts of which completions by this run have been taken in."""
         return self._one("SELECT count(DISTINCT prompt) FROM completions WHERE run = ?", run)
 
+    def sets_with(self, checkpoint: str) -> list[str]:
+        """Names of the sets that hold answers by a checkpoint of this name."""
+        rows = self._rows(
+            "SELECT DISTINCT sets.name FROM completions JOIN set_prompts USING (prompt), json_each(candidates) AS one "
+            "JOIN sets ON sets.id = set_prompts.set_id WHERE one.value = completions.id AND checkpoint = ? "
+            "ORDER BY sets.name",
+            checkpoint,
+        )
+        return [name for (name,) in rows]
+
     def prompt(self, prompt_id: int) -> Prompt:
         """A prompt by its id."""
         return self.prompts([prompt_id])[prompt_id]
