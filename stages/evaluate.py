@@ -29,6 +29,7 @@ from stages.asking.completion import TextModel, open_text_model
 from stages.asking.dialogue import asking_template
 from stages.data.conversations import Masker
 from stages.data.records import read_records
+from stages.data.tokenizer import TextTokenizer
 from stages.data.world import score as world_score
 from stages.generate import Sampling, generate
 from stages.loop import set_up_torch
@@ -123,7 +124,7 @@ def evaluate(
         if kind is TextRecord:
             row = _with_loss(row, model, records, settings, progress, _documents(model))
         elif kind is ChatRecord:
-            row = _with_loss(row, model, records, settings, progress, _said(masker, model.context))
+            row = _with_loss(row, model, records, settings, progress, _said(masker, model.tokenizer, model.context))
         elif kind is PromptRecord:
             row = _with_answers(row, model, masker, records, settings, progress)
             if reference is not None:
@@ -160,7 +161,9 @@ def _with_loss(
     if not tokens:
         raise UserError("There is nothing to predict in these records.")
     loss = nats / tokens
-    figures = {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "bits_per_byte": nats / size / math.log(2)}
+    figures = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
+    if size:
+        figures["bits_per_byte"] = nats / size / math.log(2)
     note = f"{left_out:,} records hold nothing that this model can be asked to predict." if left_out else ""
     return msgspec.structs.replace(row, figures=figures, note=note)
 
@@ -176,7 +179,7 @@ def _documents(model: TextModel) -> Callable[[Record], tuple[list[Scored], int]]
     return pieces
 
 
-def _said(masker: Masker, context: int) -> Callable[[Record], tuple[list[Scored], int]]:
+def _said(masker: Masker, tokenizer: TextTokenizer, context: int) -> Callable[[Record], tuple[list[Scored], int]]:
     """Each run of tokens that the assistant says after all that stands before it, and their bytes."""
 
     def pieces(record: Record) -> tuple[list[Scored], int]:
@@ -186,10 +189,9 @@ def _said(masker: Masker, context: int) -> Callable[[Record], tuple[list[Scored]
         except UserError:
             return [], 0
         ids, trained = found.ids[: context + 1], found.trained[: context + 1]
-        said = [message.content for message in record.messages if message.role == "assistant"]
-        turns = list(_runs(trained))
-        size = sum(len(content.encode()) for content in said[: len(turns)])
-        return [Scored(ids[:stop], start) for start, stop in turns if start > 0], size
+        turns = [(start, stop) for start, stop in _runs(trained) if start > 0]
+        size = sum(len(tokenizer.decode(ids[start:stop]).encode()) for start, stop in turns)
+        return [Scored(ids[:stop], start) for start, stop in turns], size
 
     return pieces
 
@@ -210,8 +212,10 @@ def _with_answers(
     prompts = [record for record in records if isinstance(record, PromptRecord)]
     hits: dict[str, list[bool]] = defaultdict(list)
     answers: list[Answer] = []
+    cut, room = 0, model.context - _longest(model, settings)
     for done, some in _chunks(prompts, 4 * settings.slots):
-        asked = [record.messages for record in some]
+        asked = _in_tokens(model, masker, [record.messages for record in some])
+        cut += sum(len(ids) > room for ids in asked)
         for record, text in zip(some, answered(model, masker, asked, settings), strict=True):
             right = is_right(record, text, settings.match) if record.answer is not None else None
             if right is not None:
@@ -226,15 +230,16 @@ def _with_answers(
         progress(done, len(prompts))
     answers.sort(key=lambda answer: answer.right is True)
     shares = {name: share(sum(each), len(each)) for name, each in hits.items()}
-    return msgspec.structs.replace(row, shares=shares, answers=answers[: settings.examples])
+    note = f"{cut:,} prompts exceed {room:,} tokens and are asked by their ends." if cut else ""
+    return msgspec.structs.replace(row, shares=shares, answers=answers[: settings.examples], note=note)
 
 
-def answered(model: TextModel, masker: Masker, asked: Sequence[Sequence[Message]], settings: Evaluate) -> list[str]:
-    """The likeliest answer to each conversation, as text. A prompt that is too long keeps its end."""
+def answered(model: TextModel, masker: Masker, asked: Sequence[Sequence[int]], settings: Evaluate) -> list[str]:
+    """The likeliest answer to each prompt, as text. A prompt that is too long keeps its end."""
     stops = _stops(model, masker)
     sampling = Sampling(temperature=0.0, max_new_tokens=_longest(model, settings), stop_ids=stops)
-    ids = _in_tokens(model, masker, asked, settings)
-    found = generate(model.decoder, ids, sampling, max_slots=settings.slots)
+    room = model.context - sampling.max_new_tokens
+    found = generate(model.decoder, [ids[-room:] for ids in asked], sampling, max_slots=settings.slots)
     return [model.tokenizer.decode([token for token in each if token not in stops]).strip() for each in found]
 
 
@@ -244,7 +249,8 @@ def _with_kl(
     other = open_text_model(reference, model.decoder.tokens.device.type, precision=settings.precision)
     if other.tokenizer.vocab_size != model.tokenizer.vocab_size:
         raise UserError(f"The reference {reference} has another tokenizer than {row.checkpoint}.")
-    prompts = _in_tokens(model, masker, [one.messages for one in records if isinstance(one, PromptRecord)], settings)
+    asked = _in_tokens(model, masker, [one.messages for one in records if isinstance(one, PromptRecord)])
+    prompts = [ids[_longest(model, settings) - model.context :] for ids in asked]
     sampling = Sampling(max_new_tokens=_longest(model, settings), stop_ids=_stops(model, masker), seed=settings.seed)
     longest = max((len(each) for each in prompts), default=0) + sampling.max_new_tokens
     refuse_short_sighted(reference, longest, "reference")
@@ -252,16 +258,13 @@ def _with_kl(
     return msgspec.structs.replace(row, figures={**row.figures, "kl": kl})
 
 
-def _in_tokens(
-    model: TextModel, masker: Masker, asked: Sequence[Sequence[Message]], settings: Evaluate
-) -> list[list[int]]:
-    """Prompts in tokens; one that is too long keeps its end."""
-    room = max(1, model.context - settings.max_new_tokens)
-    return [masker.prompt(messages)[-room:] or [model.tokenizer.eos_id] for messages in asked]
+def _in_tokens(model: TextModel, masker: Masker, asked: Sequence[Sequence[Message]]) -> list[list[int]]:
+    return [masker.prompt(messages) or [model.tokenizer.eos_id] for messages in asked]
 
 
 def _longest(model: TextModel, settings: Evaluate) -> int:
-    return min(settings.max_new_tokens, model.context - 1)
+    """Tokens of an answer: half the context at most, so that prompts have room."""
+    return min(settings.max_new_tokens, max(1, model.context // 2))
 
 
 def _stops(model: TextModel, masker: Masker) -> tuple[int, ...]:
@@ -272,7 +275,8 @@ def _stops(model: TextModel, masker: Masker) -> tuple[int, ...]:
 
 def _with_probes(row: Row, model: TextModel, masker: Masker, settings: Evaluate) -> Row:
     prompts = probe_prompts()
-    texts = answered(model, masker, [[Message("user", prompt)] for prompt in prompts], settings)
+    asked = _in_tokens(model, masker, [[Message("user", prompt)] for prompt in prompts])
+    texts = answered(model, masker, asked, settings)
     answers = [Answer(prompt=prompt, text=text) for prompt, text in zip(prompts, texts, strict=True)]
     return msgspec.structs.replace(row, answers=[*row.answers, *answers])
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -59,10 +59,12 @@ def run(run: Run) -> dict[str, Any]:
         ]
         if not wanted:
             continue
-        for line in completions(run.checkpoint(role), prompts, wanted, settings, device):
+        for line in completions(run.checkpoint(role), prompts, wanted, settings, device, run.warn):
             append_line(path, msgspec.json.encode(line))
             done.add((line.prompt, line.k))
             run.progress(len(done), total, unit="completions", phase=line.checkpoint)
+    if not done:
+        raise UserError("No prompt fits beside a completion.", "Choose shorter ones, or lower max_new_tokens.")
     return {"prompts": len(prompts), "completions": len(done)}
 
 
@@ -110,9 +112,17 @@ def prompt_of(record: Record) -> Prompt | None:
 
 
 def completions(
-    folder: Path, prompts: Sequence[Prompt], wanted: Sequence[tuple[int, int]], settings: Sample, device: str
+    folder: Path,
+    prompts: Sequence[Prompt],
+    wanted: Sequence[tuple[int, int]],
+    settings: Sample,
+    device: str,
+    warn: Callable[[str], object],
 ) -> Iterator[Line]:
-    """The completions `wanted`, as (prompt, k), by one checkpoint, in order."""
+    """The completions `wanted`, as (prompt, k), by one checkpoint, in order.
+
+    Prompts that do not fit beside a completion, which takes half the context at most, are left out; `warn` is told.
+    """
     if endpoint := endpoint_in(folder):
         yield from remote_completions(folder, endpoint, prompts, wanted, settings)
         return
@@ -125,10 +135,13 @@ def completions(
         except UserError:
             end = None
         stops = tuple({*model.end_ids, *([end] if end is not None else [])})
-        longest = min(settings.max_new_tokens, model.context - 1)
+        longest = min(settings.max_new_tokens, max(1, model.context // 2))
+        room, too_long = model.context - longest, set[int]()
         for start in range(0, len(wanted), settings.slots):
-            some = wanted[start : start + settings.slots]
-            asked = [masker.prompt(prompts[place].messages)[-(model.context - longest) :] for place, _ in some]
+            every = [(one, masker.prompt(prompts[one[0]].messages)) for one in wanted[start : start + settings.slots]]
+            too_long |= {place for (place, _), ids in every if not 0 < len(ids) <= room}
+            some = [one for one, _ in every if one[0] not in too_long]
+            asked = [ids for (place, _), ids in every if place not in too_long]
             samplings = [_sampling(settings, stops, longest, prompts[place], k) for place, k in some]
             found = generate(model.decoder, asked, samplings, max_slots=settings.slots)
             for (place, k), sampling, ids in zip(some, samplings, found, strict=True):
@@ -143,6 +156,9 @@ def completions(
                     sampling=_told(settings, longest, sampling.seed),
                     ended=ended,
                 )
+        if too_long:
+            why = f"for {name} they are empty, or exceed the {room:,} tokens that fit beside a completion"
+            warn(f"{len(too_long):,} prompts are left out: {why}.")
 
 
 def remote_completions(

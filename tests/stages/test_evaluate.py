@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -15,6 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from stages.asking.completion import open_text_model
 from stages.evaluate import evaluate
+from stages.generate import Sampling, generate
 from stages.measuring.likelihood import Scored, log_likelihoods, windows
 from stages.measuring.matching import is_right
 from stages.store.checkpoints import list_checkpoints
@@ -97,6 +99,43 @@ def test_only_what_the_assistant_says_counts_in_a_conversation(trained: tuple[Wo
     assert one.keys() == {"loss", "perplexity", "bits_per_byte"}
     two = measured(folder, [ChatRecord(messages=short), ChatRecord(messages=short[:1])], template="raw")
     assert two == pytest.approx(one)
+
+
+@pytest.mark.parametrize(
+    ("messages", "tokens", "size"),
+    [
+        ([Message("assistant", "yes", train=False), Message("user", "a"), Message("assistant", "c")], 2, 1),
+        ([Message("user", "a"), Message("assistant", "b" * 40)], 15, 15),
+    ],
+)
+def test_bits_a_byte_are_over_the_bytes_that_were_predicted(
+    trained: tuple[Workspace, Path], messages: list[Message], tokens: int, size: int
+) -> None:
+    """Not over those of turns that are left out, or stand beyond the context, which is 16 tokens here."""
+    found = measured(trained[1], [ChatRecord(messages=messages)], template="raw")
+    assert found["bits_per_byte"] == pytest.approx(found["loss"] * tokens / size / math.log(2))
+
+
+def test_an_answer_without_a_byte_has_no_bits_a_byte(trained: tuple[Workspace, Path]) -> None:
+    empty = [Message("user", "a"), Message("assistant", "")]
+    assert measured(trained[1], [ChatRecord(messages=empty)], template="raw").keys() == {"loss", "perplexity"}
+
+
+def test_a_long_answer_leaves_half_the_context_to_the_prompt_and_a_cut_is_told(
+    trained: tuple[Workspace, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def noted(model: Any, prompts: list[list[int]], sampling: Sampling, **more: Any) -> list[list[int]]:
+        tokenizer = open_text_model(trained[1], "cpu").tokenizer
+        seen.extend(tokenizer.decode(ids) for ids in prompts)
+        return generate(model, prompts, sampling, **more)
+
+    monkeypatch.setattr("stages.evaluate.generate", noted)
+    records = [PromptRecord(messages=[Message("user", said)], answer="1") for said in ("abc", "0123456789")]
+    row = evaluate(trained[1], records, Evaluate(max_new_tokens=64, template="raw"), "cpu", lambda done, total: None)
+    assert seen == ["abc\n", "3456789\n"]
+    assert row.note == "1 prompts exceed 8 tokens and are asked by their ends."
 
 
 def test_a_choice_is_the_likeliest_option(trained: tuple[Workspace, Path]) -> None:

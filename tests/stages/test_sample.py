@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from stages import sample
 from stages.sample import chosen
 from stages.store.completions import FILE, read_completions, tasks_in
 from stages.store.datasets import find_dataset
@@ -19,7 +20,8 @@ from stages.store.records import part_of
 from stages.store.rundir import RunDir, find_run
 from stages.store.specs.sample import Sample
 from stages.store.workspace import Workspace
-from tests.stages.helpers import build_small_world, copy_of, finish, pretrain, wait_until
+from tests.stages.helpers import build_small_world, copy_of, finish, made_run, pretrain, wait_until
+from tests.stages.resuming import events
 from workbench import runs
 from workbench.cli.root import run as command
 from workbench.judging.taking_in import take_in, take_in_finished
@@ -170,3 +172,16 @@ def test_prompts_of_one_part_are_chosen_and_none_is_said(prepared: Workspace, tm
     assert len(chosen(dataset, Sample(max_prompts=3))) == 3
     with pytest.raises(UserError, match="Prompts are taken from"):
         chosen(find_dataset(prepared, "rhymes"), Sample())
+
+
+def test_a_prompt_that_does_not_fit_is_left_out_and_told(prepared: Workspace) -> None:
+    """The model sees 16 tokens. It would be asked by the end of the prompt alone."""
+    settings = SETTINGS | {"k": 2, "device": "cpu", "max_new_tokens": 64}
+    run = made_run(prepared, "sample", "long", settings | {"prompts": ["short", "x" * 12]}, checkpoint="one")
+    assert sample.run(run) == {"prompts": 2, "completions": 2}
+    assert [prompt.messages[0].content for prompt, _ in tasks_in(run.dir)] == ["short"]
+    (warned,) = events(run.dir, "warning")
+    assert "exceed the 8 tokens that fit beside a completion" in warned["message"]
+    run = made_run(prepared, "sample", "longer", settings | {"prompts": ["x" * 12]}, checkpoint="one")
+    with pytest.raises(UserError, match="No prompt fits"):
+        sample.run(run)

@@ -31,7 +31,14 @@ class Evaluate(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
         ),
     ] = "auto"
     max_new_tokens: Annotated[
-        int, about("Longest answer; each token is the likeliest.", unit="tokens", ge=1, le=65_536, group="answers")
+        int,
+        about(
+            "Longest answer, half of what the model sees at most; each token is the likeliest.",
+            unit="tokens",
+            ge=1,
+            le=65_536,
+            group="answers",
+        ),
     ] = 64
     template: Annotated[
         str,

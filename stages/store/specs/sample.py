@@ -41,7 +41,14 @@ class Sample(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
         about("Draw from the likeliest tokens that together have this probability.", gt=0, le=1, group="completions"),
     ] = 1.0
     max_new_tokens: Annotated[
-        int, about("Longest completion.", unit="tokens", ge=1, le=65_536, group="completions")
+        int,
+        about(
+            "Longest completion; half of what the model sees at most. A longer prompt than the rest of it is left out.",
+            unit="tokens",
+            ge=1,
+            le=65_536,
+            group="completions",
+        ),
     ] = 128
     template: Annotated[
         str,
