@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from stages.store.checkpoints import list_checkpoints
 from stages.store.rundir import RunDir
-from stages.store.specs import on_several_gpus
+from stages.store.specs import on_several_gpus, spec_of
 from stages.store.workspace import Workspace
 from tests.stages import classify_helpers, policy_helpers, reward_helpers, sft_helpers, test_policy, test_seq2seq
 from tests.stages.data.chats import chat_dataset
 from tests.stages.helpers import TINY, build_small_world, finish, pretrain
 from tests.stages.sft_helpers import chat_workspace, sums
+from tests.stages.side_by_side import do_side_by_side
 from tests.stages.test_seq2seq import coloured, labelled_dataset, write_tiny_t5
 from workbench import runs
 
@@ -153,6 +156,39 @@ def test_two_processes_train_as_one(stage: str, tmp_path: Path, sharding: str) -
     assert held(two) == sharding
     assert list_checkpoints(two)[-1].step == 6
     assert (list_checkpoints(two)[-1].path / "resume" / "index.json").exists()
+
+
+SHORT = {"steps": 3, "eval_every": 3, "eval_prompts": 3, "checkpoint_every": 3, "sample_every": 3, "warmup": 0}
+"""Three updates, and each way in which the whole model is needed."""
+LEFT_TO_SOAK = {"pretrain", "sft by adapters", "ppo by adapters", "ppo with a value head"}
+
+
+def test_models_in_pieces_learn_what_whole_ones_learn_in_every_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By two processes, held against one; on disk they are the same."""
+    pairs: dict[str, tuple[RunDir, RunDir]] = {}
+    for stage in STAGES.keys() - LEFT_TO_SOAK:
+        make, settings = STAGES[stage]
+        (folder := tmp_path / stage).mkdir()
+        workspace, train = make(folder)
+        with monkeypatch.context() as patch:
+            patch.setattr(runs, "spawn", lambda *_: None)  # they have no worker of their own
+            fields = spec_of(stage).__struct_fields__
+            wanted = {key: value for key, value in (SAME | SHORT | settings).items() if key in fields}
+            one, two = train(workspace, "one", **wanted), train(workspace, "two", gpus=2, sharding="fsdp", **wanted)
+        pairs[stage] = one, two
+    do_side_by_side([run for pair in pairs.values() for run in pair], 2, tmp_path / "log")
+    for stage, (one, two) in pairs.items():
+        assert held(two) == "fsdp", stage
+        for mine, theirs in zip(rows(one), rows(two), strict=True):
+            assert theirs == pytest.approx(mine, rel=1e-5, abs=1e-5), stage
+        last, theirs = (list_checkpoints(run)[-1].path for run in (one, two))
+        for file in sorted(last.rglob("model.safetensors")):
+            weights, whole = load_file(theirs / file.relative_to(last)), load_file(file)
+            assert weights.keys() == whole.keys()
+            for name, tensor in whole.items():
+                torch.testing.assert_close(weights[name], tensor, rtol=0, atol=1e-4, msg=f"{stage}: {name}")
 
 
 def test_the_stages_that_are_tried_are_those_that_say_they_can() -> None:
