@@ -9,6 +9,9 @@ import sys
 import pytest
 from click.shell_completion import ShellComplete
 
+from stages.store.groups import Group, write_group
+from stages.store.labels import open_labels
+from stages.store.lineage import delete_run
 from stages.store.workspace import Workspace
 from workbench.cli.root import workbench
 
@@ -32,6 +35,26 @@ def test_names_are_completed_where_they_are_taken() -> None:
     assert completed("train", "pretrain", "--tokenizer") == ["world-bpe"]
     assert completed("runs", "show", incomplete="nothing-begins-so") == []
     assert completed("runs", incomplete="sh") == ["show"]
+
+
+def test_every_place_that_takes_a_name_completes_those_of_its_kind(populated: Workspace) -> None:
+    assert completed("data", "show") == ["notes", "world"] == completed("data", "delete")
+    assert completed("tokenizer", "show") == ["world-bpe"] == completed("tokenizer", "delete")
+    assert "gpt2-small" in completed("models", "show") and completed("models", "delete") == []
+    assert completed("sample", "--prompts") == ["notes", "world"]
+    assert completed("train", "ppo", "--reference", incomplete="world-t") == ["world-tiny", "world-tiny@2000"]
+    assert "gpt2-small" in completed("train", "pretrain", "--preset")
+    assert completed("labels", "stats") == [] and not populated.labels.exists(), "looking makes no file"
+    with open_labels(populated.labels) as labels:
+        labels.add_set("capitals", "rank", [])
+    for words in (("labels", "stats"), ("labels", "export", "--label-set"), ("labels", "by-model")):
+        assert completed(*words) == ["capitals"]
+    write_group(populated, Group(name="rates", kind="sweep", stage="pretrain", settings={}))
+    write_group(populated, Group(name="law", kind="scale", stage="pretrain", settings={}))
+    assert completed("sweeps", "show") == ["law", "rates"] == completed("sweeps", "forget")
+    assert completed("scale", "show") == ["law"] == completed("scale", "next")
+    delete_run(populated, "too-hot")
+    assert completed("bin", "restore") == ["too-hot"] == completed("bin", "empty")
 
 
 def test_settings_that_cannot_be_read_complete_nothing(

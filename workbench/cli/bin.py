@@ -33,17 +33,17 @@ def bin_(ctx: click.Context, as_json: bool) -> None:
 
 
 @bin_.command("restore")
-@click.argument("name")
+@click.argument("name", metavar="DELETED")
 @pass_environment
 def restore_(env: Environment, name: str) -> None:
-    """Take something back from the bin: the newest of this NAME, or KIND/NAME."""
+    """Take something back from the bin: the newest of this name, or KIND/NAME."""
     thrown = find_thrown(env.workspace, name)
     restore(env.workspace, thrown)
     say(f"{thrown.title} is back among the {thrown.kind}.")
 
 
 @bin_.command("empty")
-@click.argument("names", nargs=-1, metavar="[NAME]…")
+@click.argument("names", nargs=-1, metavar="[DELETED]…")
 @yes_option
 @pass_environment
 def empty(env: Environment, names: tuple[str, ...], yes: bool) -> None:

@@ -128,7 +128,7 @@ def list_(env: Environment, as_json: bool) -> None:
 
 
 @data.command("show")
-@click.argument("name")
+@click.argument("name", metavar="DATASET")
 @record_options
 @json_option
 @pass_environment
@@ -148,7 +148,7 @@ def show(env: Environment, name: str, as_json: bool, **records: Any) -> None:
 
 
 @data.command("delete")
-@click.argument("name")
+@click.argument("name", metavar="DATASET")
 @yes_option
 @pass_environment
 def delete(env: Environment, name: str, yes: bool) -> None:

@@ -156,7 +156,7 @@ def take(env: Environment, run_name: str, mode: Mode | None) -> None:
 
 
 @labels.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, metavar="[SET]")
 @json_option
 @pass_environment
 def stats(env: Environment, name: str | None, as_json: bool) -> None:

@@ -101,7 +101,7 @@ def models(
 
 
 @models.command("show")
-@click.argument("name")
+@click.argument("name", metavar="MODEL")
 @plan_options
 @json_option
 @pass_environment
@@ -142,7 +142,7 @@ def show(
 
 
 @models.command("delete")
-@click.argument("name")
+@click.argument("name", metavar="IMPORTED")
 @yes_option
 @pass_environment
 def delete(env: Environment, name: str, yes: bool) -> None:

@@ -1,4 +1,4 @@
-"""Names that a shell completes: of runs, checkpoints, datasets and tokenizers of the workspace."""
+"""Names that a shell completes: of what is in the workspace, by the word that stands for it in the help."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ import click
 from click.shell_completion import CompletionItem
 from click.types import StringParamType
 
+from stages.store.bin import list_bin
 from stages.store.checkpoints import list_checkpoints
 from stages.store.datasets import list_datasets
 from stages.store.errors import UserError
+from stages.store.groups import group_names, list_groups
+from stages.store.labels import open_labels
 from stages.store.models import list_models
+from stages.store.planned import list_planned
+from stages.store.presets import list_presets
 from stages.store.rundir import RunDir, list_runs
 from stages.store.tokenizers import list_tokenizers
 from stages.store.workspace import Workspace
@@ -85,5 +90,54 @@ def _tokenizers(workspace: Workspace) -> list[str]:
     return [tokenizer.name for tokenizer in list_tokenizers(workspace)]
 
 
-WORDS = {"RUN": _runs, "CKPT": _checkpoints, "DATASET": _datasets}
-OPTIONS = {"--data": _datasets, "--tokenizer": _tokenizers}
+def _imported(workspace: Workspace) -> list[str]:
+    return [model.name for model in list_models(workspace)]
+
+
+def _presets(workspace: Workspace) -> list[str]:
+    return list_presets()
+
+
+def _models(workspace: Workspace) -> list[str]:
+    """All that `models show` tells of."""
+    return [*list_presets(), *list_planned(), *_imported(workspace)]
+
+
+def _label_sets(workspace: Workspace) -> list[str]:
+    if not workspace.labels.is_file():
+        return []
+    with open_labels(workspace.labels) as labels:
+        return [each.name for each in labels.sets()]
+
+
+def _studies(workspace: Workspace) -> list[str]:
+    return [group.name for group in list_groups(workspace) if group.kind == "scale"]
+
+
+def _thrown(workspace: Workspace) -> list[str]:
+    return [thrown.title for thrown in list_bin(workspace)]
+
+
+WORDS = {
+    "RUN": _runs,
+    "CKPT": _checkpoints,
+    "DATASET": _datasets,
+    "TOKENIZER": _tokenizers,
+    "MODEL": _models,
+    "IMPORTED": _imported,
+    "SET": _label_sets,
+    "SWEEP": group_names,
+    "STUDY": _studies,
+    "DELETED": _thrown,
+}
+OPTIONS = {
+    "--data": _datasets,
+    "--prompts": _datasets,
+    "--pretraining": _datasets,
+    "--tokenizer": _tokenizers,
+    "--label-set": _label_sets,
+    "--preset": _presets,
+    "--teacher": _checkpoints,
+    "--reward": _checkpoints,
+    "--reference": _checkpoints,
+}

@@ -61,7 +61,7 @@ def start(
 
 
 @scale.command("show")
-@click.argument("name")
+@click.argument("name", metavar="STUDY")
 @json_option
 @pass_environment
 def show(env: Environment, name: str, as_json: bool) -> None:
@@ -70,7 +70,7 @@ def show(env: Environment, name: str, as_json: bool) -> None:
 
 
 @scale.command("next")
-@click.argument("name")
+@click.argument("name", metavar="STUDY")
 @detach_option
 @pass_environment
 def next_(env: Environment, name: str, detach: bool) -> None:

@@ -157,7 +157,7 @@ def sweeps(ctx: click.Context, as_json: bool) -> None:
 
 
 @sweeps.command("show")
-@click.argument("name")
+@click.argument("name", metavar="SWEEP")
 @click.option("--metric", help="Sort by this metric; left out: the one that the sweep was started with.")
 @json_option
 @pass_environment
@@ -168,7 +168,7 @@ def show(env: Environment, name: str, metric: str | None, as_json: bool) -> None
 
 
 @sweeps.command("wait")
-@click.argument("name")
+@click.argument("name", metavar="SWEEP")
 @pass_environment
 def wait(env: Environment, name: str) -> None:
     """Wait until all runs of a sweep have ended."""
@@ -176,7 +176,7 @@ def wait(env: Environment, name: str) -> None:
 
 
 @sweeps.command("stop")
-@click.argument("name")
+@click.argument("name", metavar="SWEEP")
 @pass_environment
 def stop(env: Environment, name: str) -> None:
     """Save a checkpoint and end every run of a sweep that is at work or waits."""
@@ -184,7 +184,7 @@ def stop(env: Environment, name: str) -> None:
 
 
 @sweeps.command("pause")
-@click.argument("name")
+@click.argument("name", metavar="SWEEP")
 @pass_environment
 def pause(env: Environment, name: str) -> None:
     """Save a checkpoint of every run of a sweep that is at work, and give the device up; `resume` goes on."""
@@ -192,7 +192,7 @@ def pause(env: Environment, name: str) -> None:
 
 
 @sweeps.command("resume")
-@click.argument("name")
+@click.argument("name", metavar="SWEEP")
 @detach_option
 @pass_environment
 def resume(env: Environment, name: str, detach: bool) -> None:
@@ -204,7 +204,7 @@ def resume(env: Environment, name: str, detach: bool) -> None:
 
 
 @sweeps.command("forget")
-@click.argument("name")
+@click.argument("name", metavar="SWEEP")
 @yes_option
 @pass_environment
 def forget(env: Environment, name: str, yes: bool) -> None:

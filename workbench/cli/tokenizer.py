@@ -115,7 +115,7 @@ def list_(env: Environment, as_json: bool) -> None:
 
 
 @tokenizer.command("show")
-@click.argument("name", metavar="T")
+@click.argument("name", metavar="TOKENIZER")
 @click.option("--text", help="Show this text as tokens.")
 @click.option("--data", "dataset", metavar="NAME", help="Show how it fits a dataset, and the tokens it never uses.")
 @click.option("--with", "other", metavar="T2", help="The same for a second tokenizer, to compare.")
@@ -159,7 +159,7 @@ def show(env: Environment, name: str, text: str | None, dataset: str | None, oth
 
 
 @tokenizer.command("delete")
-@click.argument("name")
+@click.argument("name", metavar="TOKENIZER")
 @yes_option
 @pass_environment
 def delete(env: Environment, name: str, yes: bool) -> None:
