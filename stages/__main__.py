@@ -18,7 +18,7 @@ from stages.run import Run, Stopped
 from stages.store.errors import UserError
 from stages.store.locks import is_locked, try_lock
 from stages.store.notes import read_notes
-from stages.store.queue import Tickets
+from stages.store.queue import Tickets, folder_of
 from stages.store.rundir import Holder, RunDir
 from stages.store.specs import ON_DEVICE, spec_of
 from stages.store.specs.parallel import refuse_shares
@@ -173,7 +173,7 @@ def wait_for_device(run: Run, processes: int) -> Tickets:
     devices = choose_devices(str(run.spec.settings.get("device", "auto")), processes)
     queues = [device.queue for device in devices]
     width = int(os.environ.get("WORKBENCH_CPU_WIDTH", "1")) if devices == [CPU] else 1
-    ticket = Tickets(queues, run.dir.id, priority=priority_of(run.dir), width=width)
+    ticket = Tickets(queues, run.dir.id, priority=priority_of(run.dir), width=width, run=run.dir.path)
     run.set_status("queued", device=",".join(queues))
     names = " and ".join(device.name for device in devices)
     try:
@@ -201,11 +201,13 @@ def priority_of(run: RunDir) -> int:
 
 
 def waiting(run: Run, device: str, ahead: list[str]) -> str:
-    """What the run waits for: the device, and by name the runs before it, as far as they are of this workspace."""
+    """What the run waits for: the device, and by name the runs before it; of another workspace, in which."""
     names = []
     for id_ in ahead[-2:]:
+        folder = folder_of(id_) or run.workspace.runs / id_
         with contextlib.suppress(UserError):
-            names.append(RunDir(run.workspace.runs / id_).spec().name)
+            elsewhere = "" if folder.parent == run.workspace.runs else f" in {folder.parent.parent}"
+            names.append(f"{RunDir(folder).spec().name}{elsewhere}")
     told = f", behind {' and '.join(names)}" if names else ""
     return f"waiting for {device}{told}" + (f" ({len(ahead)} ahead)" if len(ahead) > len(names) else "")
 

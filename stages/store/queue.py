@@ -1,7 +1,8 @@
 """The device queue of one machine: ticket files, ordered by priority, then time.
 
 A ticket's owner holds a lock on it, so the ticket of a dead worker is recognised and removed by the next one. Who is
-first takes the device by a lock as well: an urgent ticket comes next, never beside the one at work.
+first takes the device by a lock as well: an urgent ticket comes next, never beside the one at work. A ticket holds the
+path of its run, which may be of any workspace of this person on the machine.
 """
 
 from __future__ import annotations
@@ -24,9 +25,16 @@ class Ticket:
     """A place in the queue of one device, held until `release` or the end of the process."""
 
     def __init__(
-        self, device: str, run_id: str, *, priority: int = 0, width: int = 1, arrived: int | None = None
+        self,
+        device: str,
+        run_id: str,
+        *,
+        priority: int = 0,
+        width: int = 1,
+        arrived: int | None = None,
+        run: Path | None = None,
     ) -> None:
-        """arrived: when, in nanoseconds since the epoch; left out: now."""
+        """arrived: when, in nanoseconds since the epoch; left out: now. run: its directory, for those who wait."""
         self.folder = state_folder() / "queue" / _safe(device)
         self.width = width
         self._place: int | None = None
@@ -37,6 +45,7 @@ class Ticket:
             # Locked under a temporary name first: a ticket that is visible is held.
             temporary = self.folder / f"{TEMPORARY}{name}"
             self._descriptor = try_lock(temporary)
+            temporary.write_bytes(os.fsencode(run.absolute()) if run is not None else b"")
             self.path = self.folder / name
             temporary.rename(self.path)
 
@@ -80,10 +89,13 @@ class Tickets:
     two runs never wait for each other.
     """
 
-    def __init__(self, devices: Sequence[str], run_id: str, *, priority: int = 0, width: int = 1) -> None:
+    def __init__(
+        self, devices: Sequence[str], run_id: str, *, priority: int = 0, width: int = 1, run: Path | None = None
+    ) -> None:
         now = time.time_ns()
         self._tickets = [
-            Ticket(device, run_id, priority=priority, width=width, arrived=now) for device in sorted(set(devices))
+            Ticket(device, run_id, priority=priority, width=width, arrived=now, run=run)
+            for device in sorted(set(devices))
         ]
 
     def ahead(self) -> list[str]:
@@ -117,6 +129,16 @@ def waiting(device: str) -> list[str]:
     """Ids of the runs that hold or await `device`, in order."""
     folder = state_folder() / "queue" / _safe(device)
     return [_run_id(name) for name in _live(folder)]
+
+
+def folder_of(run_id: str) -> Path | None:
+    """The directory of a run that stands in a queue of this machine; None where its ticket does not say, or is gone."""
+    for path in (state_folder() / "queue").glob("*/[!.]*"):
+        if _run_id(path.name) == _safe(run_id):
+            with contextlib.suppress(OSError):
+                said = path.read_bytes()
+                return Path(os.fsdecode(said)) if said else None
+    return None
 
 
 def _run_id(ticket: str) -> str:

@@ -8,6 +8,7 @@ import pytest
 
 from stages.__main__ import waiting
 from stages.run import Run
+from stages.store.queue import Ticket
 from stages.store.rundir import RunDir, RunSpec, create_run
 from stages.store.workspace import Workspace
 
@@ -29,6 +30,21 @@ def test_a_silent_worker_beats_and_one_that_reports_or_has_ended_does_not(run: R
     at = run.dir.state().heartbeat
     run.beat(0.0)
     assert run.dir.state().heartbeat == at
+
+
+def test_a_waiting_run_names_one_of_another_workspace_and_says_where_it_is(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    elsewhere = Workspace(tmp_path / "other").ensure()
+    other = create_run(elsewhere, RunSpec(stage="pretrain", name="theirs", settings={}))
+    before = Ticket("cpu", other.id, run=other.path)
+    mine = Ticket("cpu", run.dir.id, run=run.dir.path)
+    try:
+        assert waiting(run, "CPU", mine.ahead()) == f"waiting for CPU, behind theirs in {elsewhere.root}"
+    finally:
+        before.release()
+        mine.release()
 
 
 def test_a_waiting_run_names_those_before_it_as_far_as_they_are_known_here(run: Run) -> None:
