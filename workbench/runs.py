@@ -18,7 +18,8 @@ from stages.store import strict
 from stages.store.building import name_lock
 from stages.store.checkpoints import MANIFEST, resolve_checkpoint
 from stages.store.datasets import find_dataset
-from stages.store.errors import UserError
+from stages.store.errors import UserError, WorkFailed
+from stages.store.files import disk_errors
 from stages.store.names import check_name
 from stages.store.rundir import Parent, RunDir, RunSpec, create_run, list_runs
 from stages.store.specs import TRAINING, on_several_gpus, spec_of
@@ -98,29 +99,37 @@ def start(run: RunDir, *, cpu_width: int = 1, gpus: int | None = None) -> None:
         **several,
     }
     try:
-        for request in run.control.glob("*.json"):
-            request.unlink()  # what was asked of a worker that is gone
-        state = run.state()
-        state.status, state.error, state.heartbeat, state.host = "queued", None, time.time(), socket.gethostname()
-        run.write_state(state)
-        spawn(run, environment, descriptor)
+        with run.there(), disk_errors(run.path):
+            for request in run.control.glob("*.json"):
+                request.unlink()  # what was asked of a worker that is gone
+            state = run.state()
+            state.status, state.error, state.heartbeat, state.host = "queued", None, time.time(), socket.gethostname()
+            run.write_state(state)
+            spawn(run, environment, descriptor)
     finally:
         os.close(descriptor)
 
 
 def spawn(run: RunDir, environment: Mapping[str, str], lock: int) -> None:
-    """Start the process of a worker, in a session of its own; it inherits the descriptor of the run's lock."""
+    """Start the process of a worker, in a session of its own; it inherits the descriptor of the run's lock.
+
+    Raises WorkFailed where the system has no more processes or memory to give.
+    """
     with run.log.open("ab") as log:
-        subprocess.Popen(
-            [sys.executable, "-P", "-m", "stages", str(run.path)],
-            cwd=installation_root(),
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            pass_fds=[lock],
-        )
+        try:
+            subprocess.Popen(
+                [sys.executable, "-P", "-m", "stages", str(run.path)],
+                cwd=installation_root(),
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=[lock],
+            )
+        except OSError as error:
+            hint = f"Close other programs; then `workbench runs resume {run.id}` starts it."
+            raise WorkFailed(f"The worker of the run cannot be started: {error}.", hint) from error
 
 
 def _several(spec: RunSpec, gpus: int | None) -> dict[str, str]:

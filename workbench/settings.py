@@ -14,6 +14,7 @@ import tomli
 
 from stages.store import strict
 from stages.store.errors import UserError
+from stages.store.files import path_of
 from stages.store.names import nearest
 from stages.store.specs import STAGES
 from stages.store.specs.base import about
@@ -208,7 +209,7 @@ def _check_table(table: str, values: Any, path: Path) -> dict[str, Any]:
         return _check_keys(values, path)
     checked = strict.check_some(TABLES.get(table) or STAGES[table], values, str(path), f"{table}.")
     if table == "paths" and checked.get("workspace"):
-        checked["workspace"] = str(path.parent / Path(checked["workspace"]).expanduser())
+        checked["workspace"] = str(path.parent / path_of(checked["workspace"]))
     return checked
 
 

@@ -26,6 +26,7 @@ import jinja2.utils
 
 import assets
 from stages.store.errors import UserError
+from stages.store.files import path_of
 from stages.store.names import nearest
 
 FILE = "chat_template.jinja"
@@ -179,10 +180,9 @@ def read_template(name: str) -> str:
     known = shipped()
     if name in known:
         return known[name]
-    path = Path(name).expanduser()
     if not ("/" in name or name.endswith(".jinja")):
         raise UserError(f"There is no chat template {name!r}.", nearest(name, ["auto", *known]))
-    return _read(path)
+    return _read(path_of(name))
 
 
 def template_in(folder: Path) -> str | None:

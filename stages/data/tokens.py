@@ -21,6 +21,7 @@ from stages.desk import Job
 from stages.store.building import building
 from stages.store.datasets import Dataset, find_dataset
 from stages.store.errors import UserError
+from stages.store.files import path_of
 from stages.store.records import texts_in
 from stages.store.tokenizers import find_tokenizer
 
@@ -90,7 +91,7 @@ def take_in(job: Job, *, source: str, name: str, end: str = "", pad: str = "", r
 def open_tokenizer(job: Job, tokenizer: str) -> TextTokenizer:
     """A tokenizer by its name or its folder, kept open for the next question."""
     if os.sep in tokenizer or tokenizer.startswith("~"):
-        folder = Path(tokenizer).expanduser()
+        folder = path_of(tokenizer)
     else:
         folder = find_tokenizer(job.workspace, tokenizer).path
     try:

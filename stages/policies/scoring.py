@@ -20,6 +20,7 @@ from stages.data.world import score as world_score
 from stages.measuring.matching import is_right
 from stages.measuring.scorer import Scorer, refuse_other_language
 from stages.store.errors import UserError, WorkFailed
+from stages.store.files import path_of
 from stages.store.labels.records import Prompt
 from stages.store.records import PromptRecord
 from stages.store.specs.policy import Reward
@@ -160,7 +161,7 @@ def _load(file: str) -> Callable[..., object]:
     """The function `reward` of a Python file."""
     if not file:
         raise UserError("The reward is to be a function, and reward_file is empty.")
-    path = Path(file).expanduser()
+    path = path_of(file)
     plan = importlib.util.spec_from_file_location("workbench_reward", path) if path.is_file() else None
     if plan is None or plan.loader is None:
         raise UserError(f"reward_file {file!r} is no Python file.", "Give its whole path.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import os
 import shutil
 import stat
@@ -71,12 +72,7 @@ class Thrown(NamedTuple):
 def throw(workspace: Workspace, path: Path, name: str = "") -> None:
     """Move a dataset, tokenizer, model, run or checkpoint into the bin. name: another than its folder's."""
     now = datetime.datetime.now(datetime.UTC).strftime(STAMP)
-    final = workspace.bin / path.parent.name / f"{now}--{name or path.name}"
-    with disk_errors(path.parent):
-        final.parent.mkdir(parents=True, exist_ok=True)
-        path.rename(final)
-        sync_folder(path.parent)
-        sync_folder(final.parent)
+    _move(path, workspace.bin / path.parent.name / f"{now}--{name or path.name}")
 
 
 def list_bin(workspace: Workspace) -> list[Thrown]:
@@ -127,15 +123,28 @@ def _put_back(thrown: Thrown) -> Path:
     final = thrown.home
     if final.exists():
         raise UserError(f"There is another {thrown.title!r} among the {thrown.kind} by now.", "Delete that one first.")
+    try:
+        _move(thrown.path, final)
+    except FileNotFoundError as error:
+        raise UserError(f"{thrown.name} is no longer in the bin.") from error
+    return final
+
+
+def _move(path: Path, final: Path) -> None:
+    """One rename, durably. WorkFailed where a link in the workspace leads to another disk."""
     with disk_errors(final.parent):
         final.parent.mkdir(parents=True, exist_ok=True)
         try:
-            thrown.path.rename(final)
-        except FileNotFoundError as error:
-            raise UserError(f"{thrown.name} is no longer in the bin.") from error
-        sync_folder(thrown.path.parent)
+            path.rename(final)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            raise WorkFailed(
+                f"{path} cannot be moved to {final.parent}: they lie on different disks.",
+                "Make that folder of the bin a link to the disk of what it is to hold.",
+            ) from error
+        sync_folder(path.parent)
         sync_folder(final.parent)
-    return final
 
 
 def destroy(thrown: Thrown) -> None:

@@ -14,6 +14,7 @@ from stages.store.errors import UNREADABLE, UserError
 from stages.store.files import (
     delete_folder,
     disk_errors,
+    path_of,
     publish_folder,
     read_facts,
     sha256_file,
@@ -161,10 +162,7 @@ def resolve_checkpoint(workspace: Workspace, text: str) -> Checkpoint:
 
     A folder may also be named by the id (org/name) of a model in the local Hugging Face cache.
     """
-    try:
-        folder = Path(text).expanduser()
-    except RuntimeError as error:
-        raise UserError(f"{text!r} is no checkpoint: there is no such user.") from error
+    folder = path_of(text)
     if ("/" in text or text.startswith(("~", "."))) and folder.is_dir():
         return Checkpoint(folder.absolute(), step_of(folder))
     cached = cached_model(text)
@@ -262,4 +260,4 @@ def _sizes_agree(folder: Path) -> bool:
 def step_of(folder: Path) -> int:
     """The step that the name of a checkpoint's folder tells; 0 for other folders."""
     prefix, _, number = folder.name.rpartition("-")
-    return int(number) if prefix == "step" and number.isdigit() else 0
+    return int(number) if prefix == "step" and number.isdecimal() else 0

@@ -21,6 +21,9 @@ F = TypeVar("F")
 TEMPORARY = ".tmp-"
 """Prefix of names that are not yet, or no longer, part of the workspace. Strays with it may be deleted at start."""
 
+LONGEST_SHOWN = 80
+"""Characters of a path that a refusal repeats."""
+
 PREVIOUS = ".previous-"
 """Prefix of a folder that stepped aside for its successor. It goes back when the successor did not arrive."""
 
@@ -66,6 +69,22 @@ def free_bytes(folder: Path) -> int:
 def temporary_beside(path: Path) -> Path:
     """A name in the folder of `path` that nothing else uses and that a clean-up recognises."""
     return path.parent / f"{TEMPORARY}{path.name}-{secrets.token_hex(4)}"
+
+
+def path_of(text: str) -> Path:
+    """What a person wrote as a path, with `~` expanded, whether there is such a file or not.
+
+    UserError where the system cannot look: a home of nobody, a name too long, a folder that is closed.
+    """
+    try:
+        path = Path(text).expanduser()
+        path.exists()
+    except RuntimeError as error:
+        raise UserError(f"{text!r} is no file or folder: there is no such user.") from error
+    except OSError as error:
+        shown = text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
+        raise UserError(f"{shown!r} is no file or folder: {os.strerror(error.errno or 0).lower()}.") from error
+    return path
 
 
 def unused(path: Path) -> Path:

@@ -7,16 +7,14 @@ import re
 from pathlib import Path
 
 from stages.store.errors import UserError
+from stages.store.files import path_of
 
 MODEL_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def model_source(text: str) -> Path:
     """The folder that `text` means: a path, or the id (org/name) of a model in the local cache. UserError otherwise."""
-    try:
-        path = Path(text).expanduser().absolute()
-    except RuntimeError as error:
-        raise UserError(f"{text!r} is no folder: there is no such user.") from error
+    path = path_of(text).absolute()
     if path.is_dir():
         return path
     cached = cached_model(text)

@@ -167,12 +167,12 @@ def delete_model(workspace: Workspace, name: str) -> None:
         throw(workspace, path)
 
 
-def delete_run(workspace: Workspace, name: str) -> None:
-    """Throw a run with its checkpoints into the bin, by name or id.
+def delete_run(workspace: Workspace, name: str, run: RunDir | None = None) -> None:
+    """Throw a run with its checkpoints into the bin: by name or id, or this very `run`, whatever else has its name now.
 
     Raises UserError while it is at work or something needs it.
     """
-    run = find_run(workspace, name)
+    run = run or find_run(workspace, name)
     _refuse_if_needed(f"The run {name!r}", children_of_run(workspace, run))
     descriptor = run.acquire()
     try:

@@ -52,8 +52,8 @@ def read_notes(run: RunDir) -> Notes:
 
 
 def write_notes(run: RunDir, notes: Notes) -> None:
-    """Keep what is said about a run, durably. Raises UserError when the note is too long or the disk refuses."""
+    """Keep what is said about a run, durably. UserError: the note is too long, the run gone, the disk full."""
     if len(notes.note) > LONGEST:
         raise UserError(f"A note may have at most {LONGEST:,} characters.")
-    with disk_errors(run.path):
+    with run.there(), disk_errors(run.path):
         write_atomic(notes_path(run), msgspec.json.encode(notes))

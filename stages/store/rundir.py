@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import os
 import secrets
 import shutil
@@ -196,8 +197,12 @@ class RunDir:
         return state.status if self.alive() else "lost"
 
     def acquire(self) -> int | None:
-        """Take the run's lock; the descriptor that holds it, or None when other processes have it."""
-        descriptor = try_lock(self.lock)
+        """Take the run's lock; the descriptor that holds it, or None when other processes have it.
+
+        UserError when the run is gone, or lies where nothing can be written.
+        """
+        with self.there(), disk_errors(self.path):
+            descriptor = try_lock(self.lock)
         if descriptor is not None and any(is_locked(lock) for lock in self.rank_locks()):
             os.close(descriptor)
             return None
@@ -245,6 +250,14 @@ class RunDir:
         """Add a row to events.jsonl, with the time."""
         append_line(self.events, msgspec.json.encode({"event": kind, "time": time.time(), **values}))
 
+    @contextlib.contextmanager
+    def there(self) -> Iterator[None]:
+        """A block that writes into the run: UserError when the run was deleted meanwhile."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise UserError(f"The run {self.id} is gone.", "`workbench bin` lists what was deleted.") from error
+
     def _read(self, name: str, kind: type[Any]) -> Any:
         path = self.path / name
         try:
@@ -258,7 +271,8 @@ class RunDir:
 def create_run(workspace: Workspace, spec: RunSpec) -> RunDir:
     """Make the directory of a new run, complete with spec and state, in one rename."""
     stamp = datetime.datetime.fromtimestamp(spec.created or time.time(), datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
-    final = workspace.runs / f"{stamp}-{spec.stage}-{secrets.token_hex(2)}"
+    ids = (f"{stamp}-{spec.stage}-{secrets.token_hex(2)}" for _ in itertools.count())
+    final = next(path for path in (workspace.runs / id_ for id_ in ids) if not path.exists())
     temporary = workspace.runs / f"{TEMPORARY}{final.name}"
     _clear_strays(workspace.runs)
     with disk_errors(workspace.runs):

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from stages.store.datasets import Kind
 from stages.store.errors import UserError
-from stages.store.files import disk_errors
+from stages.store.files import disk_errors, path_of
 from stages.store.names import nearest
 
 STARTERS: dict[str, tuple[Kind, str]] = {
@@ -62,7 +62,7 @@ def absolute_source(text: str) -> str:
         if text not in STARTERS:
             raise UserError(f"There is no starter data {text!r}.", nearest(text, STARTERS))
         return text
-    path = Path(text).expanduser().absolute()
+    path = path_of(text).absolute()
     if path.exists():
         return str(path)
     if glob.has_magic(text):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import assets
 from stages.store.errors import UserError
+from stages.store.files import path_of
 from stages.store.names import nearest
 
 FOLDER = Path(assets.__file__).parent / "tasks"
@@ -28,7 +29,7 @@ def absolute_task(task: str) -> str:
         if task not in known:
             raise UserError(f"There is no task template {task!r}.", nearest(task, known))
         return task
-    path = Path(task).expanduser().absolute()
+    path = path_of(task).absolute()
     if not path.is_file():
         raise UserError(f"There is no task template {path}.", "Give a file, or the name of one that is shipped.")
     return str(path)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.store.errors import UserError
+from stages.store.files import path_of
 
 KINDS = ("datasets", "tokenizers", "models", "runs")
 
@@ -67,7 +68,7 @@ def find_workspace(configured: str | None = None) -> Workspace:
     """$WORKBENCH_HOME, else the configured path, else the platform's folder for user data."""
     chosen = os.environ.get("WORKBENCH_HOME") or configured
     if chosen:
-        return Workspace(Path(chosen).expanduser().absolute())
+        return Workspace(path_of(chosen).absolute())
     import platformdirs
 
     return Workspace(platformdirs.user_data_path("workbench"))

@@ -60,7 +60,7 @@ def test_a_source_is_a_dataset_a_folder_or_refused(workspace: Workspace, notes: 
     assert absolute_source(workspace, "./notes") == str(notes)
     assert absolute_source(workspace, "notes/key.txt") == str(notes / "key.txt")
     for text in ("nothing", "~nobody-here/x", "notes/none"):
-        with pytest.raises(UserError, match=r"no folder"):
+        with pytest.raises(UserError, match=r"no (file or )?folder"):
             absolute_source(workspace, text)
 
 

@@ -19,11 +19,13 @@ import pytest
 
 from stages.store.checkpoints import list_checkpoints
 from stages.store.datasets import find_dataset, list_datasets
+from stages.store.files import drop_torn_line
 from stages.store.rundir import RunError, find_run, list_runs
 from stages.store.tokenizers import find_tokenizer, list_tokenizers
 from stages.store.workspace import Workspace, installation_root
 from tests.workbench.conftest import add_dataset, add_run
 from workbench import __main__ as entry
+from workbench.cli import progress
 
 Result = tuple[int, str, str]
 Command = Callable[..., Result]
@@ -327,6 +329,15 @@ def test_help_writes_a_default_on_one_line(command: Command) -> None:
         (["chat", "world-tiny", "--set", "top_p=2", "--once", "x"], "'top_p' is 2"),
         (["rns"], "Did you mean 'runs'?"),
         (["data", "list", "--jsno"], "No such option"),
+        (["chat", "~nosuchuser/x", "--once", "x"], "no such user"),
+        (["chat", "n" * 300, "--once", "x"], "file name too long"),
+        (["data", "check", "n" * 300], "file name too long"),
+        (["data", "build", "n" * 300, "--name", "x"], "file name too long"),
+        (["labels", "import", "~nosuchuser/x", "--name", "x"], "no such user"),
+        (["labels", "export", "n" * 300], "file name too long"),
+        (["score", "world-tiny", "--file", "~nosuchuser/x"], "no such user"),
+        (["tokenizer", "import", "~nosuchuser/x", "--name", "x"], "no such user"),
+        (["runs", "note", "world-tiny", "\udcff"], "is not in UTF-8"),
     ],
 )
 def test_a_wrong_request_is_one_line_and_exit_code_2(
@@ -417,6 +428,19 @@ def test_the_app_without_a_terminal_says_so() -> None:
     )
     assert done.returncode == 2
     assert "needs a terminal" in one_line(done.stderr)
+
+
+def test_warnings_are_told_from_where_a_killed_worker_left_off(populated: Workspace) -> None:
+    run = find_run(populated, "cut-off")
+    run.append_event("warning", message="old")
+    with run.events.open("ab") as events:
+        events.write(b'{"event":"warning","message":"to')  # killed while it wrote
+    warnings = progress._Warnings(run.events)
+    assert warnings.new() == []
+    drop_torn_line(run.events)
+    for message in ("a long new one", "another"):
+        run.append_event("warning", message=message)
+    assert warnings.new() == ["a long new one", "another"]
 
 
 def test_a_reader_that_leaves_early_is_no_error(populated: Workspace) -> None:

@@ -24,6 +24,7 @@ from workbench.screens.pick import Pick
 from workbench.screens.question import Ask
 from workbench.widgets.fields import LineInput
 from workbench.widgets.filter_field import FilterField
+from workbench.widgets.picklist import PickList
 
 MakeApp = Callable[..., WorkbenchApp]
 Opening = Callable[[WorkbenchApp], Screen[Any]]
@@ -126,3 +127,18 @@ async def test_a_screen_without_a_list_offers_no_filter(make_app: MakeApp, works
         await settled(pilot)
         await pilot.press("slash", "escape")
         await wait_for(pilot, lambda: not isinstance(app.screen, EloScreen))
+
+
+async def test_a_page_of_a_list_that_has_no_room_is_nothing(make_app: MakeApp, workspace: Workspace) -> None:
+    many(workspace)
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settled(pilot)
+        await app.push_screen(CheckpointScreen(app.workspace))
+        await shown(pilot, "first-model@10")
+        await pilot.resize_terminal(40, 10)
+        await settled(pilot)
+        await pilot.press("end", "pageup", "pagedown")
+        await pilot.resize_terminal(120, 40)
+        await pilot.press("pageup")
+        assert app.screen.query_one(PickList).highlighted == 0

@@ -55,6 +55,28 @@ async def test_a_run_is_noted_starred_put_away_and_found_again(workspace: Worksp
         await wait_for(pilot, lambda: [entry.spec.name for entry in screen.query_one(RunList)._entries] == ["first"])
 
 
+async def test_a_run_that_goes_while_its_note_is_written_is_a_sentence(workspace: Workspace, make_app: MakeApp) -> None:
+    run = next(run for run in list_runs(workspace) if run.spec().name == "first")
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        screen = await open_runs(pilot)
+        screen.query_one(RunList).select(run.id)
+        await pilot.press("N")
+        await wait_for(pilot, lambda: isinstance(pilot.app.screen, Ask))
+        throw(workspace, run.path)
+        await pilot.press(*"late", "enter")
+        await wait_for(
+            pilot, lambda: [toast.title for toast in pilot.app._notifications] == [f"The run {run.id} is gone."]
+        )
+
+
+def test_the_command_that_takes_a_run_back_calls_it_by_its_name(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(["runs", "delete", "first", "--yes"]) == 0
+    assert command(["bin", "restore", "first"]) == 0
+    assert "first is back among the runs." in capsys.readouterr().out
+
+
 async def test_what_is_deleted_is_taken_back_from_the_bin(workspace: Workspace, make_app: MakeApp) -> None:
     run = next(run for run in list_runs(workspace) if run.spec().name == "first")
     async with make_app().run_test(size=(120, 40)) as pilot:

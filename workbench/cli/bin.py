@@ -38,8 +38,9 @@ def bin_(ctx: click.Context, as_json: bool) -> None:
 def restore_(env: Environment, name: str) -> None:
     """Take something back from the bin: the newest of this name, or KIND/NAME."""
     thrown = find_thrown(env.workspace, name)
+    title = thrown.title  # a run's name is read where it lies
     restore(env.workspace, thrown)
-    say(f"{thrown.title} is back among the {thrown.kind}.")
+    say(f"{title} is back among the {thrown.kind}.")
 
 
 @bin_.command("empty")

@@ -6,7 +6,6 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TextIO
 
 import click
@@ -15,6 +14,7 @@ import msgspec
 from stages.store.checks import Check
 from stages.store.desk import DeskProgress
 from stages.store.errors import UserError
+from stages.store.files import path_of
 from stages.store.sources import STARTER, absolute_source
 from stages.store.specs.build import Build
 from workbench.cli.common import (
@@ -71,7 +71,7 @@ def check(
 def _dataset(env: Environment, sources: tuple[str, ...]) -> str:
     """The dataset that is meant, if one is: a file of the same name comes first."""
     name = sources[0]
-    if len(sources) > 1 or name.startswith(STARTER) or Path(name).expanduser().exists():
+    if len(sources) > 1 or name.startswith(STARTER) or path_of(name).exists():
         return ""
     known = "/" not in name and (env.workspace.datasets / name / "dataset.json").is_file()
     if known or (env.workspace.datasets.is_dir() and _close(env, name)):

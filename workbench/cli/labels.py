@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from stages.store.errors import UserError
+from stages.store.files import path_of
 from stages.store.labels import Labels, LabelSet, open_labels
 from stages.store.labels.backup import back_up, backups, restore
 from stages.store.labels.export import FORMATS, Format, export
@@ -129,9 +130,9 @@ def import_(env: Environment, sources: tuple[str, ...], name: str) -> None:
 
     check_name(name, "name of a label set")
     for source in sources:
-        if not Path(source).expanduser().exists():
+        if not path_of(source).exists():
             raise UserError(f"There is no file or folder {source!r}.", f"The current folder is {Path.cwd()}.")
-    paths = [str(Path(source).expanduser().absolute()) for source in sources]
+    paths = [str(path_of(source).absolute()) for source in sources]
     found = ask_once(env.workspace, "records.of_files", sources=paths, kind="preference")
     records, origin = decoded("preference", found["records"]), f"file:{Path(paths[0]).name}"
     with open_labels(env.workspace.ensure().labels) as opened:
@@ -207,7 +208,7 @@ def export_(
     models: bool,
 ) -> None:
     """Write rankings for other programs: kway and csv lose nothing; trl, trl-implicit, trl-text and hh are pairs."""
-    if file.exists() and not force:
+    if path_of(str(file)).exists() and not force:
         raise UserError(f"{file} is there already.", "Choose another name, or pass --force.")
     lost = Counter[str]()
     with _existing(env) as opened:

@@ -8,12 +8,11 @@ import time
 from pathlib import Path
 from typing import TextIO
 
-import msgspec
-
 from stages.store.errors import UserError
 from stages.store.rundir import RunDir, RunState, Status, find_run
 from stages.store.workspace import Workspace
 from workbench.display import displayable_line, shortened
+from workbench.follow import RowFollower
 from workbench.wording import summary
 
 POLL = 0.1
@@ -131,18 +130,13 @@ class _Lines:
 
 
 class _Warnings:
-    """Warnings among a run's events, each told once, from now on."""
+    """Warnings among a run's events, each told once, from now on. What is half written is none yet."""
 
     def __init__(self, events: Path) -> None:
-        self._events = events
-        self._position = events.stat().st_size if events.exists() else 0
+        self._events = RowFollower(events)
+        while self._events.read().more:
+            pass
 
     def new(self) -> list[str]:
-        if not self._events.exists():
-            return []
-        with self._events.open("rb") as file:
-            file.seek(self._position)
-            complete = file.read().rpartition(b"\n")[0]
-        self._position += len(complete) + 1 if complete else 0
-        rows = [msgspec.json.decode(line) for line in complete.split(b"\n") if line]
+        rows = self._events.read().rows
         return [str(row.get("message", "")) for row in rows if row.get("event") == "warning"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
@@ -11,6 +10,7 @@ import msgspec
 
 from stages.store.checkpoints import resolve_checkpoint
 from stages.store.errors import UserError
+from stages.store.files import path_of
 from stages.store.records import Message
 from stages.store.rewards import ReportCard, read_card
 from stages.store.specs.report import Report
@@ -128,7 +128,7 @@ def _short(row: dict[str, Any]) -> dict[str, Any]:
 def _read(file: str) -> list[Answer]:
     """The answers of a file. UserError naming the first line that cannot be read."""
     try:
-        data = sys.stdin.buffer.read() if file == "-" else Path(file).expanduser().read_bytes()
+        data = sys.stdin.buffer.read() if file == "-" else path_of(file).read_bytes()
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}.") from error
     found = []

@@ -117,7 +117,21 @@ def run(arguments: list[str]) -> int:
         raise UserError(error.format_message()) from error
     except click.Abort:
         return 130
+    except UnicodeEncodeError as error:
+        if (mistake := _not_utf8(arguments)) is None:
+            raise
+        raise mistake from error
     except SystemExit:
         # click's answer to a reader that is gone (`workbench runs | head`), which is no failure of the work.
         return 0
     return code if isinstance(code, int) else 0
+
+
+def _not_utf8(arguments: list[str]) -> UserError | None:
+    """The sentence about an argument that is no UTF-8, such as an old file's name; None where all are."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            return UserError(f"{argument!a} is not in UTF-8.", "Rename the file, or write it anew.")
+    return None

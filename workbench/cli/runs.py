@@ -286,7 +286,7 @@ def delete(env: Environment, name: str, yes: bool) -> None:
         return
     run = find_run(env.workspace, name)
     confirm(f"Delete the run {name!r} with {len(list_checkpoints(run))} checkpoints?", yes)
-    delete_run(env.workspace, name)
+    delete_run(env.workspace, name, run)
     say(f"Deleted the run {name}. `workbench bin restore {name}` takes it back.")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
@@ -12,6 +11,7 @@ import msgspec
 from stages.store import specs
 from stages.store.desk import DeskProgress
 from stages.store.errors import UserError
+from stages.store.files import path_of
 from stages.store.lineage import delete_tokenizer
 from stages.store.names import check_name
 from stages.store.tokenizers import Tokenizer, find_tokenizer, list_tokenizers
@@ -86,7 +86,7 @@ def import_(env: Environment, source: str, name: str, end: str, pad: str, replac
     PATH is one of these files, or the folder that holds them. Nothing is downloaded.
     """
     check_name(name, "name of a tokenizer")
-    path = Path(source).expanduser().absolute()
+    path = path_of(source).absolute()
     given: dict[str, Any] = {"name": name, "end": end, "pad": pad, "replace": replace}
     ask_once(env.workspace, "tokenizer.import", source=str(path), **given)
     info = find_tokenizer(env.workspace, name).info

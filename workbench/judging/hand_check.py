@@ -120,7 +120,7 @@ def _scores(found: Iterable[Outcome], policy: str) -> list[tuple[int, float]]:
     for first, second, score in found:
         for one, its in ((first, score), (second, 1 - score)):
             name, _, step = one.rpartition("@")
-            if name == policy and step.isdigit():
+            if name == policy and step.isdecimal():
                 scores.append((int(step), its))
     return scores
 

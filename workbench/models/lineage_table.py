@@ -36,7 +36,7 @@ def along_lineage(workspace: Workspace, found: Sequence[Standing]) -> list[Line]
 def chain_of(workspace: Workspace, name: str) -> Chain:
     """The lineage of `run@step` or an imported model; of one that is gone only itself."""
     stem, _, step = name.rpartition("@")
-    chain: Chain = ((stem, int(step)) if stem and step.isdigit() else (name, 0),)
+    chain: Chain = ((stem, int(step)) if stem and step.isdecimal() else (name, 0),)
     try:
         parent = _parent(resolve_checkpoint(workspace, name))
         while parent is not None and (named := _named(parent)) not in chain:

@@ -84,7 +84,7 @@ def has_shots(found: Evaluation) -> bool:
 def _by_shots(row: Row, group: str) -> list[tuple[float, Share]]:
     """The shares of a group, or of all, by number of examples."""
     named = {name.partition("-shot")[0]: share for name, share in row.shares.items() if name.partition("/")[2] == group}
-    return sorted((float(k), share) for k, share in named.items() if k.isdigit() and share.value is not None)
+    return sorted((float(k), share) for k, share in named.items() if k.isdecimal() and share.value is not None)
 
 
 def has_line(found: Evaluation, ancestries: Ancestries | None = None) -> bool:

@@ -60,12 +60,13 @@ class BinScreen(Dialog[None]):
         thrown = self._thrown.get(event.option_id or "")
         if thrown is None:
             return
+        title = thrown.title  # a run's name is read where it lies
         try:
             restore(self._workspace, thrown)
         except UserError as error:
             self.notify(str(error), severity="error")
         else:
-            self.notify(f"{thrown.title} is back among the {thrown.kind}.")
+            self.notify(f"{title} is back among the {thrown.kind}.")
         self._look()
 
     def action_destroy(self) -> None:

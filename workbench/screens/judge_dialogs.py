@@ -25,7 +25,11 @@ def ask_place(app: App[Any], now: int, count: int, then: Callable[[int], object]
     """Which prompt to go to: a place from 0, of so many; `now` is the one at hand."""
 
     def check(text: str) -> None:
-        if not text.strip().isdigit() or not 1 <= int(text) <= count:
+        try:
+            number = int(text)
+        except ValueError:
+            number = 0
+        if not 1 <= number <= count:
             raise UserError(f"Give a number from 1 to {count:,}.")
 
     asked = Ask("Go to a prompt", f"Its number, 1 to {count:,}.", str(now + 1), check)

@@ -211,11 +211,8 @@ class Steering(Base):
 
     def _delete(self, run: RunDir) -> None:
         from stages.store.lineage import delete_run
-        from stages.store.rundir import find_run
 
-        workspace, name = self.workbench.workspace, run.spec().name
-        newest = find_run(workspace, name).id == run.id
-        delete_run(workspace, name if newest else run.id)
+        delete_run(self.workbench.workspace, run.spec().name, run)
 
     @work(thread=True, group="steer")
     def _ask_worker(self, entry: Entry, request: Callable[[RunDir], object], said: str) -> None:

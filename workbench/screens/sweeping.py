@@ -89,7 +89,7 @@ class _Sweeping(_Grouping):
         if mistake is not None:
             return mistake
         for key in ("draw", "draw_seed"):
-            if extra[key] and not extra[key].isdigit():
+            if extra[key] and not extra[key].isdecimal():
                 return key, UserError(f"{extra[key]!r} is no whole number.")
         try:
             self.plan(settings, extra)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.store.errors import UserError
+from stages.store.files import path_of
 from stages.store.specs.retrieval import Retrieval
 from stages.store.workspace import Workspace
 from workbench.display import shortened
@@ -47,12 +47,9 @@ def absolute_source(workspace: Workspace, source: str) -> str:
 
     UserError when it is neither.
     """
+    path = path_of(source).absolute()
     if "/" not in source and (workspace.datasets / source / "dataset.json").is_file():
         return source
-    try:
-        path = Path(source).expanduser().absolute()
-    except RuntimeError as error:
-        raise UserError(f"{source!r} is no folder: there is no such user.") from error
     if not path.exists():
         raise UserError(f"There is no folder, file or dataset {source!r}.", "`workbench data list` shows datasets.")
     return str(path)

@@ -60,6 +60,14 @@ class PickList(OptionList, Filterable):
         if keys:
             self.highlighted = keys.index(chosen) if chosen in keys else 0
 
+    def action_page_up(self) -> None:
+        if self.scrollable_content_region:  # without room nothing is laid out, and Textual fails to find a page
+            super().action_page_up()
+
+    def action_page_down(self) -> None:
+        if self.scrollable_content_region:
+            super().action_page_down()
+
     def on_click(self, event: Click) -> None:
         """A click highlights, a second one opens, as in every list."""
         event.prevent_default()

@@ -129,3 +129,22 @@ def test_deleting_finishes_what_a_killed_one_has_left(workspace: Workspace) -> N
     (stray / "records").mkdir(parents=True)
     destroy(thrown)
     assert not stray.exists()
+
+
+def test_a_folder_on_another_disk_is_one_sentence(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = add_run(workspace, "pretrain", "first")
+
+    def elsewhere(self: Path, target: Path) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="different disks"):
+        patch.setattr(Path, "rename", elsewhere)
+        delete_run(workspace, "first")
+    assert find_run(workspace, "first").id == run.id
+
+
+def test_the_run_that_was_meant_is_deleted_whatever_has_its_name_by_now(workspace: Workspace) -> None:
+    meant = add_run(workspace, "sample", "first")
+    other = add_run(workspace, "sample", "first", created=1_900_000_000.0)
+    delete_run(workspace, "first", meant)
+    assert [run.id for run in list_runs(workspace)] == [other.id]

@@ -16,6 +16,7 @@ from stages.store.checkpoints import (
     list_checkpoints,
     prune,
     resolve_checkpoint,
+    step_of,
     verify,
     write_checkpoint,
 )
@@ -173,6 +174,11 @@ def test_a_kill_while_an_old_checkpoint_is_deleted_leaves_a_stray_alone(
     assert [c.step for c in list_checkpoints(run)] == [2, 3]
     files.settle(run.checkpoints)
     assert sorted(p.name for p in run.checkpoints.iterdir()) == ["step-2", "step-3"]
+
+
+@pytest.mark.parametrize("name", ["step-²", "step-", "step--1", "step-1.5"])
+def test_a_folder_that_only_looks_like_a_step_has_none(tmp_path: Path, name: str) -> None:
+    assert step_of(tmp_path / name) == 0
 
 
 def test_a_folder_of_an_unknown_user_is_one_sentence(run: RunDir) -> None:

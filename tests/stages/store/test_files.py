@@ -21,6 +21,18 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["a.json"]
 
 
+@pytest.mark.parametrize("text", ["~nosuchuser/x", "x" * 300, "./" + "b" * 300, "../x" * 2_000])
+def test_what_is_no_path_is_one_sentence(text: str) -> None:
+    with pytest.raises(UserError, match="is no file or folder") as caught:
+        files.path_of(text)
+    assert len(str(caught.value)) < 200
+
+
+def test_a_path_need_not_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert files.path_of("~/notes.txt") == tmp_path / "notes.txt"
+
+
 def test_a_full_disk_is_named_and_the_old_file_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.json"
     files.write_atomic(path, b"old")

@@ -1,5 +1,6 @@
 """A run directory tells the truth about its run."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -10,8 +11,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from stages.store import rundir
 from stages.store.checkpoints import LINEAGE, Checkpoint, Lineage
 from stages.store.errors import UserError
+from stages.store.notes import Notes, write_notes
 from stages.store.rundir import (
     HEARTBEAT_OLD,
     STRAY_AGE,
@@ -41,6 +44,34 @@ def test_what_was_asked_for_is_read_back(workspace: Workspace) -> None:
     assert run.state().status == "queued"
     assert [r.id for r in list_runs(workspace)] == [run.id]
     assert find_run(workspace, "one").path == run.path == find_run(workspace, run.id).path
+
+
+def test_runs_made_in_one_second_never_have_one_id(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = iter(["aaaa", "aaaa", "aaaa", "bbbb"])
+    monkeypatch.setattr(rundir.secrets, "token_hex", lambda count: next(drawn) if count == 2 else "12345678")
+    one, other = (create_run(workspace, msgspec.structs.replace(spec(name), created=1.0)) for name in ("a", "b"))
+    assert [one.id[-4:], other.id[-4:]] == ["aaaa", "bbbb"]
+
+
+def test_a_run_that_is_gone_is_said_to_be_gone(workspace: Workspace) -> None:
+    run = create_run(workspace, spec("one"))
+    shutil.rmtree(run.path)
+    for act in (run.acquire, lambda: write_notes(run, Notes(note="hm"))):
+        with pytest.raises(UserError, match=r"is gone\. `workbench bin`"):
+            act()
+
+
+def test_a_run_on_a_disk_that_cannot_be_written_is_not_taken(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = create_run(workspace, spec("one"))
+
+    def refuse(path: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(rundir, "try_lock", refuse)
+    with pytest.raises(UserError, match="read-only file system"):
+        run.acquire()
 
 
 def test_a_run_whose_worker_is_gone_is_lost(workspace: Workspace) -> None:
