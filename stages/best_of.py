@@ -23,7 +23,7 @@ from stages.policies.scoring import Response, Score, open_score, refuse_unanswer
 from stages.run import Run
 from stages.store.building import building
 from stages.store.checkpoints import Checkpoint
-from stages.store.datasets import DatasetInfo
+from stages.store.datasets import DatasetInfo, list_datasets
 from stages.store.errors import UserError
 from stages.store.files import append_line, drop_torn_line
 from stages.store.records import ChatRecord, Message, PreferenceRecord, Record
@@ -118,7 +118,9 @@ def write(
     if not records["train"]:
         raise UserError("No prompt is left for training.", "Lower min_score, or draw more answers.")
     kind = "chat" if settings.keep == "best" else "preference"
-    with building(run.workspace.datasets, run.spec.name, "dataset") as folder:
+    # A worker that died behind its dataset may write it again.
+    own = any(one.name == run.spec.name and one.info.run == run.dir.id for one in list_datasets(run.workspace))
+    with building(run.workspace.datasets, run.spec.name, "dataset", replace=own) as folder:
         info = DatasetInfo(
             name=run.spec.name,
             kind=kind,  # type: ignore[arg-type]  # one of two literals

@@ -78,7 +78,7 @@ def prepare(run: Run) -> Job:
     model = open_model(base, begun.checkpoint, settings, data.head, config, begun.place)
     opened = begun.optimise(model, parameters=sum(parameter.numel() for parameter in model.parameters()))
     job = Job(run, settings, opened, base, data)
-    job.course.make_ready(job, len(data.train))
+    job.course.make_ready(job)
     return job
 
 

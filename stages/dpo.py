@@ -131,7 +131,7 @@ def prepare(run: Run) -> Job:
     lr = peak_lr(settings, config.width, times_width=LR_TIMES_WIDTH)
     opened = open_model(run, settings, base, config, device, Progress, lr=lr)
     job = Job(run, settings, opened, base, template, data, known, seen_before)
-    job.course.make_ready(job, len(job.train))
+    job.course.make_ready(job)
     return job
 
 

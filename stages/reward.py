@@ -100,7 +100,7 @@ def prepare(run: Run) -> Job:
     opened = begun.optimise(model, parameters=parameter_count(config).total)
     scale = read_scale(checkpoint.path) if checkpoint else Scale()
     job = Job(run, settings, opened, base, template, data, scale)
-    job.course.make_ready(job, len(job.train))
+    job.course.make_ready(job)
     return job
 
 

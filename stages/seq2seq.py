@@ -63,7 +63,7 @@ def prepare(run: Run) -> Job:
     model.checkpointing = settings.activation_checkpointing
     opened = begun.optimise(model, parameters=parameter_count(config).total)
     job = Job(run, settings, opened, base, train, val)
-    job.course.make_ready(job, len(train))
+    job.course.make_ready(job)
     return job
 
 

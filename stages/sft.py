@@ -97,7 +97,7 @@ def open_job(
     if aim:
         job.aim = aim(job)
         job.course.work = compute.Work(job.aim.flops)
-    job.course.make_ready(job, len(train))
+    job.course.make_ready(job)
     return job
 
 

@@ -176,8 +176,8 @@ class Examples(NamedTuple):
         return order_at(position, count, len(self), seed)
 
     def costliest(self, count: int) -> Ints:
-        """The records whose batch needs most memory: those with most tokens."""
-        return np.argsort(-self.sizes, kind="stable")[:count]
+        """The `count` records whose batch needs most memory: those with most tokens, again where there are fewer."""
+        return np.resize(np.argsort(-self.sizes, kind="stable"), count)
 
     def seen(self, numbers: Ints) -> int:
         """Targets of these records that the model is asked about and has a label for."""

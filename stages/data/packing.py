@@ -76,10 +76,10 @@ class Rows:
         return sum(int((self._targets(int(each)) != IGNORED).sum()) for row in rows for each in self.members(int(row)))
 
     def costliest(self, count: int) -> NDArray[np.int64]:
-        """The `count` rows whose batch needs most memory: those with most tokens."""
+        """The `count` rows whose batch needs most memory: those with most tokens, again where there are fewer."""
         lengths = self._data.lengths[self._members]
         sizes = np.add.reduceat(lengths, self._starts[:-1]) if len(self) else lengths
-        return np.argsort(-sizes, kind="stable")[:count]
+        return np.resize(np.argsort(-sizes, kind="stable"), count)
 
     def _ids(self, conversation: int) -> NDArray[np.int64]:
         start, end = self._data.starts[conversation : conversation + 2]

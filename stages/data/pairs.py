@@ -119,8 +119,8 @@ class Pairs:
         return order_at(position, count, len(self), seed)
 
     def costliest(self, count: int) -> Ints:
-        """The `count` pairs that need most memory."""
-        return np.argsort(-self.sizes, kind="stable")[:count]
+        """The `count` pairs that need most memory, again where there are fewer."""
+        return np.resize(np.argsort(-self.sizes, kind="stable"), count)
 
     def targets(self, numbers: Ints) -> int:
         """Tokens that these pairs ask for, ends included."""

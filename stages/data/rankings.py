@@ -59,10 +59,10 @@ class Rankings:
         return self.prompts[order_at(position, count, len(self), self._seed)]
 
     def costliest(self, count: int) -> NDArray[np.int64]:
-        """The prompts whose batch needs most memory: those with most tokens."""
+        """The `count` prompts whose batch needs most memory: those with most tokens, again where there are fewer."""
         starts, groups = self._data.starts, self._data.groups
         sizes = starts[groups[self.prompts + 1]] - starts[groups[self.prompts]]
-        return self.prompts[np.argsort(-sizes, kind="stable")[:count]]
+        return self.prompts[np.resize(np.argsort(-sizes, kind="stable"), count)]
 
     def batch(self, prompts: Sequence[int] | NDArray[np.int64]) -> Batch:
         """All completions of these prompts, each up to the last token that is the completion's own."""

@@ -186,4 +186,4 @@ class Policy:
             targets[:, : longest - self.settings.max_new_tokens] = IGNORED
             return loss(inputs, targets)
 
-        self.micro.choose(self.model, self.optimizer, loss_of, self.settings.batch_size * self.group, beside)
+        self.micro.choose(self.model, self.optimizer, loss_of, beside)

@@ -85,11 +85,11 @@ class Course:
         self._log_every = log_interval(settings.log_every, self.steps)
         self._eval_every = log_interval(settings.eval_every, self.steps)
 
-    def make_ready(self, learner: Learner, rows: int) -> None:
-        """Try the memory, of so many rows that there are, unless a checkpoint knows; then restore random numbers."""
+    def make_ready(self, learner: Learner) -> None:
+        """Try the memory unless a checkpoint knows; then restore random numbers."""
         if self._progress.micro_batch is None:
             self._run.report(self._progress.step, self.steps, phase="trying the memory")
-            self.memory.choose(self._opened.model, self._opened.optimizer, learner.costliest, rows)
+            self.memory.choose(self._opened.model, self._opened.optimizer, learner.costliest)
         self._opened.restore_random(self._settings.seed)
 
     def follow(self, learner: Learner) -> None:

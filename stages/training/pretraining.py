@@ -164,7 +164,7 @@ def prepare(run: Run, settings: S, objective: type[Objective[S]]) -> Job:
     if begun.checkpoint and asked.carried:
         asked.carried.restore(read_state(begun.checkpoint))
     job = Job(run, settings, config, opened, tokenizer, text, asked)
-    job.course.make_ready(job, settings.batch_size)
+    job.course.make_ready(job)
     return job
 
 

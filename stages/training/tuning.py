@@ -17,7 +17,9 @@ from stages.data.templates import FILE
 from stages.data.tokenizer import TextTokenizer, copy_tokenizer
 from stages.generate import Sampling, generate
 from stages.loop import any_algorithms
+from stages.models.bases import base_folder
 from stages.models.decoder import Decoder
+from stages.models.hf_config import end_ids
 from stages.run import Run
 from stages.store.architecture import ModelConfig
 from stages.store.errors import UserError
@@ -69,7 +71,7 @@ class FixedPrompts:
         self._tokenizer, self._longest = TextTokenizer.load(base), longest
         with Masker(base, text=template) as masker:
             self._prompts = [(prompt, masker.prompt([Message("user", prompt)])) for prompt in asked]
-            ends = (masker.end_of_turn(), self._tokenizer.eos_id)
+            ends = (masker.end_of_turn(), self._tokenizer.eos_id, *end_ids(base_folder(base)))
         self.stops = tuple(dict.fromkeys(token for token in ends if token is not None))
 
     def answer(self, run: Run, step: int, model: Decoder) -> None:

@@ -57,10 +57,9 @@ class MicroBatches:
         model: nn.Module,
         optimizer: AdamW,
         loss_of: Callable[[int], Tensor],
-        available: int,
         beside: Sequence[AdamW] = (),
     ) -> None:
-        """Try the costliest rows, of which there are so many, and tell what a step takes in memory.
+        """Try the costliest rows, as many as a step has, and tell what it takes in memory.
 
         beside: optimisers of further models that the loss trains. A sharded model is not tried: its processes could not
         fail together.
@@ -68,7 +67,7 @@ class MicroBatches:
         if distributed.sharded(model):
             self._progress.micro_batch = self._wanted
             return
-        wanted = min(self._wanted, len(self._share), available)
+        wanted = min(self._wanted, len(self._share))
         found = probe(model, optimizer, loss_of, wanted, beside)
         rows = distributed.all_reduce_min(found.rows)
         self._progress.micro_batch = rows if rows < wanted else self._wanted

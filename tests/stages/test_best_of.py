@@ -100,6 +100,15 @@ def test_a_run_that_goes_on_draws_what_is_missing_and_the_same(workspace: Worksp
     assert find_dataset(workspace, "whole").info.digest == whole.info.digest
 
 
+def test_a_run_that_died_behind_its_dataset_goes_on_to_its_end(workspace: Workspace) -> None:
+    run, told = drawn(workspace, "whole")
+    digest = find_dataset(workspace, "whole").info.digest
+    assert best_of.run(Run(run.dir.path)) == told
+    assert find_dataset(workspace, "whole").info.digest == digest
+    with pytest.raises(UserError, match="already a dataset 'likes'"):
+        drawn(workspace, "likes")
+
+
 def test_a_reward_model_may_judge(workspace: Workspace) -> None:
     finish(train(workspace, "judge", steps=4))
     drawn(workspace, "judged", judge="judge", reward="auto", keep="ranking", n=8)

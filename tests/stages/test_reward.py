@@ -212,3 +212,10 @@ def test_transformers_reads_the_score_at_the_end_where_padding_has_no_token_of_i
     with torch.no_grad():
         ours = job.model.scores(tokens, torch.ones_like(tokens, dtype=torch.bool))
         assert float(theirs(tokens).logits) == pytest.approx(float(ours), abs=1e-5)
+
+
+def test_the_memory_is_tried_for_as_many_prompts_as_a_step_has_even_if_it_sees_one_again(workspace: Workspace) -> None:
+    preference_dataset(workspace.datasets / "single", liked(1))
+    job = job_in(workspace, dataset="single", batch_size=8)
+    (found,) = events(job.run.dir, "memory")
+    assert found["rows"] == job.memory.rows == 8

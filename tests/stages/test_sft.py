@@ -22,9 +22,10 @@ from stages.data.packing import Batch, Rows
 from stages.data.records import read_records
 from stages.generate import Sampling, generate
 from stages.models.hf import load_model
+from stages.models.hf_config import end_ids
 from stages.models.opening import open_decoder
 from stages.sft import Job, prepare
-from stages.store.checkpoints import list_checkpoints
+from stages.store.checkpoints import list_checkpoints, write_manifest
 from stages.store.datasets import find_dataset
 from stages.store.errors import UserError, WorkFailed
 from stages.store.records import ChatRecord, Message
@@ -219,10 +220,20 @@ def test_the_memory_is_tried_before_the_run_and_listed_by_part(workspace: Worksp
     assert all(parameter.grad is None for parameter in job.model.parameters())
 
 
+@pytest.mark.parametrize("packing", [True, False])
+def test_the_memory_is_tried_for_as_many_rows_as_a_step_has_even_if_it_sees_one_again(
+    workspace: Workspace, packing: bool
+) -> None:
+    chat_dataset(workspace.datasets / "single", sums(1))
+    job = job_in(workspace, dataset="single", batch_size=8, packing=packing)
+    (found,) = events(job.run.dir, "memory")
+    assert found["rows"] == job.memory.rows == 8
+
+
 def test_the_probe_changes_nothing_in_training(workspace: Workspace) -> None:
     probed = job_in(workspace, "probed", dropout=0.1)
     again = job_in(workspace, "again", dropout=0.1)
-    again.memory.choose(again.model, again.opened.optimizer, again.costliest, 8)
+    again.memory.choose(again.model, again.opened.optimizer, again.costliest)
     torch.manual_seed(0)
     first = again.step()
     torch.manual_seed(0)
@@ -321,3 +332,14 @@ def test_the_masks_follow_a_template_that_is_being_written(workspace: Workspace,
         found = loss_masks.of(job, dataset="sums", checkpoint="base", record=0, template=str(template))
         shown.append("".join(text for text, _, _ in found["tokens"])[-1])
     assert shown == ["!", "?"]
+
+
+def test_what_ends_the_bases_texts_ends_answers_and_stays_known(workspace: Workspace, tmp_path: Path) -> None:
+    """As a model of others that ends by more tokens than its tokenizer and template name."""
+    config = workspace.models / "base" / "generation_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"eos_token_id": [0, 77]}))
+    (config.parent / "manifest.json").unlink()
+    write_manifest(config.parent)
+    job = job_in(workspace)
+    job.write(tmp_path)
+    assert 77 in job.prompts.stops and set(end_ids(tmp_path)) == set(job.prompts.stops)
