@@ -125,14 +125,17 @@ async def test_what_is_deleted_for_good_leaves_the_list_at_once_and_the_app_stay
         await pilot.press("E")
         await wait_for(pilot, lambda: "delete 2 things for good" in screen_text(pilot.app))
         await pilot.press("y")
-        await wait_for(pilot, lambda: "The bin is empty" in screen_text(pilot.app))
+        await wait_for(pilot, lambda: "Emptying … 2 things are still being deleted" in screen_text(pilot.app))
         assert len(list_bin(workspace)) == 2, "deleting goes on behind it"
+        await pilot.press("escape", "B")
+        await wait_for(pilot, lambda: "Emptying … 2 things are still being deleted" in screen_text(pilot.app))
         for thrown in list_bin(workspace)[:1]:
             destroy(thrown)  # as another process would, that empties the bin too
         await pilot.press("E", "enter", "d")
         await pilot.pause()
         assert isinstance(pilot.app.screen, BinScreen) and not first.path.exists()
         go_on.set()
+        await wait_for(pilot, lambda: "The bin is empty" in screen_text(pilot.app))
         await wait_for(pilot, lambda: any("One thing stays." in note.message for note in pilot.app._notifications))
         assert list_bin(workspace) == [] and screen.is_attached
 

@@ -127,6 +127,7 @@ async def test_the_run_under_the_cursor_is_served_and_no_other_of_its_name(
         await pilot.press("S")
         await wait_for(pilot, lambda: "token    abc" in screen_text(app))
         assert app.serving is not None and app.serving.name == "tuned"
+        assert f"workbench serve {tuned.id}@10" in screen_text(app), "by name the command would serve the newer one"
         assert app.serving.folder.is_relative_to(tuned.path)
 
 

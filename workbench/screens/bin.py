@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
 
 from textual import on, work
 from textual.app import ComposeResult
@@ -26,12 +28,17 @@ NAME_WIDTH = 40
 """Cells of a name at most."""
 BESIDE = 51
 """Cells of the window that are not for names."""
+EMPTY = "The bin is empty. What you delete comes here first."
+EVERY = 0.5
+"""Seconds between looks at what is still being deleted."""
 
 
 class BinScreen(Dialog[None]):
     """Lists the bin, the newest first."""
 
     CSS_PATH = "bin.tcss"
+    DOOMED: ClassVar[set[Path]] = set()
+    """What this app is deleting: it goes on when the screen is left, and stands here when one comes back."""
     BINDINGS = [
         bind("bin.destroy", "d,delete", "destroy", "For good", "Delete it for good."),
         bind("bin.empty", "E", "empty", "Empty", "Delete all that is in the bin for good."),
@@ -42,18 +49,23 @@ class BinScreen(Dialog[None]):
         self._workspace = workspace
         self._thrown: dict[str, Thrown] = {}
         self._sizes: dict[str, int] = {}
-        self._doomed: set[str] = set()
-        """What is being deleted."""
+        self._said_doomed = 0
 
     def compose(self) -> ComposeResult:
         with Vertical() as box:
             box.border_title = "bin"
             yield PickList()
-            yield Static("The bin is empty. What you delete comes here first.", classes="muted", id="empty")
+            yield Static(EMPTY, classes="muted", id="empty")
             box.border_subtitle = "enter takes back · d deletes for good · E empties · esc closes"
 
     def on_mount(self) -> None:
         self._look()
+        self.set_interval(EVERY, self._follow)
+
+    def _follow(self) -> None:
+        """Look again when something has been deleted."""
+        if len(self.DOOMED) != self._said_doomed:
+            self._look()
 
     @on(OptionList.OptionSelected)
     def _chosen(self, event: OptionList.OptionSelected) -> None:
@@ -102,19 +114,20 @@ class BinScreen(Dialog[None]):
 
     def _destroy(self, chosen: Sequence[Thrown]) -> None:
         """Take them off the list at once: nothing can be done with them any more. Deleting takes its time."""
-        self._doomed |= {_key(thrown) for thrown in chosen}
+        self.DOOMED.update(thrown.path for thrown in chosen)
         self._show(list(self._thrown.values()), list(self._sizes.values()))
         self._delete(chosen)
 
     @work(thread=True, group="act")
     def _delete(self, chosen: Sequence[Thrown]) -> None:
-        for error in destroy_all(chosen):
-            self.app.call_from_thread(self.notify, str(error), severity="error", timeout=10)
-        self.app.call_from_thread(self._deleted, chosen)
-
-    def _deleted(self, chosen: Sequence[Thrown]) -> None:
-        self._doomed -= {_key(thrown) for thrown in chosen}
-        self._look()
+        app = self.app
+        try:
+            failed = destroy_all(chosen)
+        finally:
+            self.DOOMED.difference_update(thrown.path for thrown in chosen)
+        for error in failed:
+            app.call_from_thread(app.notify, str(error), severity="error", timeout=10)
+        app.call_from_thread(self._look)
 
     @work(thread=True, exclusive=True, group="look")
     def _look(self) -> None:
@@ -126,16 +139,18 @@ class BinScreen(Dialog[None]):
     def _show(self, thrown: list[Thrown], sizes: list[int]) -> None:
         if not self.query(PickList):
             return  # the thread that looked was slower than the one who left
-        there = {
-            _key(one): (one, size) for one, size in zip(thrown, sizes, strict=True) if _key(one) not in self._doomed
-        }
+        there = {_key(one): (one, size) for one, size in zip(thrown, sizes, strict=True) if one.path not in self.DOOMED}
+        self._said_doomed = doomed = len(self.DOOMED)
+        still = f"Emptying … {doomed:,} thing{'s are' if doomed > 1 else ' is'} still being deleted."
         self._thrown = {key: one for key, (one, _) in there.items()}
         self._sizes = {key: size for key, (_, size) in there.items()}
         found = self.query_one(PickList)
         room = min(NAME_WIDTH, max(10, self.app.size.width - BESIDE))
         found.show([(key, _row(one, size, room)) for key, (one, size) in there.items()])
         found.display = bool(there)
-        self.query_one("#empty", Static).display = not there
+        told = self.query_one("#empty", Static)
+        told.update(still if doomed else EMPTY)
+        told.display = not there or bool(doomed)
         if there and not self.query(FilterField):
             found.focus()
 

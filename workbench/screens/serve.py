@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import shlex
 from pathlib import Path
 
 from textual.app import ComposeResult
@@ -9,8 +11,9 @@ from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from stages.store.checkpoints import resolve_checkpoint
+from stages.store.checkpoints import resolve_checkpoint, step_of
 from stages.store.errors import UserError
+from stages.store.workspace import Workspace
 from workbench.copying import copy_out
 from workbench.display import line
 from workbench.keys import SCROLL_KEYS, bind
@@ -25,6 +28,15 @@ NOTHING = (
 STANDS = "It goes on while the app is open, on whatever screen one is; s ends it."
 INSTEAD = "r serves "
 LONGER = "To serve longer than that, or to other machines:"
+
+
+def command_name(workspace: Workspace, name: str, folder: Path) -> str:
+    """What a command takes for a checkpoint's folder: its name, its run's id and step, or the folder. Reads files."""
+    for text in (name, f"{folder.parent.parent.name}@{step_of(folder)}"):
+        with contextlib.suppress(UserError):
+            if resolve_checkpoint(workspace, text).path == folder:
+                return text
+    return str(folder)
 
 
 class Said(VerticalScroll, can_focus=True):
@@ -55,6 +67,8 @@ class ServeScreen(PlaceScreen):
         self._other: str | None = None
         """What could take the place of what is served: the checkpoint that one came with."""
         self._told: object = None
+        self._named: tuple[Serving, str] | None = None
+        """What is served, and what a command calls it."""
 
     def compose_body(self) -> ComposeResult:
         with Vertical(id="serve", classes="pane") as pane:
@@ -141,20 +155,29 @@ class ServeScreen(PlaceScreen):
             self.workbench.show_error(error)
             return None
 
+    def _by_command(self, serving: Serving) -> str:
+        """What a command takes for the very folder that is served: another run may have the name by now."""
+        if self._named is None or self._named[0] is not serving:
+            self._named = serving, shlex.quote(command_name(self.workbench.workspace, serving.name, serving.folder))
+        return self._named[1]
+
     def _show(self) -> None:
         serving = self.serving
         now = (serving.name, serving.standing, serving.lines, self._other) if serving is not None else None
         if now == self._told and self._told is not None:
             return
         self._told = now
-        said = _said(serving, self._other) if serving is not None else Content(NOTHING)
+        said = _said(serving, self._other, self._by_command(serving)) if serving is not None else Content(NOTHING)
         self.query_one("#said", Static).update(said)
         self.query_one("#serve").border_subtitle = serving.standing if serving is not None else ""
         self.refresh_bindings()
 
 
-def _said(serving: Serving, other: str | None) -> Content:
-    """What an endpoint has said, how it stands, and what could take its place."""
+def _said(serving: Serving, other: str | None, by_command: str) -> Content:
+    """What an endpoint has said, how it stands, and what could take its place.
+
+    by_command: what the command calls what is served.
+    """
     standing = serving.standing
     parts = [Content.assemble(line(serving.name, "bold"), f"  {standing}"), Content()]
     loading = [Content.styled("the model is loading …", "$text-muted")] if standing == "starting" else []
@@ -164,5 +187,5 @@ def _said(serving: Serving, other: str | None) -> Content:
     if other is not None:
         parts += [Content(), Content.assemble(INSTEAD, line(other, "bold"), " in its place.")]
     if standing != "starting":
-        parts += [Content.styled(LONGER, "$text-muted"), line(f"  workbench serve {serving.name}")]
+        parts += [Content.styled(LONGER, "$text-muted"), line(f"  workbench serve {by_command}")]
     return Content("\n").join(parts)

@@ -13,7 +13,8 @@ RecordsAStep = Annotated[int, about("Records in one step.", unit="records", ge=1
 RecordsAtOnce = Annotated[
     Annotated[int, msgspec.Meta(ge=1, le=1_048_576)] | None,
     about(
-        "Records computed at once, at most; halved until they fit the memory. Empty: all.",
+        "Records computed at once, at most; halved until they fit the memory. Empty: all, or of several "
+        "processes each its share.",
         unit="records",
         group="training",
     ),
@@ -34,7 +35,8 @@ RankedAStep = Annotated[
 RankedAtOnce = Annotated[
     Annotated[int, msgspec.Meta(ge=1, le=1_048_576)] | None,
     about(
-        "Prompts computed at once, at most; halved until they fit the memory. Empty: all.",
+        "Prompts computed at once, at most; halved until they fit the memory. Empty: all, or of several "
+        "processes each its share.",
         unit="prompts",
         group="training",
     ),

@@ -26,7 +26,8 @@ class Learning(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     micro_batch: Annotated[
         Annotated[int, msgspec.Meta(ge=1, le=1_048_576)] | None,
         about(
-            "Rows computed at once, at most; halved until they fit the memory. Empty: all.",
+            "Rows computed at once, at most; halved until they fit the memory. Empty: all, or of several "
+            "processes each its share.",
             unit="rows",
             group="training",
         ),
