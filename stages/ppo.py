@@ -59,6 +59,8 @@ def run(run: Run) -> dict[str, Any]:
 def prepare(run: Run) -> Job:
     """Read the prompts, open actor, critic and reference or resume them, and restore the random numbers last."""
     settings = run.settings(PPO)
+    if settings.kl_target is not None and settings.kl == 0:
+        raise UserError("kl is 0, from where the coefficient cannot adapt to kl_target.", "Set kl above 0.")
     device = set_up_torch(run, deterministic=settings.deterministic)
     looks = settings.minibatches > 1  # else the first update's forward pass is of all rollouts, if they fit the memory
     course = open_policy(run, settings, device, group=1, coefficient=settings.kl, looks=looks)

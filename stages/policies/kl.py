@@ -35,7 +35,9 @@ def adapted(coefficient: float, kl: float, *, target: float, horizon: int, compl
 
     e = clip(KL / target − 1, −0.2, 0.2);  β ← β (1 + e · completions / horizon)
 
+    More completions than the horizon count as one horizon: β stays above 0.
+
     Source: Ziegler et al., Fine-Tuning Language Models from Human Preferences (arXiv 1909.08593), section 2.2.
     """
     error = min(max(kl / target - 1, -MOST), MOST)
-    return coefficient * (1 + error * completions / horizon)
+    return coefficient * (1 + error * min(1.0, completions / horizon))

@@ -152,9 +152,10 @@ def seeds_of(seed: int, drawn: int, count: int) -> list[int]:
 def read_prompts(dataset: Dataset, split: str, masker: Masker, room: int, part: str = "any") -> Prompts:
     """The prompts of a split that take at most `room` tokens, and are of this part of the prompt set."""
     records = read_records(dataset, split) if dataset.info.records.get(split) else ()
-    prompts = [found for record in records if (found := prompt_of(record)) is not None]
-    wanted = [prompt for prompt in prompts if part in ("any", prompt.part)]
-    asked, refused = list[TokenizedPrompt](), list[str]()
+    prompts = [prompt_of(record) for record in records]
+    wanted = [prompt for prompt in prompts if prompt is not None and part in ("any", prompt.part)]
+    asked = list[TokenizedPrompt]()
+    refused = ["nothing is asked before the assistant speaks"] * prompts.count(None)
     outcomes = chain.from_iterable(
         masker.prompt_all([prompt.messages for prompt in wanted[start : start + 512]])
         for start in range(0, len(wanted), 512)

@@ -27,11 +27,13 @@ from stages.run import Run, Stopped
 from stages.store.bands import GAUGES, Band, band_of, sentence_of
 from stages.store.checkpoints import Best, best_checkpoint, list_checkpoints, prune, write_manifest
 from stages.store.errors import UserError, WorkFailed
+from stages.store.records import Message
 from stages.store.rundir import RunDir
 from stages.store.specs.grpo import GRPO
 from stages.store.workspace import Workspace
 from stages.training import distributed
 from stages.training.memory import kept_by_autograd
+from tests.stages.data.chats import chat_dataset
 from tests.stages.helpers import copy_of
 from tests.stages.policy_helpers import SMALL, policy_run, policy_workspace, prompt_dataset, sums, text_dataset
 from tests.stages.resuming import events, killed_and_gone_on, rows
@@ -584,6 +586,19 @@ def test_a_model_that_sees_too_little_for_a_rollout_is_refused_before_the_first_
     judged = {"reward": "auto"} if role == "reward" else {}
     with pytest.raises(UserError, match=f"The {role}( model)? sees 12 tokens, and the longest text"):
         job_in(workspace, stage, extra={role: "short"}, **judged)
+
+
+def test_a_conversation_that_asks_nothing_is_left_out_and_told(workspace: Workspace) -> None:
+    said = [[Message("user", "1+1"), Message("assistant", "2")], [Message("assistant", "Hello!")]]
+    chat_dataset(workspace.datasets / "talks", said)
+    job = job_in(workspace, "grpo", dataset="talks")
+    assert any("1 prompts are left out" in each["message"] for each in events(job.course.run.dir, "warning"))
+
+
+def test_a_coefficient_that_cannot_adapt_is_refused(workspace: Workspace) -> None:
+    with pytest.raises(UserError, match="kl is 0, from where the coefficient cannot adapt"):
+        job_in(workspace, "ppo", kl=0.0)
+    job_in(workspace, "ppo", kl=0.0, kl_target=None)
 
 
 def test_a_prompt_without_an_answer_is_refused_before_the_first_step(workspace: Workspace) -> None:

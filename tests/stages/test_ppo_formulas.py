@@ -86,6 +86,10 @@ def test_the_coefficient_follows_the_kl(kl: float, error: float) -> None:
     assert found == pytest.approx(0.15 * (1 + error * 0.1))
 
 
+def test_a_step_of_many_completions_keeps_the_coefficient_above_0() -> None:
+    assert adapted(0.1, 0.0, target=6.0, horizon=20, completions=128) == pytest.approx(0.08)
+
+
 def test_the_score_comes_with_the_last_token_and_kl_with_each() -> None:
     logprobs, reference, scores = drawn(5), drawn(6), torch.arange(1.0, B + 1)
     wanted = -0.3 * (logprobs - reference).double().numpy() * mask().numpy()
