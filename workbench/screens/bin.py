@@ -24,7 +24,7 @@ from workbench.widgets.filter_field import FilterField
 from workbench.widgets.picklist import PickList
 from workbench.wording import amount
 
-NAME_WIDTH = 40
+NAME_WIDTH = 39
 """Cells of a name at most."""
 BESIDE = 51
 """Cells of the window that are not for names."""
