@@ -90,15 +90,24 @@ def prepare(run: Run) -> Job:
     course.write_more = lambda folder: critic.save(folder, pad_id=pad)
     job = Job(settings, course, critic, optimizer, read_pretraining(run, course))
     course.work = job.work(looks)
-    course.make_ready(lambda x, y: _trial(critic, x, y, at_once=settings.minibatches == 1))
+    blocks = job.pretraining.batch(0, settings.ptx_batch) if job.pretraining and settings.ptx else None
+    course.make_ready(lambda x, y: _trial(critic, x, y, blocks, at_once=settings.minibatches == 1))
     if opened.checkpoint:
         load_moments(opened.checkpoint, optimizer, "value")
     opened.restore_random(settings.seed)
     return job
 
 
-def _trial(critic: Critic, inputs: Tensor, targets: Tensor, *, at_once: bool) -> Tensor:
-    """Something whose gradient takes the memory of an update: of actor and critic at once, or one after the other."""
+def _trial(
+    critic: Critic, inputs: Tensor, targets: Tensor, blocks: NDArray[np.int64] | None, *, at_once: bool
+) -> Tensor:
+    """Something whose gradient takes the memory of an update: of actor and critic at once, or one after the other.
+
+    blocks: of the text that is mixed in, each longer than a rollout may be. As many are computed at once.
+    """
+    if blocks is not None:
+        text = torch.from_numpy(blocks[: len(inputs)]).to(inputs.device)
+        critic.actor(text[:, :-1], text[:, 1:]).backward()
     if at_once or isinstance(critic.own, Head):
         return torch.stack(critic(inputs, targets, 1.0)).sum()
     critic.values(inputs, targets).sum().backward()

@@ -444,6 +444,15 @@ def test_a_critic_adds_its_weights_once_and_activations_like_the_actors(workspac
     assert without["activations"] < found["activations"] < 2 * without["activations"]
 
 
+def test_text_that_is_mixed_in_is_tried_with_the_memory(workspace: Workspace) -> None:
+    """Its blocks are as long as the model's context, and rollouts are short here."""
+    text_dataset(workspace.datasets / "rhymes", [f"{n} green bottles, {n} brown ones.\n" for n in range(200)])
+    plain = job_in(workspace, "ppo", "plain")
+    mixed = job_in(workspace, "ppo", "mixed", texts={"pretraining": "rhymes"})
+    (without,), (found,) = (events(job.course.run.dir, "memory") for job in (plain, mixed))
+    assert found["rows"] == without["rows"] and found["activations"] > 1.5 * without["activations"]
+
+
 @pytest.mark.parametrize("value", ["copy", "reward", "head"])
 def test_activation_checkpointing_holds_for_the_value_model_and_changes_no_bit(
     workspace: Workspace, value: str
