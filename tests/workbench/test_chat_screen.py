@@ -13,6 +13,7 @@ import pytest
 from textual.pilot import Pilot
 
 from stages.store.chat import Done
+from stages.store.endpoints import Endpoint, add_endpoint
 from stages.store.errors import UserError
 from stages.store.rundir import RunDir
 from stages.store.specs.chat import Chat
@@ -383,6 +384,17 @@ async def test_the_process_ends_with_the_app(make_app: MakeApp, run: RunDir) -> 
 
 def test_choices_are_newest_first(workspace: Workspace, run: RunDir) -> None:
     assert [choice.name for choice in checkpoint_choices(workspace)] == ["tiny@100", "tiny@50"]
+
+
+async def test_a_model_at_an_endpoint_can_be_chosen_where_no_weights_are_needed(
+    make_app: MakeApp, workspace: Workspace, run: RunDir
+) -> None:
+    add_endpoint(workspace, "theirs", Endpoint(url="http://127.0.0.1:8080/v1", model="m"))
+    assert "theirs" not in [choice.name for choice in checkpoint_choices(workspace)]
+    async with make_app().run_test() as pilot:
+        await pilot.press("C", "o")
+        await wait_for(pilot, lambda: "theirs" in screen_text(pilot.app))
+        assert "at 127.0.0.1:8080" in screen_text(pilot.app)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")

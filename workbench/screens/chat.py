@@ -28,7 +28,7 @@ from workbench.display import content, line, shortened
 from workbench.judging import fresh_scores
 from workbench.judging.exchange import MOST, Exchange
 from workbench.judging.fresh_scores import judge_of
-from workbench.judging.on_the_spot import CHAT, Answer, answer_of, candidates_of
+from workbench.judging.on_the_spot import CHAT, Answer, answer_of, candidates_of, named
 from workbench.keys import bind
 from workbench.messages import CheckpointChosen
 from workbench.screens.base import PlaceScreen
@@ -309,7 +309,7 @@ class ChatScreen(PlaceScreen):
         from workbench.screens.checkpoints import CheckpointScreen
 
         if self.is_current:
-            self.app.push_screen(CheckpointScreen(self.workbench.workspace), self._chosen)
+            self.app.push_screen(CheckpointScreen(self.workbench.workspace, endpoints=True), self._chosen)
 
     def action_sampling(self) -> None:
         from workbench.screens.sampling import SamplingScreen
@@ -466,7 +466,7 @@ class ChatScreen(PlaceScreen):
     def _note_change(self, facts: Facts) -> None:
         if facts.note or not self.transcript.is_empty:
             self.transcript.start_block()
-            self.transcript.write(f"{facts.name}@{facts.step} is loaded. {facts.note}".strip(), "note")
+            self.transcript.write(f"{named(facts)} is loaded. {facts.note}".strip(), "note")
 
     def _tell(self, error: UserError) -> None:
         """An error of the process or the checkpoint: in the transcript, and above it until a model is loaded again."""

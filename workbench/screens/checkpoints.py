@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
+from urllib.parse import urlsplit
 
 from textual import on, work
 from textual.app import ComposeResult
@@ -11,6 +13,7 @@ from textual.content import Content
 from textual.widgets import OptionList, Static
 
 from stages.store.checkpoints import Checkpoint, list_checkpoints
+from stages.store.endpoints import endpoint_in
 from stages.store.errors import UserError
 from stages.store.rundir import find_run, list_runs
 from stages.store.workspace import Workspace
@@ -35,8 +38,11 @@ class Choice(NamedTuple):
     note: str
 
 
-def checkpoint_choices(workspace: Workspace) -> list[Choice]:
-    """Checkpoints of the runs, the newest run and step first, then imported models. Reads files."""
+def checkpoint_choices(workspace: Workspace, endpoints: bool = False) -> list[Choice]:
+    """Checkpoints of the runs, the newest run and step first, then imported models. Reads files.
+
+    Where weights are not needed, models at `endpoints` are among them.
+    """
     choices = []
     for run in list_runs(workspace):
         try:
@@ -46,9 +52,20 @@ def checkpoint_choices(workspace: Workspace) -> list[Choice]:
         for checkpoint in reversed(list_checkpoints(run)):
             choices.append(Choice(f"{run.id}@{checkpoint.step}", f"{name}@{checkpoint.step}", _note(checkpoint)))
     if workspace.models.is_dir():
-        models = sorted(path.name for path in workspace.models.iterdir() if (path / "config.json").is_file())
-        choices += [Choice(name, name, "imported") for name in models if not name.startswith(".")]
+        for folder in sorted(path for path in workspace.models.iterdir() if not path.name.startswith(".")):
+            if (folder / "config.json").is_file():
+                choices.append(Choice(folder.name, folder.name, "imported"))
+            elif endpoints:
+                choices += _at_endpoint(folder)
     return choices
+
+
+def _at_endpoint(folder: Path) -> list[Choice]:
+    try:
+        endpoint = endpoint_in(folder)
+    except UserError:
+        return []
+    return [Choice(folder.name, folder.name, f"at {urlsplit(endpoint.url).netloc}")] if endpoint else []
 
 
 def called(workspace: Workspace, text: str) -> str:
@@ -66,9 +83,9 @@ class CheckpointScreen(Dialog[str]):
     CSS_PATH = "checkpoints.tcss"
     BINDINGS = [bind("checkpoints.home", "H", "home", "Home", "Leave it, and see on Home what the next step is.")]
 
-    def __init__(self, workspace: Workspace, title: str = "Chat with") -> None:
+    def __init__(self, workspace: Workspace, title: str = "Chat with", endpoints: bool = False) -> None:
         super().__init__()
-        self._workspace, self._title = workspace, title
+        self._workspace, self._title, self._endpoints = workspace, title, endpoints
 
     def compose(self) -> ComposeResult:
         with Vertical() as box:
@@ -95,7 +112,7 @@ class CheckpointScreen(Dialog[str]):
 
     @work(thread=True, exclusive=True, group="look")
     def _look(self) -> None:
-        choices = checkpoint_choices(self._workspace)
+        choices = checkpoint_choices(self._workspace, self._endpoints)
         self.app.call_from_thread(self._show, choices)
 
     def _show(self, choices: list[Choice]) -> None:

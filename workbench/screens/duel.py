@@ -128,13 +128,14 @@ class DuelScreen(PlaceScreen):
                 self._not_chosen()
             else:
                 self._first = first
-                ask = CheckpointScreen(workspace, f"Against {first}")
+                ask = CheckpointScreen(workspace, f"Against {first}", endpoints=True)
                 self.app.push_screen(ask, lambda second: self._both(first, second))
 
         if kept is not None:
             chosen(kept)
         else:
-            self.app.push_screen(CheckpointScreen(workspace, "The one of the two"), chosen)
+            ask = CheckpointScreen(workspace, "The one of the two", endpoints=True)
+            self.app.push_screen(ask, chosen)
 
     def _both(self, first: str, second: str | None) -> None:
         if second is None:
