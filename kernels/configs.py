@@ -223,11 +223,15 @@ TABLE: dict[tuple[str, int], dict[str, list[Config]]] = {
 packed documents and biases take registers of their own."""
 
 TABLE["sm_120", 2] = TABLE["sm_86", 2] | _table(
+    forward="                 128x64/4/3  128x64/8/2  128x64/8/2  128x64/8/2  64x16/4/2   64x32/8/2",
+    forward_any="             64x64/4/2   128x64/8/2  64x32/4/2   64x32/4/2   64x16/4/2   64x32/8/2",
     backward_keys="           64x64/4/2   64x128/8/2  16x64/8/1   64x64/8/2   16x32/8/1   32x32/8/1",
     backward_keys_any="       64x64/4/2   64x128/8/2  16x64/8/1   64x64/8/2   16x32/8/1   32x32/8/1",
-    backward_queries_any="    64x64/4/2   128x64/8/2  64x32/8/1   64x64/8/2   64x32/8/1   64x32/8/1",
+    backward_queries="        64x64/4/2   128x64/8/2  128x64/8/2  128x64/8/2  64x16/8/1   64x32/8/1",
+    backward_queries_any="    64x64/4/2   128x64/8/2  64x32/8/1   64x64/8/2   64x16/8/1   64x32/8/1",
 )
-"""As sm_86, but for heads of 72 to 96, whose two pieces its compiler spills in loops at sm_86's tiles."""
+"""As sm_86, but for heads of 72 to 96 and of 129 to 192, whose two pieces its compiler spills in loops at sm_86's
+tiles."""
 
 _SINGLE = _table(
     forward="                 32x32/4/1   32x32/4/1   32x32/4/1   32x32/8/1   32x16/8/1   32x16/8/1",

@@ -56,6 +56,10 @@ SLOWED = {
     ("sm_80", "backward_keys", 112): (32, 0.006),
     ("sm_80", "backward_queries", 112): (40, 0.011),
     ("sm_80", "backward_queries", 200): (32, 0.006),
+    ("sm_86", "backward_keys", 112): (32, 0.008),
+    ("sm_86", "backward_queries", 112): (40, 0.016),
+    ("sm_120", "backward_keys", 112): (248, 0.03),
+    ("sm_120", "backward_queries", 112): (88, 0.012),
 }
 """The same for calls that are slower than they need be, by chip, kernel and width: 64 with a bias, whose numbers take
 the last registers; 112 and 200, held as two pieces of 64 and of 128, each with operands and sums of its own, in tiles
