@@ -275,13 +275,17 @@ def create_run(workspace: Workspace, spec: RunSpec) -> RunDir:
     final = next(path for path in (workspace.runs / id_ for id_ in ids) if not path.exists())
     temporary = workspace.runs / f"{TEMPORARY}{final.name}"
     _clear_strays(workspace.runs)
-    with disk_errors(workspace.runs):
-        for folder in (temporary, temporary / "control", temporary / "checkpoints"):
-            folder.mkdir()
-        write_atomic(temporary / "spec.json", msgspec.json.format(msgspec.json.encode(spec), indent=2))
-        RunDir(temporary).write_state(RunState(host=socket.gethostname(), heartbeat=time.time()))
-        (temporary / "log.txt").touch()
-        temporary.rename(final)
+    try:
+        with disk_errors(workspace.runs):
+            for folder in (temporary, temporary / "control", temporary / "checkpoints"):
+                folder.mkdir()
+            write_atomic(temporary / "spec.json", msgspec.json.format(msgspec.json.encode(spec), indent=2))
+            RunDir(temporary).write_state(RunState(host=socket.gethostname(), heartbeat=time.time()))
+            (temporary / "log.txt").touch()
+            temporary.rename(final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     return RunDir(final)
 
 

@@ -66,6 +66,13 @@ def test_rankings_are_taken_in_once_and_go_out_as_they_came(
     assert not (tmp_path / "none.jsonl").exists()
 
 
+@pytest.mark.parametrize("folder", [".", "..", "/"])
+def test_labels_are_not_written_over_a_folder(workspace: Workspace, folder: str) -> None:
+    open_labels(workspace.labels).close()
+    with pytest.raises(UserError, match="is a folder"):
+        run(["labels", "export", folder, "--force"])
+
+
 def test_figures_are_told_and_are_json_on_request(
     command: Callable[..., int], rankings: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

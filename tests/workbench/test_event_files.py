@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
+from functools import partial
 from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from stages.store.errors import WorkFailed
 from stages.store.rundir import RunDir
 from stages.store.workspace import Workspace
 from tests.workbench.conftest import add_run
@@ -59,3 +62,28 @@ def test_a_second_export_replaces_the_first(run: RunDir, tmp_path: Path) -> None
         EventFile(run, tmp_path / "out").update()
     assert len(list((tmp_path / "out").iterdir())) == 1
     assert len(scalars(tmp_path / "out")) == 4
+
+
+def test_runs_of_one_name_have_folders_of_their_own(run: RunDir, tmp_path: Path) -> None:
+    other = add_run(Workspace(tmp_path / "ws"), "evaluate", "first")
+    append(other, {"step": 1, "time": 1e9, "train/loss": 7.0})
+    assert command(["runs", "tensorboard", str(tmp_path / "out")]) == 0
+    assert scalars(tmp_path / "out" / run.id) == [(n, 5.0 - n) for n in range(4)]
+    assert scalars(tmp_path / "out" / other.id) == [(1, 7.0)]
+    assert command(["runs", "tensorboard", str(tmp_path / "twice"), run.id, run.id]) == 0
+    assert len(scalars(tmp_path / "twice" / "first")) == 4
+
+
+def test_a_figure_too_large_for_the_format_is_infinite(run: RunDir, tmp_path: Path) -> None:
+    append(run, {"step": 4, "time": 1e9, "train/loss": 1e300}, {"step": 5, "time": 1e9, "train/loss": -1e300})
+    EventFile(run, tmp_path / "out").update()
+    assert scalars(tmp_path / "out")[-2:] == [(4, math.inf), (5, -math.inf)]
+
+
+def test_a_full_disk_is_one_sentence(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = EventFile(run, Path("/dev"))
+    monkeypatch.setattr(file, "_open", partial(Path("/dev/full").open, "wb"))
+    with pytest.raises(WorkFailed, match="is full"):
+        file.update()
+    with pytest.raises(WorkFailed, match="is full"):
+        file.close()

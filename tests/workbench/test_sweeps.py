@@ -52,6 +52,7 @@ def test_what_varies_is_read_as_people_write_it(texts: list[str], over: dict[str
         ("lr", "does not say what is to vary"),
         ("lr=", "does not say what is to vary"),
         ("learning=1", "unknown key 'learning'"),
+        ("lr=,", "names no value"),
         ("lr=1e-3,fast", "expected a number"),
         ("lr=2", "from 0 to 1"),
         ("lr=1e-2..1e-3", "no span from a smaller"),

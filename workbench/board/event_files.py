@@ -7,6 +7,7 @@ tensorflow/core/util/event.proto.
 
 from __future__ import annotations
 
+import math
 import struct
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,6 +15,7 @@ from typing import Any, BinaryIO
 import google_crc32c
 
 from stages.store.errors import UserError
+from stages.store.files import disk_errors
 from stages.store.rundir import RunDir
 from workbench.follow import RowFollower
 
@@ -33,7 +35,11 @@ class EventFile:
         self._time = 0.0
 
     def update(self) -> int:
-        """Write what has come since the last call. Returns the number of rows."""
+        """Write what has come since the last call. Returns the number of rows. WorkFailed when the disk is full."""
+        with disk_errors(self._folder):
+            return self._update()
+
+    def _update(self) -> int:
         written = 0
         while True:
             chunk = self._rows.read()
@@ -54,8 +60,9 @@ class EventFile:
 
     def close(self) -> None:
         if self._file is not None:
-            self._file.close()
-            self._file = None
+            file, self._file = self._file, None
+            with disk_errors(self._folder):
+                file.close()
 
     def _write(self, data: bytes) -> None:
         if self._file is None:
@@ -82,11 +89,19 @@ def event(
     if version:
         data += _field(0x1A, version.encode())
     if scalars:
-        values = (_field(0x0A, tag.encode()) + b"\x15" + struct.pack("<f", value) for tag, value in scalars.items())
+        values = (_field(0x0A, tag.encode()) + b"\x15" + _single(value) for tag, value in scalars.items())
         data += _field(0x2A, b"".join(_field(0x0A, value) for value in values))
     if session:
         data += _field(0x3A, b"\x08" + _varint(session))
     return data
+
+
+def _single(value: float) -> bytes:
+    """A number in single precision; what is too large for that is infinite, as TensorBoard shows it."""
+    try:
+        return struct.pack("<f", value)
+    except OverflowError:
+        return struct.pack("<f", math.copysign(math.inf, value))
 
 
 def record(data: bytes) -> bytes:

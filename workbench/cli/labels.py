@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Any, get_args
 import click
 import msgspec
 
-from stages.store.errors import UserError
-from stages.store.files import path_of
+from stages.store.errors import UserError, WorkFailed
+from stages.store.files import path_of, temporary_beside
 from stages.store.labels import Labels, LabelSet, open_labels
 from stages.store.labels.backup import back_up, backups, restore
 from stages.store.labels.export import FORMATS, Format, export
@@ -208,7 +209,9 @@ def export_(
     models: bool,
 ) -> None:
     """Write rankings for other programs: kway and csv lose nothing; trl, trl-implicit, trl-text and hh are pairs."""
-    if path_of(str(file)).exists() and not force:
+    if path_of(str(file)).is_dir():
+        raise UserError(f"{file} is a folder.", "Name the file that is to be written.")
+    if file.exists() and not force:
         raise UserError(f"{file} is there already.", "Choose another name, or pass --force.")
     lost = Counter[str]()
     with _existing(env) as opened:
@@ -270,8 +273,11 @@ def _existing(env: Environment) -> Labels:
 
 
 def _write(file: Path, lines: Iterable[str]) -> int:
-    """Write a file beside its place and move it there; how many lines. UserError naming the file."""
-    temporary = file.with_name(f".{file.name}.new")
+    """Write a file beside its place and move it there; how many lines.
+
+    UserError naming the file where it cannot be written, WorkFailed where the disk is full.
+    """
+    temporary = temporary_beside(file)
     count = 0
     try:
         with temporary.open("w", encoding="utf-8", newline="") as out:
@@ -280,7 +286,8 @@ def _write(file: Path, lines: Iterable[str]) -> int:
                 count += 1
         temporary.replace(file)
     except OSError as error:
-        raise UserError(f"{file} cannot be written: {error.strerror}.") from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise (WorkFailed if full else UserError)(f"{file} cannot be written: {error.strerror}.") from error
     finally:
         temporary.unlink(missing_ok=True)
     return count

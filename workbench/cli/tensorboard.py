@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from pathlib import Path
 
 import click
@@ -23,13 +24,16 @@ POLL = 2.0
 def tensorboard(env: Environment, folder: Path, names: tuple[str, ...], follow: bool) -> None:
     """Write the metrics of runs as TensorBoard files: DIR/<run>/events….
 
-    Without RUN, those of all runs that have metrics. `tensorboard --logdir DIR` shows them; with --follow they grow
-    as the runs do.
+    Without RUN, those of all runs that have metrics; where two have one name, each goes by its id. `tensorboard
+    --logdir DIR` shows them; with --follow they grow as the runs do.
     """
     from workbench.board.event_files import EventFile
 
     found = [find_run(env.workspace, name) for name in names] or list_runs(env.workspace)
-    files = [EventFile(run, folder / _folder_name(run)) for run in found if run.metrics.is_file()]
+    measured = list({run.id: run for run in found if run.metrics.is_file()}.values())
+    shared = Counter(_folder_name(run) for run in measured)
+    called = [run.id if shared[name := _folder_name(run)] > 1 else name for run in measured]
+    files = [EventFile(run, folder / name) for run, name in zip(measured, called, strict=True)]
     if not files:
         raise UserError("No run has metrics yet.", "Train one first: `workbench train --help`.")
     rows = [file.update() for file in files]

@@ -78,8 +78,10 @@ def _axis(stage: str, key: str, text: str) -> Axis:
             raise UserError(f"{key}={text} is no span from a smaller to a larger number.", EXAMPLE)
         whole = next(field for field in strict.fields(spec) if field.name == key).kind == "int"
         return Span(ends[0], ends[1], whole)
-    parts = [part.strip() for part in text.split(",")]
-    return list(dict.fromkeys(strict.parse_text(spec, key, part, f"{key}={text}") for part in parts if part))
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
+        raise UserError(f"{key}={text} names no value.", EXAMPLE)
+    return list(dict.fromkeys(strict.parse_text(spec, key, part, f"{key}={text}") for part in parts))
 
 
 def combinations(over: Mapping[str, Axis], count: int | None = None, seed: int = 0) -> list[dict[str, Any]]:
@@ -97,10 +99,7 @@ def combinations(over: Mapping[str, Axis], count: int | None = None, seed: int =
     for _ in range(count * TRIES):
         if len(found) == count:
             break
-        row = {
-            key: axis.draw(generator) if isinstance(axis, Span) else generator.choice(axis)
-            for key, axis in over.items()
-        }
+        row = {key: _draw(axis, generator) for key, axis in over.items()}
         found.setdefault(tuple(row.values()), row)
     return list(found.values())
 

@@ -53,6 +53,18 @@ def test_runs_made_in_one_second_never_have_one_id(workspace: Workspace, monkeyp
     assert [one.id[-4:], other.id[-4:]] == ["aaaa", "bbbb"]
 
 
+def test_a_run_for_which_the_disk_has_no_room_leaves_nothing(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="is full"):
+        create_run(workspace, spec("one"))
+    assert list(workspace.runs.iterdir()) == []
+
+
 def test_a_run_that_is_gone_is_said_to_be_gone(workspace: Workspace) -> None:
     run = create_run(workspace, spec("one"))
     shutil.rmtree(run.path)
