@@ -214,7 +214,7 @@ def test_with_adapters_the_reference_is_the_base_without_them(workspace: Workspa
     for _ in range(3):
         job.step()
     policy = job.policy
-    assert policy.reference._model is policy.model
+    assert policy.reference.model is policy.model
     rollouts = policy.roll(4)
     base = open_decoder(workspace.models / "base")
     with torch.no_grad():
