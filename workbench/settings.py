@@ -192,7 +192,7 @@ def read_file(path: Path) -> dict[str, dict[str, Any]]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UserError(f"{path} cannot be read: {reason}.") from error
-    except tomli.TOMLDecodeError as error:
+    except (tomli.TOMLDecodeError, RecursionError) as error:
         raise UserError(f"{path}: {error}.", "Expected TOML: key = value, in [tables].") from error
     return {table: _check_table(table, values, path) for table, values in content.items()}
 

@@ -126,7 +126,7 @@ def _read(field: Field, text: str) -> Any:
             return int(value) if field.kind == "int" and float(value).is_integer() else value
         return text
     if field.kind == "list":
-        with contextlib.suppress(msgspec.DecodeError):
+        with contextlib.suppress(msgspec.DecodeError, RecursionError):
             if isinstance(value := msgspec.json.decode(stripped), list):
                 return value
         parts = [part.strip() for part in text.split(",") if part.strip()]

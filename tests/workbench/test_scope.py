@@ -43,6 +43,11 @@ def caught_up(track: Track, scope: Scope = EVERYTHING) -> Track:
     return track
 
 
+def test_a_time_beyond_all_numbers_is_refused() -> None:
+    with pytest.raises(UserError, match="no number of"):
+        parse_range("0-" + "1:" * 400 + "1", "time")
+
+
 @pytest.mark.parametrize(
     ("text", "axis", "range_"),
     [

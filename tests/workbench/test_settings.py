@@ -12,7 +12,7 @@ from stages.store import strict
 from stages.store.errors import UserError
 from stages.store.specs import STAGES
 from stages.store.workspace import installation_root
-from workbench.settings import FILE, TABLES, Settings, load_settings, user_file
+from workbench.settings import FILE, TABLES, Settings, load_settings, read_file, user_file
 from workbench.settings_example import example
 
 
@@ -135,3 +135,10 @@ def test_the_commented_keys_of_the_example_would_be_accepted(tmp_path: Path) -> 
     settings = load_settings(tmp_path)
     assert settings.stage("pretrain")["layers"] == 4
     assert settings.keys
+
+
+def test_a_file_nested_beyond_reason_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "workbench.toml"
+    path.write_text("[app]\nx = " + "[" * 5_000)
+    with pytest.raises(UserError, match="Expected TOML"):
+        read_file(path)

@@ -89,7 +89,7 @@ def _text(value: float, axis: Axis) -> str:
 def _number(text: str, axis: Axis) -> float:
     try:
         value = _seconds(text) if axis == "time" else count_of(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         value = math.nan
     if not (math.isfinite(value) and value >= 0):
         raise UserError(f"{text!r} is no number of {MEASURES[axis]}.", example(axis))

@@ -61,6 +61,11 @@ def test_an_unknown_stage_names_the_nearest() -> None:
         spec_of("pre-train")
 
 
+def test_a_list_nested_beyond_reason_is_text() -> None:
+    deep = "[" * 5_000
+    assert parse_text(Pretrain, "sample_prompts", deep, "--set") == [deep]
+
+
 @pytest.mark.parametrize("key", ["preset", "steps", "sample_prompts"])
 def test_bytes_that_are_no_utf8_are_refused_in_one_sentence(key: str) -> None:
     with pytest.raises(UserError, match=f"'{key}' is .*expected text in UTF-8"):
