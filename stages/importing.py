@@ -93,7 +93,13 @@ def run(run: Run) -> dict[str, Any]:
     found = inspect(model_source(settings.source))
     with building(run.workspace.models, run.spec.name, "model", replace=settings.replace) as folder:
         info = import_model(found, folder, run.spec.name, progress, run_id=run.dir.id)
-    return {"model": info.name, "parameters": info.parameters, "dtype": info.dtype}
+    return {
+        "model": info.name,
+        "parameters": info.parameters,
+        "dtype": info.dtype,
+        "family": info.family,
+        "head": info.head,
+    }
 
 
 def inspect(folder: Path) -> Found:

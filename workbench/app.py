@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from textual.widget import Widget
 
     from stages.store.rundir import RunDir
+    from workbench.board.run_board import Entry
     from workbench.settings import Settings
     from workbench.talking.desk_client import DeskClient
     from workbench.talking.serving import Serving
@@ -159,11 +160,14 @@ class WorkbenchApp(App[None], inherit_bindings=False):
     async def open_run(self, run: RunDir) -> None:
         """Show a run in Runs."""
         from workbench.screens.run import RunScreen
+        from workbench.screens.runs import RunsScreen
         from workbench.screens.views import view_of
 
         await self.switch_mode("runs")
         if isinstance(self.screen, RunScreen):
             await self.pop_screen()
+        if isinstance(self.screen, RunsScreen):
+            self.screen.choose(run.id)
         await self.push_screen(view_of(run)(run))
 
     @work(group="navigate")
@@ -351,11 +355,18 @@ class WorkbenchApp(App[None], inherit_bindings=False):
         if not isinstance(self.screen, HelpScreen):
             self.push_screen(HelpScreen.of(self.screen))
 
-    def tell_of_endings(self, text: str) -> None:
-        """A toast that runs have ended, and as the settings say the terminal's bell or a notice on the desktop."""
-        from workbench.board.endings import desktop_notice
+    def tell_of_endings(self, ended: list[Entry]) -> None:
+        """A toast that runs have ended, and as the settings say the terminal's bell or a notice on the desktop.
 
-        self.notify(text, title="Work has ended.")
+        Of a run that is in view alone no toast tells: its page says it, and what comes next.
+        """
+        from workbench.board.endings import desktop_notice, notice
+        from workbench.screens.run import RunScreen
+
+        text = notice(ended)
+        seen = self.screen.run_in_view() if isinstance(self.screen, RunScreen) else None
+        if seen is None or [entry.run.id for entry in ended] != [seen.run.id]:
+            self.notify(text, title="Work has ended.")
         if self.settings.app.notice != "none":
             self.bell()
         if self.settings.app.notice == "desktop" and self._driver is not None:

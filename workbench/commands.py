@@ -77,6 +77,8 @@ class Commands(Provider):
         if not seen & {"runs.bin", "data.bin"}:
             about = "What was deleted: take it back, or delete it for good."
             yield Command("bin: open", about, cast("WorkbenchApp", app).action_bin)
+        about = "A Hugging Face folder, or an id of the local cache: weights, tokenizer, template."
+        yield Command("models: import", about, partial(start_run, "importing"))
         yield Command("models: sizes", "What models cost: parameters, memory, compute, time.", partial(_models, app))
         yield Command("sweeps: all", "Sweeps and scaling studies, with their tables.", partial(_sweeps, app))
         yield Command("scale: new study", "Sizes × budgets, and the law by which the loss falls.", partial(_scale, app))

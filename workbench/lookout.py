@@ -38,11 +38,11 @@ class Lookout:
 
     def _look_for_endings(self) -> None:
         """Tell of runs that have ended by themselves."""
-        from workbench.board.endings import Endings, notice
+        from workbench.board.endings import Endings
 
         self.endings = self.endings or Endings(self._app.workspace)
         if ended := self.endings.look():
-            self._app.call_from_thread(self._app.tell_of_endings, notice(ended))
+            self._app.call_from_thread(self._app.tell_of_endings, ended)
 
     def _look_at_memory(self) -> None:
         """Warn once before memory runs out, and again only after there was enough."""

@@ -57,6 +57,10 @@ def form(stage: str, values: dict[str, Any]) -> Screen[Any]:
         from workbench.screens.build import BuildScreen
 
         return BuildScreen(values)
+    if stage == "importing":
+        from workbench.screens.importing import ImportScreen
+
+        return ImportScreen(values)
     if stage == "tokenizer":
         from workbench.screens.tokenizer import TokenizerScreen
 

@@ -65,6 +65,7 @@ from workbench.screens.compare import CompareScreen
 from workbench.screens.evaluation import AnswerScreen
 from workbench.screens.fill import FillScreen
 from workbench.screens.flagging import Flagging
+from workbench.screens.importing import ImportScreen
 from workbench.screens.inside import InsideScreen
 from workbench.screens.lineage import LineageScreen
 from workbench.screens.machine import MachineScreen
@@ -338,6 +339,7 @@ OPENERS: dict[str, Opener] = {
     "FewShotScreen": open_few_shot,
     "FillScreen": open_filling,
     "Flagging": pushing(lambda pilot, text: Flagging(0)),
+    "ImportScreen": pushing(lambda pilot, text: ImportScreen({"name": text, "source": text})),
     "InContextScreen": open_few_shot_form,
     "InsideScreen": open_inside,
     "LineageScreen": open_lineage,

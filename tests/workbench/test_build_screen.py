@@ -97,7 +97,7 @@ async def test_sentences_have_room_at_every_width(make_app: MakeApp, tmp_path: P
     app = make_app()
     async with app.run_test(size=size) as pilot:
         form = await opened(pilot, app, written(tmp_path / "mine.jsonl", {"text": "a"}))
-        assert all(note.size.width >= 44 for note in form.query(".note"))
+        assert all(note.size.width >= 38 for note in form.query(".note"))
 
 
 def _pane(app: WorkbenchApp) -> str:

@@ -15,6 +15,7 @@ from stages.store.workspace import Workspace, installation_root
 from tests.workbench.conftest import add_run, screen_text, settled, wait_for
 from workbench.app import WorkbenchApp
 from workbench.board.endings import Endings, desktop_notice, notice
+from workbench.screens.run import RunScreen
 
 
 def test_only_what_ended_since_and_by_itself_is_told(workspace: Workspace) -> None:
@@ -51,6 +52,25 @@ async def test_it_is_told_wherever_one_is(
         os.close(held or 0)
         await wait_for(pilot, lambda: "night is finished." in screen_text(app))
         assert bells == [1]
+
+
+async def test_no_toast_covers_the_page_of_the_run_that_ended(
+    workspace: Workspace, make_app: Callable[..., WorkbenchApp], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workbench.lookout.ENDINGS_INTERVAL", 0.1)
+    run = add_run(workspace, "pretrain", "night", "running")
+    held = try_lock(run.lock)
+    app = make_app()
+    bells = []
+    monkeypatch.setattr(app, "bell", lambda: bells.append(1))
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        app.open_run(run)
+        await wait_for(pilot, lambda: isinstance(app.screen, RunScreen) and app.screen.run_in_view() is not None)
+        await wait_for(pilot, lambda: app._lookout.endings is not None and app._lookout.endings._live)
+        run.write_state(msgspec.structs.replace(run.state(), status="finished"))
+        os.close(held or 0)
+        await wait_for(pilot, lambda: bool(bells))
+        assert not app._notifications
 
 
 def test_the_notice_on_the_desktop_is_one_sequence() -> None:

@@ -9,12 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from stages.store.models import find_model
+from stages.store.names import named_after
 from stages.store.rundir import Parent, RunSpec, create_run, find_run
 from stages.store.workspace import Workspace
 from tests.stages.inside_kinds import KINDS
 from tests.tiny_model import write_tiny_checkpoint
+from tests.workbench.conftest import add_dataset, screen_text, settled, wait_for
 from workbench import __main__ as entry
+from workbench.app import WorkbenchApp
 from workbench.models.tuning import tunable
+from workbench.screens.importing import ImportScreen
+from workbench.widgets.form import SpecForm
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -91,3 +97,23 @@ def test_a_taken_name_is_refused_before_any_work(command: Command, folder: Path,
     (workspace.models / "m").mkdir(parents=True)
     code, _, err = command("import", str(folder), "--name", "m")
     assert code == 2 and "already a model 'm'" in err
+
+
+async def test_a_form_imports_a_model_named_after_its_folder_and_enter_goes_on_to_tuning(
+    make_app: Callable[[], WorkbenchApp], folder: Path, workspace: Workspace
+) -> None:
+    add_dataset(workspace, "chats", kind="chat")
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        app.start_run("importing")
+        await wait_for(pilot, lambda: isinstance(app.screen, ImportScreen))
+        await settled(pilot)
+        rows = app.screen.query_one(SpecForm).rows
+        rows["source"].text = str(folder / "none")
+        await pilot.press("ctrl+r")
+        await wait_for(pilot, lambda: "There is no folder" in screen_text(app))
+        rows["source"].text = str(folder)
+        await wait_for(pilot, lambda: rows["name"].text == named_after(str(folder)))
+        await pilot.press("ctrl+r")
+        await wait_for(pilot, lambda: f"Tune {named_after(str(folder))} on chats" in screen_text(app))
+    assert find_model(workspace, named_after(str(folder))).info.parameters

@@ -137,6 +137,21 @@ async def test_keys_typed_ahead_act_on_the_prompts_they_were_typed_for(labels: L
         assert stored(labels)[-1].verdict == "all bad"
 
 
+async def test_why_a_key_did_nothing_stands_in_the_line_of_the_order_and_covers_nothing(
+    labels: Labels, make_app: MakeApp
+) -> None:
+    fill(labels)
+    async with make_app().run_test(size=(120, 40), notifications=True) as pilot:
+        screen = await judging(pilot)
+        await pilot.press("enter")
+        await wait_for(pilot, lambda: "Put at least the best in its place" in screen_text(pilot.app))
+        await pilot.press("9")
+        await wait_for(pilot, lambda: "There are 4 candidates." in screen_text(pilot.app))
+        await pilot.press("1")
+        await wait_for(pilot, lambda: "what is left comes last" in screen_text(pilot.app))
+        assert not screen.app._notifications
+
+
 async def test_undo_steps_back_and_restores_what_was_said(labels: Labels, make_app: MakeApp) -> None:
     fill(labels, prompts=8)
     async with make_app().run_test(size=(120, 40)) as pilot:

@@ -415,6 +415,20 @@ async def test_a_learning_rate_is_asked_for_checked_and_sent(at_work: RunDir, ma
         assert msgspec.json.decode(sent.read_bytes()) == {"lr": 3e-4}
 
 
+async def test_the_list_stands_on_the_run_that_was_looked_at(populated: Workspace, make_app: MakeApp) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        screen = await open_runs(pilot)
+        runs = screen.query_one(RunList)
+        other = screen._entries[2]
+        assert runs.entry != other
+        app.open_run(other.run)
+        await wait_for(pilot, lambda: isinstance(app.screen, RunScreen))
+        await pilot.press("escape")
+        await wait_for(pilot, lambda: app.screen is screen)
+        assert runs.entry is not None and runs.entry.run.id == other.run.id
+
+
 async def test_deleting_asks_first_and_then_the_run_is_gone(populated: Workspace, make_app: MakeApp) -> None:
     run = find(populated, "too-hot")
     async with make_app().run_test(size=(120, 40)) as pilot:

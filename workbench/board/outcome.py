@@ -7,12 +7,14 @@ from typing import Any
 from stages.store.specs import TRAINING
 from workbench.board.run_board import Entry
 
+MEASURED = (*TRAINING, "evaluate", "in_context")
+"""Stages whose runs have curves."""
+
 
 def in_place_of_a_curve(entry: Entry) -> str:
     """What stands where the curve would: that there is none yet, or what the run made."""
     if entry.live:
-        measures = entry.spec.stage in (*TRAINING, "evaluate", "in_context")
-        return "no curve yet" if measures else "no curve here; the log tells more"
+        return "no curve yet" if entry.spec.stage in MEASURED else "no curve here; the log tells more"
     made = _made(entry.spec.stage, entry.state.result) if entry.status == "finished" else ""
     return made or "this run logged no curve"
 
@@ -21,7 +23,10 @@ def in_place_of_samples(entry: Entry) -> str:
     """What stands where samples would, of a run that has none."""
     if entry.spec.stage == "sample":
         return "What it writes is read where it is judged: who wrote what is told only then."
-    if entry.live or entry.status == "paused":
+    if entry.live:
+        when = ": the model writes some as it learns" if entry.spec.stage in TRAINING else ""
+        return f"No samples yet{when}. The run goes on if you leave this page or close the app."
+    if entry.status == "paused":
         return "No samples yet."
     return "This run wrote no samples."
 

@@ -39,8 +39,8 @@ def heading(shown: Shown | None, to_settle: int) -> Content:
     return Content(f"prompt {shown.place + 1:,}{settling}")
 
 
-def order_line(mode: Mode, order: Order, ratings: Ratings, note: str) -> Content:
-    """What has been said so far, and what may be pressed."""
+def order_line(mode: Mode, order: Order, ratings: Ratings, note: str, refused: str = "") -> Content:
+    """What has been said so far, and what may be pressed; or why the last key did nothing."""
     if mode == "rate":
         given = [str(score) if score is not None else "·" for score in ratings.scores]
         said = Content.assemble(("ratings ", "$text-muted"), " ".join(given))
@@ -52,7 +52,7 @@ def order_line(mode: Mode, order: Order, ratings: Ratings, note: str) -> Content
         hint = "enter saves; what is left comes last, tied" if order.groups and order.left else ""
         hint = "digits put the candidates in order, the best first" if not order.groups else hint
     noted = Content.assemble("  ", ("note ", "$text-muted"), line(note)) if note else Content()
-    return Content.assemble(said, "  ", (hint, "$text-muted"), noted)
+    return Content.assemble(said, "  ", (refused, "$text-warning") if refused else (hint, "$text-muted"), noted)
 
 
 def saved_line(session: Session, last: Content) -> Content:

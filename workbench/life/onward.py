@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from stages.store.architecture import ENCODER_DECODERS, ENCODERS
 from workbench.board.run_board import Entry
 from workbench.board.survey import Inventory
 from workbench.life.steps import FREEZE, POLICY_STAGES, Life, Step, lives
@@ -12,7 +13,7 @@ TALKING = ("pretrain", "sft", *POLICY_STAGES)
 """Stages whose model is talked to before the life goes on."""
 MAKING = ("build", "tokenizer", "reward")
 """Stages after which the life goes on at once."""
-LEADING = (*TALKING, *MAKING, "sample")
+LEADING = (*TALKING, *MAKING, "sample", "importing")
 """Stages after which there is something to go on to."""
 
 
@@ -24,6 +25,8 @@ def after_run(inventory: Inventory, facts: Entry) -> Step | None:
     found = lives(inventory)
     if stage == "sample":
         return _after_sampling(inventory, found, facts)
+    if stage == "importing":
+        return _after_importing(inventory, facts)
     if stage in TALKING and facts.state.last_checkpoint is not None:
         return Step("chat", "chat", "next", facts.name, "ready", facts)
     life = life_of(found, facts)
@@ -40,6 +43,18 @@ def _after_sampling(inventory: Inventory, found: Sequence[Life], facts: Entry) -
     if any(facts.name in (each.info.settings.get("label_sets") or ()) for each in inventory.datasets):
         return _next(life_of(found, facts), facts)
     return Step("reward", "reward", "next", stage=FREEZE, values={"label_set": facts.name})
+
+
+def _after_importing(inventory: Inventory, facts: Entry) -> Step | None:
+    """Tuning a decoder on the newest conversations; else talking. What scores or labels texts is not talked to."""
+    family, head = facts.state.result.get("family"), facts.state.result.get("head")
+    if head:
+        return None
+    chats = [each for each in inventory.datasets if each.info.kind == "chat"]
+    if not chats or family in (*ENCODERS, *ENCODER_DECODERS):
+        return Step("chat", "chat", "next", facts.name, "ready", facts)
+    newest = max(chats, key=lambda each: each.info.created)
+    return Step("sft", "SFT", "next", stage="sft", values={"checkpoint": facts.name, "dataset": newest.name})
 
 
 def after_chat(found: Sequence[Life], run_id: str) -> Step | None:

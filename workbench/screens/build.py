@@ -15,14 +15,12 @@ from textual.widgets import Static
 from stages.store.datasets import list_datasets
 from stages.store.desk import DeskProgress
 from stages.store.errors import UserError
-from stages.store.names import named_after
 from stages.store.rundir import RunDir
 from stages.store.sources import absolute_source
 from stages.store.specs.build import Build
 from stages.store.strict import Field
 from workbench.display import content
 from workbench.records.look_report import look_report
-from workbench.runs import unique_name
 from workbench.screens.launch import LaunchScreen, heading
 from workbench.widgets.form import SpecForm, text_field
 from workbench.wording import amount
@@ -50,7 +48,6 @@ class BuildScreen(LaunchScreen):
         yield Static(id="trouble", classes="error")
 
     def extra_fields(self) -> list[Field]:
-        self._suggested = str(self.given.get("name") or "")
         return [text_field("name", "Name of the dataset.", default="")]
 
     def on_mount(self) -> None:
@@ -62,15 +59,8 @@ class BuildScreen(LaunchScreen):
         if event.name in TELLING:
             self._look(PATIENCE)
         if event.name == "sources":
-            self._follow()
-
-    def _follow(self) -> None:
-        """Name the dataset after the first source, until a person names it."""
-        form = self.query_one(SpecForm)
-        name, sources = form.rows["name"], form.peek().get("sources")
-        if sources and name.text == self._suggested:
-            taken = (found.name for found in list_datasets(self.workbench.workspace))
-            self._suggested = name.text = unique_name(taken, named_after(sources[0]))
+            sources = event.form.peek().get("sources") or [""]
+            self.name_after(sources[0], (found.name for found in list_datasets(self.workbench.workspace)))
 
     @work(exclusive=True, group="look")
     async def _look(self, patience: float) -> None:

@@ -43,6 +43,9 @@ class Flagging(Dialog[str]):
         self._show()
 
     def action_flag(self) -> None:
+        if not self._chosen:
+            self.query_one(".muted", Static).update(Content("Choose one first: 1 2 3     esc leaves it"))
+            return
         self.dismiss(", ".join(name for number, name in enumerate(FLAGS) if number in self._chosen))
 
     def _show(self) -> None:

@@ -26,6 +26,17 @@ from workbench.wording import standing
 
 HALTED: tuple[State, ...] = ("failed", "stopped", "paused")
 """States of a step whose run can be started again."""
+ABOUT = {
+    "data": "Text that a model learns from, or conversations, or rankings.",
+    "tokenizer": "It cuts text into tokens, the pieces that a model reads and writes.",
+    "pretrain": "A new model learns to continue text, one token after the other.",
+    "sft": "Supervised fine-tuning: the model learns from conversations how to answer.",
+    "rank": "You put several answers to a question in order, the best first.",
+    "reward": "A second model learns from your rankings to score answers.",
+    "policy": "The tuned model, now called the policy, learns to write what is preferred.",
+    "chat": "Talk to the newest model of this life.",
+}
+"""What each step is, in a sentence of at most 76 characters."""
 RECENT = 20
 """Runs listed at most."""
 
@@ -95,11 +106,15 @@ class HomeScreen(PlaceScreen):
         assert life is not None
         self.query_one(LifeRow).show(life)
         others = f"{self.place + 1} of {len(self.lives)} [ ]" if len(self.lives) > 1 else ""
-        self.show_trail(*(life.names or ["nothing here yet"]), *filter(None, [others]))
+        nothing = ["nothing here yet"] if self.inventory is None or self.inventory.empty else []
+        self.show_trail(*(life.names or nothing), *filter(None, [others]))
 
     @on(LifeRow.Moved)
     def _advise(self, event: LifeRow.Moved) -> None:
-        self.query_one("#advice", Static).update(self._advice(event.step))
+        advice = self._advice(event.step)
+        if "\n" not in advice.plain and event.step.state != "failed":
+            advice = Content.assemble(advice, (f"\n{ABOUT[event.step.key]}", "$text-muted"))
+        self.query_one("#advice", Static).update(advice)
         self.refresh_bindings()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
@@ -125,8 +140,8 @@ class HomeScreen(PlaceScreen):
             case "next" if step.key == "data":
                 return Content.assemble(
                     _offer(label(step)),
-                    ("  s", "bold $accent"),
-                    " does the first four steps by itself, on the starter world: minutes on a CPU.",
+                    ("\ns", "bold $accent"),
+                    "      The first four steps by themselves, on a small made-up world: minutes on a CPU",
                 )
             case "next" | "open" if step.key == "policy" and step.stage != FREEZE:
                 return Content.assemble(_offer(label(step)), ("  ^p", "bold $accent"), " has GRPO and PPO.")

@@ -69,6 +69,8 @@ class JudgeScreen(PlaceScreen):
         self.note = ""
         self._last, self._by_model = Content(), ""
         """Of the last judgement: what was saved, and how a reward model orders the same."""
+        self._refused = ""
+        """Why the last key did nothing."""
         self._unsaved = ""
         """A written answer that the disk did not take: where the next one begins."""
 
@@ -184,13 +186,19 @@ class JudgeScreen(PlaceScreen):
                 candidate.say(self.order.standing(candidate.number))
         session = self.session
         judging = session is not None and session.shown is not None and self.mode != "write"
-        said = order_line(self.mode, self.order, self.ratings, self.note) if judging else Content()
+        refused, self._refused = self._refused, ""
+        said = order_line(self.mode, self.order, self.ratings, self.note, refused) if judging else Content()
         saved = saved_line(session, self._last) if session is not None else Content()
         self.query_one("#order", Static).update(said, layout=False)  # each is one line, whatever it says
         self.query_one("#saved", Static).update(saved, layout=False)
         by_model = self.query_one("#by-model", Static)
         by_model.display = by_model.display or bool(self._by_model)  # once there, it stays: nothing jumps
         by_model.update(line(self._by_model, "$text-muted"), layout=False)
+
+    def _refuse(self, why: str) -> None:
+        """Say why a key did nothing in the line of the order, until the next key: a toast would cover more."""
+        self._refused = why
+        self._show_order()
 
     def _all_done(self) -> Content:
         if self.session is None or not self.session.set.prompts:
@@ -213,15 +221,15 @@ class JudgeScreen(PlaceScreen):
         if self.mode == "rate":
             self.ratings.current = self.contenders.cursor
             if not self.ratings.rate(number):
-                self.notify(f"Ratings go from {WORST} to {BEST}.")
+                self._refused = f"Ratings go from {WORST} to {BEST}."
             self.contenders.at(self.ratings.current)
         elif not self.order.append(number - 1) and number > self.order.count:
-            self.notify(f"There are {self.order.count} candidates.")
+            self._refused = f"There are {self.order.count} candidates."
         self._show_order()
 
     def action_tie(self) -> None:
         if not self.order.tie():
-            self.notify("A tie needs a candidate before it: a digit, =, a digit.")
+            self._refused = "A tie needs a candidate before it: a digit, =, a digit."
         self._show_order()
 
     def action_back(self) -> None:
@@ -237,12 +245,12 @@ class JudgeScreen(PlaceScreen):
         """Save the order or the ratings, and go on."""
         if self.mode == "rate":
             if not self.ratings.complete:
-                self.notify(f"Rate every candidate from {WORST} to {BEST} first; s skips the prompt.")
+                self._refuse(f"Rate every candidate from {WORST} to {BEST} first; s skips the prompt.")
                 return
             scores = [float(score) for score in self.ratings.scores if score is not None]
             await self._save("rate", self.ratings.ranks(), scores=scores)
         elif not self.order.groups:
-            self.notify("Put at least the best in its place with a digit; x if all are bad, s to skip.")
+            self._refuse("Put at least the best in its place with a digit; x if all are bad, s to skip.")
         else:
             await self._save("rank", self.order.ranks())
 

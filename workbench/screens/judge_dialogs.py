@@ -13,7 +13,8 @@ from workbench.screens.question import Ask
 
 def ask_reason(app: App[Any], then: Callable[[str], object]) -> None:
     """Why the prompt is skipped; may be empty."""
-    _ask(app, Ask("Skip this prompt", "Why? (may be empty)", "", _anything), lambda text: then(text.strip()))
+    ask = Ask("Skip this prompt", "Why? (may be empty)", "", _anything, does="skips it")
+    _ask(app, ask, lambda text: then(text.strip()))
 
 
 def ask_note(app: App[Any], note: str, then: Callable[[str], object]) -> None:

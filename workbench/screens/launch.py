@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from textual import on, work
@@ -11,12 +11,13 @@ from textual.content import Content
 from textual.widgets import Static
 
 from stages.store.errors import UserError
-from stages.store.names import check_name
+from stages.store.names import check_name, named_after
 from stages.store.rundir import RunDir
 from stages.store.specs import spec_of
 from stages.store.strict import Field
 from workbench.display import content
 from workbench.keys import bind
+from workbench.runs import unique_name
 from workbench.screens.base import PlaceScreen
 from workbench.widgets.form import SpecForm
 
@@ -44,6 +45,8 @@ class LaunchScreen(PlaceScreen):
     def __init__(self, values: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self.given = dict(values or {})
+        self._suggested = str(self.given.get("name") or "")
+        """The name that the form gave, which follows the source until a person types another."""
 
     def compose_body(self) -> ComposeResult:
         yield heading(self.HEADING)
@@ -63,6 +66,12 @@ class LaunchScreen(PlaceScreen):
         except UserError as error:
             return "name", error
         return None
+
+    def name_after(self, source: str, taken: Iterable[str]) -> None:
+        """Name what is made after its source, until a person names it."""
+        name = self.query_one(SpecForm).rows["name"]
+        if source.strip() and name.text == self._suggested:
+            self._suggested = name.text = unique_name(taken, named_after(source.strip()))
 
     def launched(self, run: RunDir) -> None:
         """Called on the screen's thread when the run has been launched; the form is gone by then."""

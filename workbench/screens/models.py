@@ -51,6 +51,7 @@ class ModelsScreen(PlaceScreen):
         bind("models.batch", "b", "batch", "Batch", "How many sequences are computed at once."),
         bind("models.precision", "f", "precision", "bf16/fp32", "Weights in bf16 beside fp32 masters, or all in fp32."),
         bind("models.measure", "m", "measure", "Time it", "Time a few steps of training on this machine."),
+        bind("models.import", "i", "import", "Import", "Take in a model that others made."),
         bind("models.back", "escape", "back", "Back", "Back to where one came from."),
     ]
 
@@ -130,6 +131,9 @@ class ModelsScreen(PlaceScreen):
             self.notify("This one is for planning only.", title=card.title)
             return
         self.workbench.start_run(stage_for(load_preset(card.name).kind), {"preset": card.name})
+
+    def action_import(self) -> None:
+        self.workbench.start_run("importing")
 
     def action_tokens(self) -> None:
         """Ask for how many tokens."""

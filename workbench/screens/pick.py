@@ -14,6 +14,8 @@ from workbench.display import content, line
 from workbench.screens.base import Dialog
 from workbench.widgets.picklist import PickList
 
+IMPORT = "Import a model that others made"
+
 
 class Pick(Dialog[str]):
     """Lists names under a title. Dismissed with the one chosen, or None."""
@@ -44,7 +46,7 @@ def pick_stage(app: App[Any], title: str, stages: Sequence[str], go_on: Callable
     """Ask which of these training stages, or which at all when none are named, and go on with the one chosen."""
     from workbench.screens.start import TITLES
 
-    by_title = {TITLES[stage]: stage for stage in stages or TITLES}
+    by_title = {TITLES.get(stage, IMPORT): stage for stage in stages or TITLES}
 
     def chosen(text: str | None) -> None:
         if text is not None:

@@ -59,21 +59,27 @@ def _answer(keys: str, told: str, *, yes: bool) -> Content:
 
 
 class Ask(Dialog[str]):
-    """Asks for one line. `check` raises UserError for a text that will not do; its sentence is shown below."""
+    """Asks for one line. `check` raises UserError for a text that will not do; its sentence is shown below.
+
+    does: what enter does with the line.
+    """
 
     CSS_PATH = "question.tcss"
     AUTO_FOCUS = "Input"
 
-    def __init__(self, title: str, detail: str, value: str, check: Callable[[str], object]) -> None:
+    def __init__(
+        self, title: str, detail: str, value: str, check: Callable[[str], object], *, does: str = "sets it"
+    ) -> None:
         super().__init__()
         self._title, self._detail, self._value, self._check = title, detail, value, check
+        self._does = does
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="question"):
             yield Static(content(self._title), classes="heading")
             yield Static(content(self._detail))
             yield LineInput(self._value)
-            yield Static(content("enter sets it     esc leaves it"), id="answer", classes="muted")
+            yield Static(content(f"enter {self._does}     esc leaves it"), id="answer", classes="muted")
 
     @on(Input.Submitted)
     def _submitted(self, event: Input.Submitted) -> None:

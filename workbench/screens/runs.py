@@ -16,6 +16,7 @@ from textual.widgets import Input, Static
 
 from stages.store.errors import UserError
 from stages.store.notes import read_notes, write_notes
+from stages.store.specs import TRAINING
 from workbench.board.outcome import in_place_of_a_curve
 from workbench.board.run_board import Board, Entry
 from workbench.display import line
@@ -38,6 +39,11 @@ FEW = 3
 
 REST = 0.06
 """Seconds that the cursor stays on a run before its curve is drawn, so that moving on never waits for a plot."""
+
+
+MODELS = ("pretrain", "bert", "t5", "transformer_xl", "importing")
+NEW = (*MODELS, *(stage for stage in TRAINING if stage not in MODELS))
+"""What `n` offers: ways to come by a model, then what is done with one."""
 
 
 class RunsScreen(Plotting, Steering, PlaceScreen):
@@ -91,6 +97,8 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
         self._rest: Timer | None = None
         self._state_lines = -1
         self._offered: object = None
+        self._wanted = ""
+        """Id of the run that the cursor is to go to, once it is listed."""
 
     def compose_body(self) -> ComposeResult:
         with Horizontal(id="runs-body"):
@@ -112,6 +120,11 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
     def run_in_view(self) -> Entry | None:
         return self.query_one(RunList).entry
 
+    def choose(self, run_id: str) -> None:
+        """Put the cursor on a run, as soon as it is listed."""
+        self._wanted = run_id
+        self._list()
+
     def plot_changed(self) -> None:
         self._drawn = None
         self._draw()
@@ -123,13 +136,15 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
     def offers(self, action: str) -> bool:
         if action == "compare":
             return bool(self._marks.places) and len(self._shown()) > 1
+        if action == "log_axis" and self._marks.places:
+            return True
         if action in ("mark", "filter"):
             return bool(self._entries) and not isinstance(self.focused, Input)
         return super().offers(action)
 
     def action_new(self) -> None:
         """Ask which stage, and open its form, filled with what is newest."""
-        pick_stage(self.app, "What kind of run?", (), self.workbench.start_run)
+        pick_stage(self.app, "What kind of run?", NEW, self.workbench.start_run)
 
     def action_sweeps(self) -> None:
         """Show the groups of runs."""
@@ -253,6 +268,9 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
         entries = [entry for entry in self._entries if entry.matches(words)]
         runs, empty = self.query_one(RunList), self.query_one("#runs-empty", Static)
         runs.show(entries, self._marks.places)
+        if self._wanted and any(entry.run.id == self._wanted for entry in entries):
+            runs.select(self._wanted)
+            self._wanted = ""
         runs.display = bool(entries)
         empty.display = not entries
         if not entries:

@@ -12,6 +12,7 @@ from stages.store.errors import UserError
 from stages.store.rundir import RunDir
 from stages.store.specs import TRAINING
 from workbench import runs
+from workbench.board.outcome import MEASURED
 from workbench.board.run_board import Entry
 from workbench.screens.question import Ask, Question
 
@@ -47,6 +48,8 @@ class Steering(Base):
             return True
         if entry is None:
             return False
+        if action == "log_axis":
+            return entry.spec.stage in MEASURED
         if action in ("pause", "stop"):
             return entry.status in ("queued", "running") or (action == "stop" and entry.live)
         if action == "resume":
