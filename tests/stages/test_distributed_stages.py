@@ -20,8 +20,12 @@ from tests.stages.data.chats import chat_dataset
 from tests.stages.helpers import TINY, build_small_world, finish, pretrain
 from tests.stages.sft_helpers import chat_workspace, sums
 from tests.stages.side_by_side import do_side_by_side
+from tests.stages.test_distributed import break_off, by_srun, elsewhere
+from tests.stages.test_distributed import rows as rows_by_step
 from tests.stages.test_seq2seq import coloured, labelled_dataset, write_tiny_t5
 from workbench import runs
+
+__all__ = ["by_srun"]
 
 SAME = {"steps": 6, "eval_every": 3, "checkpoint_every": 6, "dropout": 0.0, "micro_batch": 1}
 """Random numbers are a process's own, so the stages are compared without dropout."""
@@ -189,6 +193,50 @@ def test_models_in_pieces_learn_what_whole_ones_learn_in_every_stage(
             assert weights.keys() == whole.keys()
             for name, tensor in whole.items():
                 torch.testing.assert_close(weights[name], tensor, rtol=0, atol=1e-4, msg=f"{stage}: {name}")
+
+
+LONG = {"steps": 30, "eval_every": 30, "checkpoint_every": 3, "sample_every": 30, "batch_size": 6, "minibatches": 1}
+"""It saves so often that there is time to break it off, and two or three processes share a step evenly."""
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("stage", sorted(STAGES.keys() - LEFT_TO_SOAK))
+def test_models_in_pieces_go_on_bit_for_bit_on_as_many_processes_and_close_on_others(
+    stage: str, tmp_path: Path, by_srun: Path
+) -> None:
+    make, settings = STAGES[stage]
+    (folder := tmp_path / "made").mkdir()
+    workspace, train = make(folder)
+    fields = spec_of(stage).__struct_fields__
+    wanted = {key: value for key, value in (SAME | LONG | settings).items() if key in fields}
+    one = finish(train(workspace, "one", **wanted))
+    whole = finish(train(workspace, "whole", gpus=2, sharding="fsdp", **wanted))
+    run = train(workspace, "broken", gpus=2, sharding="fsdp", **wanted)
+    break_off(run, 1)
+    for processes in (1, 3):
+        copy = elsewhere(run, tmp_path / f"copy-{processes}")
+        runs.start(copy, gpus=processes)
+        same(finish(copy), one)
+    runs.start(run)
+    assert bits(finish(run)) == bits(whole)
+    same(run, one)
+
+
+def bits(run: RunDir) -> dict[str, bytes]:
+    """Weights and all that resuming needs of the last checkpoint."""
+    last = list_checkpoints(run)[-1].path
+    files = [*last.rglob("*.safetensors"), *(last / "resume").iterdir()]
+    return {str(path.relative_to(last)): path.read_bytes() for path in files}
+
+
+def same(run: RunDir, other: RunDir) -> None:
+    """What counts of all that was logged. Roundings add up in a gradient's norm."""
+    mine, theirs = rows_by_step(run), rows_by_step(other)
+    assert mine.keys() == theirs.keys()
+    for step, row in theirs.items():
+        for key in row.keys() - {"time", "tokens_per_s", "mfu"}:
+            close = 1e-3 if key == "grad_norm" else 1e-5
+            assert mine[step][key] == pytest.approx(row[key], rel=close, abs=close), (step, key)
 
 
 def test_the_stages_that_are_tried_are_those_that_say_they_can() -> None:
