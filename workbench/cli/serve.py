@@ -43,7 +43,8 @@ def serve(
 
     \b
       export OPENAI_BASE_URL=http://127.0.0.1:8000/v1 OPENAI_API_KEY=<the token>
-      lm_eval --model local-completions --model_args model=CKPT,base_url=$OPENAI_BASE_URL/completions,tokenizer=<folder>
+      lm_eval --model local-completions --tasks … \\
+        --model_args model=CKPT,base_url=$OPENAI_BASE_URL/completions,tokenizer=<folder>,max_length=<what it sees>
     """
     found = resolve_checkpoint(env.workspace, checkpoint)
     options = ["--name", checkpoint, "--host", host, "--port", str(port), "--slots", str(slots), "--device", device]
