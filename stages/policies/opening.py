@@ -49,7 +49,6 @@ def open_policy(
     reward = run.checkpoint("reward") if run.has("reward") else None
     reference = run.checkpoint("reference") if run.has("reference") else None if settings.method == "lora" else base
     sharding = fitting_sharding(settings, config, reward, reference, device)
-    settings = msgspec.structs.replace(settings, sharding=sharding)
     template = choose_template(base, settings.template)
     prompts, held_out = _read(run, settings, base, template, config.context)
     refuse_unanswered(settings, reward, (asked.prompt for asked in (*prompts.asked, *held_out.asked)))
@@ -61,7 +60,7 @@ def open_policy(
         run.warn("lora_dropout is left out: a policy learns from what it would say, without dropout.")
         settings = msgspec.structs.replace(settings, lora_dropout=0.0)
     lr = peak_lr(settings, config.width, times_width=LR_TIMES_WIDTH)
-    opened = open_model(run, settings, base, config, device, PolicyProgress, lr=lr, eps=EPS)
+    opened = open_model(run, settings, base, config, device, PolicyProgress, lr=lr, eps=EPS, sharding=sharding)
     progress = opened.progress
     if opened.checkpoint is None:
         progress.coefficient = coefficient

@@ -83,7 +83,8 @@ class Beginning(Generic[P]):
         adapters = isinstance(self.settings, Tuning) and self.settings.method == "lora"
         if adapters or (rows is None and not distributed.several()):
             return self
-        need = training_memory(config, rows or 1, dtype=self.precision.name)
+        context = getattr(self.settings, "context", None)
+        need = training_memory(config, rows or 1, context=context, dtype=self.precision.name)
         wanted = distributed.choose_sharding(self.settings.sharding, need.total, need.activations, self.device)
         return replace(self, sharding=wanted)
 

@@ -6,6 +6,7 @@ A stage keeps its data, its loss and its loop in its own file, and holds these p
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -42,12 +43,15 @@ def open_model(
     *,
     lr: float,
     eps: float = 1e-8,
+    sharding: str | None = None,
 ) -> Opened[Decoder, P]:
     """The model of `base`, or of the run's last checkpoint, with all weights to train or adapters beside frozen ones.
 
-    kind: what progress.json holds. lr: the peak learning rate of a fresh start. eps: of AdamW.
+    kind: what progress.json holds. lr: the peak learning rate of a fresh start. eps: of AdamW. sharding: what each
+    process is to hold, ddp or fsdp, where more than this model decides.
     """
-    begun = begin(run, settings, device, kind, lr=lr).fitting(config)
+    begun = begin(run, settings, device, kind, lr=lr)
+    begun = replace(begun, sharding=sharding) if sharding else begun.fitting(config)
     source = begun.checkpoint.path if begun.checkpoint else None
     if settings.method == "lora":
         model = open_adapted(base, source, settings, device, config)
