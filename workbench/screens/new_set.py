@@ -78,7 +78,11 @@ class NewSetScreen(PlaceScreen):
         yield Static(id="trouble", classes="error")
 
     def _name_for(self, dataset: str) -> str:
-        return unique_name(self._taken(), dataset)
+        try:
+            return unique_name(self._taken(), dataset)
+        except UserError as error:  # labels that cannot be read
+            self.workbench.show_error(error)
+            return dataset
 
     @on(SpecForm.Changed)
     def _follow(self, event: SpecForm.Changed) -> None:
