@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
 import msgspec
 
 from stages.store.records import LabelledRecord, Record, TextRecord
+
+FEW = 1_000
+"""Equal records that are held back, at most, to be the validation part where no other is."""
 
 
 class Split(NamedTuple):
@@ -30,25 +34,28 @@ class Split(NamedTuple):
 def by_document(records: Iterable[Record], share: float, seed: int) -> Iterator[tuple[str, Record]]:
     """Each record with its split: val where the record's place falls below `share`.
 
-    A few documents may all stand above it; then the lowest of them is val, so that two documents are enough.
+    A few documents may all stand above it; then the lowest of them is val, with those that are equal to it, so that two
+    documents are enough.
     """
-    lowest: tuple[float, Record] | None = None
+    lowest, held = math.inf, list[Record]()
     validated = trained = False
     for record in records:
         at = place(key_of(record), seed)
         if at < share:
             validated = True
             yield "val", record
-        elif validated or (lowest is not None and at >= lowest[0]):
+        elif validated or at > lowest:
             trained = True
             yield "train", record
         else:
-            if lowest is not None:
-                trained = True
-                yield "train", lowest[1]
-            lowest = at, record
-    if lowest is not None:
-        yield "val" if trained and not validated else "train", lowest[1]
+            beaten = held if at < lowest else []
+            held = [record] if at < lowest else [*held, record]
+            lowest = at
+            if len(held) > FEW:  # these are no few documents
+                beaten, held, lowest = held, [], math.nextafter(at, 0.0)
+            trained = trained or bool(beaten)
+            yield from (("train", each) for each in beaten)
+    yield from (("val" if trained and not validated else "train", each) for each in held)
 
 
 def key_of(record: Record) -> str:

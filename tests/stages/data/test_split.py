@@ -1,9 +1,11 @@
 """Splits: the tail is exactly the end, the hash keeps equal documents together."""
 
+from collections.abc import Iterator
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.data.split import Split, by_document, cut_tail, key_of, place
+from stages.data.split import FEW, Split, by_document, cut_tail, key_of, place
 from stages.store.records import ChatRecord, Message, PreferenceRecord, TextRecord
 
 
@@ -54,3 +56,26 @@ def test_answers_to_one_prompt_stay_on_one_side() -> None:
     chat = ChatRecord(messages=[*asked, Message("assistant", "Because."), Message("user", "And?")])
     ranked = PreferenceRecord(messages=asked, completions=["a", "b"], ranks=[1, 2])
     assert key_of(chat) == key_of(ranked) != key_of(ChatRecord(messages=[Message("user", "Why?")]))
+
+
+@given(st.lists(st.sampled_from(["a", "b", "c", "d"]), max_size=12), st.integers(0, 20))
+def test_equal_documents_stay_on_one_side_where_the_lowest_is_the_validation_part(texts: list[str], seed: int) -> None:
+    found = list(by_document((TextRecord(text=text) for text in texts), 1e-9, seed))
+    assert sorted(key_of(record) for _, record in found) == sorted(texts)
+    lowest = min(texts, key=lambda text: place(text, seed), default=None)
+    validated = {key_of(record) for side, record in found if side == "val"}
+    assert validated == ({lowest} if len(set(texts)) > 1 else set())
+    assert not validated & {key_of(record) for side, record in found if side == "train"}
+
+
+def test_many_equal_documents_are_not_held_in_memory() -> None:
+    read: list[TextRecord] = []
+
+    def reading() -> Iterator[TextRecord]:
+        for _ in range(3 * FEW):
+            read.append(TextRecord(text="again"))
+            yield read[-1]
+
+    found = by_document(reading(), 1e-9, 0)
+    assert next(found) == ("train", read[0]) and len(read) == FEW + 1
+    assert {side for side, _ in found} == {"train"} and len(read) == 3 * FEW
