@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
@@ -9,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from functools import partial
@@ -17,9 +19,11 @@ from typing import Any
 
 import pytest
 
+from stages.store.bin import list_bin
 from stages.store.checkpoints import list_checkpoints
 from stages.store.datasets import find_dataset, list_datasets
 from stages.store.files import drop_torn_line
+from stages.store.lineage import delete_run
 from stages.store.rundir import RunError, find_run, list_runs
 from stages.store.tokenizers import find_tokenizer, list_tokenizers
 from stages.store.workspace import Workspace, installation_root
@@ -465,6 +469,28 @@ def test_deleting_names_what_is_in_the_way(command: Command, populated: Workspac
     assert command("data", "delete", "world")[0] == 0
     assert [dataset.name for dataset in list_datasets(populated)] == ["notes"]
     assert list_tokenizers(populated) == []
+
+
+@pytest.mark.parametrize(("typed", "left"), [(b"n\n", 1), (b"\x03", 1), (b"y\n", 0)])
+def test_who_sits_at_a_terminal_is_asked_though_what_is_printed_goes_elsewhere(
+    populated: Workspace, typed: bytes, left: int
+) -> None:
+    delete_run(populated, "cut-off")
+    ours, theirs = pty.openpty()
+    process = spawn("bin", "empty", stdin=theirs, stderr=theirs, start_new_session=True, preexec_fn=control_terminal)
+    os.close(theirs)
+    asked = b""
+    while b"for good? [y/N]" not in asked:
+        asked += os.read(ours, 1_000)
+    os.write(ours, typed)
+    assert process.wait(timeout=120) == (130 if left else 0)
+    os.close(ours)
+    assert len(list_bin(populated)) == left
+
+
+def control_terminal() -> None:
+    """Have what stdin is as the terminal from which ctrl+c comes."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def test_foreign_text_reaches_the_terminal_as_visible_symbols(command: Command, workspace: Workspace) -> None:

@@ -216,9 +216,10 @@ def say_facts(facts: Mapping[str, str]) -> None:
 
 
 def confirm(question: str, yes: bool) -> None:
-    """Ask on a terminal unless `yes`; a no ends the command."""
-    if not yes and sys.stdin.isatty() and sys.stdout.isatty():
-        click.confirm(displayable_line(question), abort=True)
+    """Ask whoever sits at a terminal, also when what is printed goes elsewhere, unless `yes`; a no ends the command."""
+    seen = sys.stdout.isatty() or sys.stderr.isatty()
+    if not yes and sys.stdin.isatty() and seen:
+        click.confirm(displayable_line(question), abort=True, err=not sys.stdout.isatty())
 
 
 def _aligned(cells: list[list[str]]) -> list[str]:
