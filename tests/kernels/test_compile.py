@@ -56,6 +56,7 @@ SLOWED = {
     ("sm_80", "backward_keys", 112): (32, 0.006),
     ("sm_80", "backward_queries", 112): (40, 0.011),
     ("sm_80", "backward_queries", 200): (32, 0.006),
+    ("sm_86", "backward_keys", 64): (24, 0.006),
     ("sm_86", "backward_keys", 112): (32, 0.008),
     ("sm_86", "backward_queries", 112): (40, 0.016),
     ("sm_120", "backward_keys", 112): (248, 0.03),
