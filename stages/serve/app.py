@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,9 @@ from stages.serve.guard import App, Guard, Refused, TooLarge
 from stages.serve.questions import ChatRequest, CompletionRequest, Reading, parse, read_chat, read_completion
 
 FLUSH = 0.02
-"""Seconds of text that go into one chunk of a stream."""
+"""Seconds of text that go into one chunk of a stream, at least."""
+CHUNKS = 500
+"""Chunks a second of all streams together: to write and to read one costs as much as a token of a small model."""
 
 
 @dataclass
@@ -37,7 +39,27 @@ class Served:
     dialogue: Dialogue | None
 
 
-Inbox = asyncio.Queue[tuple[int, Piece]]
+class Inbox(asyncio.Queue[tuple[int, Piece]]):
+    """What the batcher delivers to one request, by the number of the choice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended = asyncio.Event()
+        """Nothing more will come."""
+        self._unfinished = 0
+
+    def opening(self) -> Callable[[Piece], None]:
+        """What takes in the pieces of one more choice."""
+        number = self._unfinished
+        self._unfinished += 1
+
+        def deliver(piece: Piece) -> None:
+            self.put_nowait((number, piece))
+            self._unfinished -= bool(piece.finished or piece.error)
+            if not self._unfinished:
+                self.ended.set()
+
+        return deliver
 
 
 class Endpoint:
@@ -102,7 +124,7 @@ class Endpoint:
         return await self._answer(request, reading, chat=True)
 
     async def _answer(self, request: Request, reading: Reading, *, chat: bool) -> Response:
-        inbox: Inbox = asyncio.Queue()
+        inbox = Inbox()
         questions = _questions(reading, inbox)
         if not self.batcher.ask(questions):
             raise Refused(429, "busy", "Too many requests wait already.", "Ask again in a while.")
@@ -156,12 +178,19 @@ class Exchange:
                     return
                 for number, choice in fresh.items():
                     yield _event(self._answers.chunk(number, choice))
-                await asyncio.sleep(FLUSH)
+                await self._pause()
             if self._reading.usage:
                 yield _event(self._answers.closing(self._choices, self._prompt_tokens))
             yield b"data: [DONE]\n\n"
         finally:
             self._give_up()
+
+    async def _pause(self) -> None:
+        """Let text gather for the next chunk, but not when all is known."""
+        running, _ = self._endpoint.batcher.load
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(FLUSH, running / CHUNKS)):
+                await self._inbox.ended.wait()
 
     async def _collect(self) -> None:
         while not all(choice.finished for choice in self._choices):
@@ -201,12 +230,8 @@ def _questions(reading: Reading, inbox: Inbox) -> list[Question]:
     for prompt in reading.prompts:
         for sampling in reading.samplings:
             score = (reading.logprobs or 0) if reading.echo else None
-            made.append(Question(prompt, sampling, reading.stops, score, _into(inbox, len(made))))
+            made.append(Question(prompt, sampling, reading.stops, score, inbox.opening()))
     return made
-
-
-def _into(inbox: Inbox, number: int) -> Any:
-    return lambda piece: inbox.put_nowait((number, piece))
 
 
 def _deliver(news: Sequence[tuple[Question, Piece]]) -> None:
