@@ -211,9 +211,9 @@ class Job:
         """Validation loss in nats a trained token, over about eval_tokens or all; nothing when there are none."""
         self.model.eval()
         rows = np.arange(len(self.validation))
-        if not whole:
+        if not whole and len(rows):
             tokens = int(self.data.val.lengths.sum())
-            some = max(1, round(len(rows) * min(1.0, self.settings.eval_tokens / max(1, tokens))))
+            some = max(1, round(len(rows) * min(1.0, self.settings.eval_tokens / tokens)))
             rows = np.arange(some) * len(rows) // some  # from all over: packed rows begin with the longest
         total = count = 0.0
         for part in self.memory.parts(rows):

@@ -147,7 +147,7 @@ def test_what_is_refused_or_cut_is_told_by_name(workspace: Workspace) -> None:
     )
     assert "1 of 10 conversations exceed 96 tokens and lost" in told[1]
     assert "no validation part" in told[2]
-    assert job.evaluate(whole=True) == {}
+    assert job.evaluate(whole=True) == job.evaluate(whole=False) == {}
 
 
 def test_a_dataset_with_nothing_to_learn_is_refused(workspace: Workspace) -> None:
