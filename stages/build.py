@@ -123,8 +123,11 @@ def report(info: DatasetInfo) -> Iterator[str]:
     """What was built, line by line, for the log."""
     yield f"{info.name}, {info.kind}: {info.records['train']:,} for training, {info.records['val']:,} for validation"
     for line in info.filters:
-        yield f"{line.name}: {line.removed:,} removed, {line.changed:,} changed. {line.sentence}"
-        yield from (f"    {example}" for example in line.examples)
+        if line.removed or line.changed:
+            yield f"{line.name}: {line.removed:,} removed, {line.changed:,} changed. {line.sentence}"
+            yield from (f"    {example}" for example in line.examples)
+    if idle := [line.name for line in info.filters if not (line.removed or line.changed)]:
+        yield f"nothing to clean by: {', '.join(idle)}"
     yield f"problems: {info.problem_count:,}"
     yield from (f"    {_told(problem)}" for problem in info.problems)
 

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from textual.pilot import Pilot
+from textual.widgets import Static
 
 from stages.store.errors import UserError
 from stages.store.groups import Group, Member, find_group, group_names, runs_of, write_group
@@ -257,7 +258,8 @@ async def test_the_form_starts_a_sweep_and_tells_a_mistake_at_its_field(
         form = pilot.app.screen.query_one(SpecForm)
         form.rows["over"].text = "heads=3"
         await pilot.press("ctrl+r")
-        await wait_for(pilot, lambda: "no multiple of 3" in " ".join(screen_text(pilot.app).split()))
+        note = form.rows["over"].query_one(".note", Static)
+        await wait_for(pilot, lambda: "no multiple of 3" in str(note.visual))
         form.rows["over"].text = "lr=1e-4..1e-2 seed=0,1"
         form.rows["draw"].text = "3"
         form.rows["name"].text = "drawn"

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from textual.content import Content
 
 from stages.store.rundir import RunState, Status
+from workbench.plots.legend import middle_cut
+from workbench.widgets.side_by_side import in_one_row
 from workbench.wording import amount, portion, speed, standing, summary
 
 
@@ -40,3 +43,17 @@ def test_encoding_of_a_training_run_reads_as_such() -> None:
 )
 def test_a_run_without_figures_still_says_how_it_stands(status: Status, shown: str) -> None:
     assert standing(RunState(status="running"), status) == shown
+
+
+def test_facts_of_one_row_are_whole_and_the_needed_one_is_among_them() -> None:
+    parts = [Content(text) for text in ("loss 1.043", "lr 0.01", "grad_norm 0.9", "tokens 1M")]
+    assert in_one_row(parts, 80).plain == "loss 1.043  lr 0.01  grad_norm 0.9  tokens 1M"
+    assert in_one_row(parts, 30).plain == "loss 1.043  lr 0.01 …"
+    assert in_one_row(parts, 30, needed=3).plain == "… grad_norm 0.9  tokens 1M"
+    assert "grad_norm" in in_one_row(parts, 4, needed=2).plain
+    assert in_one_row([], 30).plain == ""
+
+
+def test_a_long_name_gives_way_in_its_middle_so_that_runs_of_one_sweep_stay_apart() -> None:
+    first, second = (middle_cut(f"acme-lora-2-sft-sweep-{number}", 14) for number in (1, 2))
+    assert first != second and len(first) == len(second) == 14 and first.endswith("sweep-1")

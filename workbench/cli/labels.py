@@ -173,7 +173,7 @@ def stats(env: Environment, name: str | None, as_json: bool) -> None:
         **{one.set_name: f"{one.judged:,} of {one.prompts:,} prompts are judged" for one in far},
         "labels": ", ".join(f"{count:,} {kind}" for kind, count in found.by_kind.items()) or "none yet",
         "people": ", ".join(f"{who} {count:,}" for who, count in found.by_annotator.items()),
-        "seconds": f"{found.median_seconds:.1f} in the middle" if found.median_seconds is not None else "",
+        "seconds": f"{found.median_seconds:.1f} (median)" if found.median_seconds is not None else "",
         "an hour": f"{found.per_hour:,.0f}, pauses left out" if found.per_hour else "",
         "longer wins": str(found.longer_wins) if found.longer_wins.of else "",
         **{f"best at place {number}": str(one) for number, one in enumerate(found.best_by_place, 1) if one.of},

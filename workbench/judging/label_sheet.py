@@ -65,7 +65,7 @@ def _facts(chosen: LabelSet, far: Progress, found: Figures, bar: int) -> Iterato
         yield Content.assemble(_name("people"), line(people))
     if found.median_seconds is not None:
         rate = f", {found.per_hour:,.0f} an hour at work" if found.per_hour else ""
-        yield Content.assemble(_name("time"), f"{duration(found.median_seconds)} in the middle{rate}")
+        yield Content.assemble(_name("time"), f"{duration(found.median_seconds)} (median){rate}")
 
 
 def _disagreements(found: Figures) -> Iterator[Content]:
@@ -97,7 +97,7 @@ def _bar(share: Share, cells: int) -> Content:
 
 
 def _filled(share: float, cells: int) -> Content:
-    filled = round(share * cells)
+    filled = cells if share >= 1 else min(round(share * cells), cells - 1)  # full means all
     return Content.assemble(("█" * filled, "$primary"), ("░" * (cells - filled), "$text-muted"))
 
 

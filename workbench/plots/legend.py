@@ -21,8 +21,8 @@ def legend(picture: Picture, width: int) -> Line:
     Where there is no room for all, names become shorter, then the values go; and of keys that still find no room, the
     last are counted: `+2`.
     """
-    title = [Span(_cut(displayable_line(picture.title), max(8, width // 3)) + "   ", VALUE)]
-    keys = [key._replace(name=_cut(displayable_line(key.name), LONGEST)) for key in picture.keys]
+    title = [Span(middle_cut(displayable_line(picture.title), max(8, width // 3)) + "   ", VALUE)]
+    keys = [key._replace(name=middle_cut(displayable_line(key.name), LONGEST)) for key in picture.keys]
     longest = max((cell_len(key.name) for key in keys), default=0)
     for values in (True, False):
         for most in range(max(longest, SHORTEST), SHORTEST - 1, -1):
@@ -40,13 +40,13 @@ def legend(picture: Picture, width: int) -> Line:
 def _keys(keys: list[Key], most: int, values: bool) -> Line:
     spans: Line = []
     for key in keys:
-        name = _cut(key.name, most)
+        name = middle_cut(key.name, most)
         spans += [Span(f"{key.marker} ", key.role)] if key.marker else []
         spans += [Span(f"{name} ", TITLE), Span(f"{key.value}   ", VALUE)] if values else [Span(f"{name}   ", TITLE)]
     return spans
 
 
-def _cut(text: str, width: int) -> str:
+def middle_cut(text: str, width: int) -> str:
     """The text in at most `width` cells: its middle gives way, for runs of one series differ at the end."""
     if cell_len(text) <= width:
         return text

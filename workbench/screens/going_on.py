@@ -19,8 +19,8 @@ from workbench.life.steps import Step, lives
 if TYPE_CHECKING:
     from workbench.app import WorkbenchApp
 
-SHOWN = 44
-"""Characters of a proposal that are shown, so that its end is in sight at 80 columns; all of it is sent."""
+ROOM = 74
+"""Characters of the whole line, so that its end is in sight at 80 columns; all of a proposal is sent."""
 
 
 class GoingOn:
@@ -47,9 +47,10 @@ class GoingOn:
     def placeholder(self, otherwise: str, *, begun: bool) -> str | Content:
         """What stands in the field while it is empty; `begun` says whether something was answered."""
         if not begun and self.proposal:
-            return content(f"{otherwise}; enter sends “{shortened(self.proposal, SHOWN)}”")
+            before = f"{otherwise}; enter sends “"
+            return content(f"{before}{shortened(self.proposal, max(12, ROOM - len(before)))}”")
         if begun and self.step is not None:
-            return content(f"{otherwise}; enter goes on: {label(self.step)}")
+            return content(f"Write on; enter goes on: {label(self.step)}")
         return otherwise
 
 

@@ -2,7 +2,7 @@
 
 sets ────────────────╮╭ world-rank ────────────────────────────────
 │ world-rank   13/50 ││ rank · 50 prompts · 13 judged by you
-│ answers       0/20 ││ 41 labels an hour, 7.2 s in the middle
+│ answers       0/20 ││ 41 labels an hour, 7.2 s (median)
 ─────────────────────╯│ best by place   1st 26 % …
 """
 

@@ -109,6 +109,7 @@ class RewardScreen(RunScreen):
         if not isinstance(watch, RewardWatch) or watch.card is None or watch.card is self._shown:
             return
         self._shown = card = watch.card
+        self.add_class("-carded")  # from now on the card needs the room
         told = [
             Content.assemble(Content.styled(f"{name}  ", "$text-muted"), line(value))
             for name, value in facts(card, watch.agreed).items()

@@ -32,7 +32,7 @@ from workbench.widgets.log_tail import LogTail
 from workbench.widgets.loss_plot import LossPlot
 from workbench.widgets.samples import SHOWN, Samples
 from workbench.widgets.settings_pane import SettingsPane
-from workbench.widgets.side_by_side import flowed
+from workbench.widgets.side_by_side import flowed, in_one_row
 
 
 class RunScreen(Onward, Plotting, Steering, PlaceScreen):
@@ -204,7 +204,7 @@ class RunScreen(Onward, Plotting, Steering, PlaceScreen):
         if watch is None:
             return
         metrics = self.query_one("#run-metrics", Static)
-        width = metrics.content_size.width if self.has_class("-tall") else 0
+        width = metrics.content_size.width
         now = (watch.track.version, watch.state.total, watch.status, width)
         if now == self._drawn:
             return
@@ -218,13 +218,16 @@ class RunScreen(Onward, Plotting, Steering, PlaceScreen):
         """The newest value of every group but the one that is plotted, which stands out by its name alone."""
         chosen = self.group
         parts: list[Content] = []
-        for group in groups(watch.curves.metrics()):
+        found = groups(watch.curves.metrics())
+        for group in found:
             latest = watch.curves.latest(group.metrics[0])
             style = "bold $primary reverse" if group == chosen else "$text-muted"
             name = line(f" {group.title} ", style)
             value = Content(f" {figure(latest[1])}" if latest else "")
             parts.append((name + value).stylize_before(Style.from_meta({"group": group.title})))
-        return flowed(parts, width)
+        if self.has_class("-tall") or width <= 0:
+            return flowed(parts, width)
+        return in_one_row(parts, width, found.index(chosen) if chosen in found else 0)
 
     def _show_pane(self, pane: str) -> None:
         self.query_one(ContentSwitcher).current = pane

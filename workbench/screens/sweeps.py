@@ -113,6 +113,11 @@ class SweepsScreen(PlaceScreen):
     def offers(self, action: str) -> bool:
         if action == "next_size":
             return self.group is not None and self.group.kind == "scale"
+        rows = self._seen.rows if self._seen is not None else []
+        if action in ("steer('stop')", "steer('pause')"):
+            return any(row.working for row in rows)
+        if action == "steer('resume')":
+            return any(row.run is None or row.status in groups.RESUMABLE for row in rows)
         return action in ("new", "new_scale", "back") or self.group is not None
 
     @work(thread=True, group="look")

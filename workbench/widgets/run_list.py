@@ -20,6 +20,7 @@ from textual.strip import Strip
 from workbench.board.run_board import Entry
 from workbench.display import displayable_line
 from workbench.keys import bind
+from workbench.plots.legend import middle_cut
 from workbench.themes import MARKERS, STATUS_SYMBOLS, series_color
 from workbench.widgets.component_styles import component_style
 from workbench.widgets.filter_field import Filterable
@@ -217,7 +218,7 @@ def fit(row: Row, width: int) -> Row:
     return [
         mark,
         symbol,
-        (_cut(name[0], room - 1) + " ", name[1]),
+        (set_cell_size(middle_cut(name[0], room - 1), room - 1) + " ", name[1]),
         (_cut(stage[0], stage_width), stage[1]),
         (f" {standing[0]} ", standing[1]),
     ]

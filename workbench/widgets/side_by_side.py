@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from textual.content import Content
+
+
+def in_one_row(parts: Sequence[Content], width: int, needed: int = 0, gap: str = "  ") -> Content:
+    """The parts that fit into a row of `width` cells, that numbered `needed` among them; "…" where some are missing."""
+    first = 0
+    while True:
+        row, last = Content("… " if first else ""), first
+        for part in parts[first:]:
+            more = Content.assemble(row, gap if last > first else "", part)
+            if last > first and more.cell_length > width - (2 if last + 1 < len(parts) else 0):
+                break
+            row, last = more, last + 1
+        if needed < last or first >= needed:
+            return Content.assemble(row, " …") if last < len(parts) else row
+        first += 1
 
 
 def flowed(parts: Iterable[Content], width: int, gap: str = "  ") -> Content:
