@@ -6,6 +6,7 @@ Apart, because what it imports takes half a second that a process which is alone
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -27,6 +28,7 @@ def shard(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     Each block of its lists is gathered by itself, all else together. The model may lie in the CPU's memory: a GPU is
     given a block at a time.
     """
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module")  # what a block returns is never written to in place
     mesh = init_device_mesh(device.type, (size(),))
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
     blocks = [block for part in model.modules() if isinstance(part, nn.ModuleList) for block in part]
