@@ -18,6 +18,7 @@ what did not come to its end, Σ_i |x_i| is over the rest, and B counts all. Bot
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +74,19 @@ def sees_itself(settings: GRPO) -> bool:
 
 
 @dataclass
+class Batch:
+    """A step's rollouts, what each is worth (B,), and what policy and reference thought of their tokens.
+
+    alone: the step's one update reads the tokens itself, puts what the policy thinks into `seen`, and goes by that.
+    """
+
+    rollouts: Rollouts
+    advantages: NDArray[np.float32]
+    seen: Likelihoods
+    alone: bool
+
+
+@dataclass
 class Job:
     """A run of GRPO at work."""
 
@@ -89,15 +103,13 @@ class Job:
         policy, settings = self.policy, self.settings
         rollouts, rewards, raw, dead_share = self._roll()
         with self.course.pace.step(rollouts.tokens):
-            advantages_B = advantages(rewards, settings.group, settings.spread)
-            alone = sees_itself(settings)
-            seen = self._blank(rollouts) if alone else policy.likelihoods(rollouts)
+            batch = self._batch(rollouts, advantages(rewards, settings.group, settings.spread))
             means = WeightedMeans()
             lr = self._lr()
             for number, rows in enumerate(policy.minibatches(len(rollouts))):
-                self._update(rollouts, rows, advantages_B, seen, means, lr, first=number == 0, fill=alone)
-        whole_BT = torch.from_numpy(advantages_B).to(rollouts.inputs.device)[:, None].expand_as(rollouts.targets)
-        self.course.show(rollouts, rewards.tolist(), seen, whole_BT)
+                self._update(batch, rows, means, lr, first=number == 0)
+        advantages_B = torch.from_numpy(batch.advantages).to(rollouts.inputs.device)
+        self.course.show(rollouts, rewards.tolist(), batch.seen, advantages_B[:, None].expand_as(rollouts.targets))
         policy.progress.step += 1
         policy.progress.tokens_seen += rollouts.tokens
         return {
@@ -106,10 +118,10 @@ class Job:
             "reward/mean": float(rewards.mean()),
             "reward/std": float(rewards.std()),
             "reward/raw": float(raw.mean()),
-            "policy/advantage_std": float(advantages_B.std()),
+            "policy/advantage_std": float(batch.advantages.std()),
             "policy/dead_groups": dead_share,
             "policy/coefficient": settings.beta,
-            **policy.measures(rollouts, seen),
+            **policy.measures(rollouts, batch.seen),
         }
 
     def _roll(self) -> tuple[Rollouts, NDArray[np.float32], NDArray[np.float32], float]:
@@ -140,64 +152,30 @@ class Job:
         overlong = overlong_punishment(lengths, self.settings.max_new_tokens, self.settings.overlong)
         return rollouts, raw - self.policy.penalties(rollouts) + overlong, raw
 
-    def _blank(self, rollouts: Rollouts) -> Likelihoods:
-        """Room for what the policy thinks, to be filled by the update itself, beside what the reference thinks."""
+    def _batch(self, rollouts: Rollouts, advantages_B: NDArray[np.float32]) -> Batch:
+        if not sees_itself(self.settings):
+            return Batch(rollouts, advantages_B, self.policy.likelihoods(rollouts), alone=False)
         zeros = torch.zeros(rollouts.targets.shape, device=rollouts.targets.device)
-        return Likelihoods(zeros, zeros.clone(), self.policy.by_reference(rollouts))
+        seen = Likelihoods(zeros, zeros.clone(), self.policy.by_reference(rollouts))
+        return Batch(rollouts, advantages_B, seen, alone=True)
 
-    def _update(
-        self,
-        rollouts: Rollouts,
-        rows: NDArray[np.int64],
-        advantages_B: NDArray[np.float32],
-        seen: Likelihoods,
-        means: WeightedMeans,
-        lr: float,
-        *,
-        first: bool,
-        fill: bool,
-    ) -> None:
-        """One AdamW update from these rows. `fill`: put what the policy thinks of them into `seen`, and go by that."""
-        policy, settings = self.policy, self.settings
-        learnt_BT = (learnt_mask(rollouts) if settings.skip_truncated else rollouts.mask)[rows]
-        weights_BT = token_weights(learnt_BT, settings.normalise, settings.max_new_tokens)
-        place = {int(row): number for number, row in enumerate(rows)}
-        sums = torch.zeros(3, device=rollouts.inputs.device)
-
-        def losses() -> Any:
-            sums.zero_()
-            for part, inputs, targets in policy.parts(rollouts, rows):
-                width = inputs.shape[1]
-                logprobs, entropy = token_logprobs_and_entropy(
-                    policy.model, inputs, targets, temperature=settings.temperature
-                )
-                if fill:
-                    seen.logprobs[part, :width], seen.entropy[part, :width] = logprobs.detach(), entropy
-                within = [place[int(row)] for row in part]
-                loss, figures = grpo_loss(
-                    logprobs,
-                    seen.logprobs[part, :width],
-                    seen.reference[part, :width],
-                    torch.from_numpy(advantages_B[part]).to(inputs.device),
-                    weights_BT[within, :width],
-                    low=settings.clip_low,
-                    high=settings.clip_high,
-                    beta=settings.beta,
-                    correct=settings.kl_correction,
-                )
-                sums.add_(figures)
-                yield loss
+    def _update(self, batch: Batch, rows: NDArray[np.int64], means: WeightedMeans, lr: float, *, first: bool) -> None:
+        """One AdamW update from these rows of a batch."""
+        policy = self.policy
+        learnt_BT = (learnt_mask(batch.rollouts) if self.settings.skip_truncated else batch.rollouts.mask)[rows]
+        sums = torch.zeros(3, device=learnt_BT.device)
 
         def gather() -> float:
-            return add_gradients(policy.optimizer, losses())
+            sums.zero_()
+            return add_gradients(policy.optimizer, self._losses(batch, rows, learnt_BT, sums))
 
         loss = policy.micro.until_it_fits(policy.model, gather)
-        norm = policy.optimizer.clip(settings.clip)
+        norm = policy.optimizer.clip(self.settings.clip)
         refuse_no_number(policy.progress.step + 1, loss, norm)
         distributed.all_reduce_sum(sums)
-        if fill:
-            distributed.all_reduce_sum(seen.logprobs)
-            distributed.all_reduce_sum(seen.entropy)
+        if batch.alone:
+            distributed.all_reduce_sum(batch.seen.logprobs)
+            distributed.all_reduce_sum(batch.seen.entropy)
         if count := float(learnt_BT.sum()):
             ratio, clipped, off = (sums / count).unbind()
             if first:
@@ -206,6 +184,32 @@ class Job:
             means.add(count, **{"policy/ratio": ratio, "policy/clipped": clipped})
         means.add(1.0, **{"train/loss": torch.tensor(loss), "grad_norm": torch.tensor(norm)})
         policy.optimizer.step(lr)
+
+    def _losses(self, batch: Batch, rows: NDArray[np.int64], learnt_BT: Tensor, sums: Tensor) -> Iterator[Tensor]:
+        """The loss of as many of these rows at once as fit the memory, part by part; their figures come into `sums`."""
+        policy, settings, seen = self.policy, self.settings, batch.seen
+        weights_BT = token_weights(learnt_BT, settings.normalise, settings.max_new_tokens)
+        place = {int(row): number for number, row in enumerate(rows)}
+        for part, inputs, targets in policy.parts(batch.rollouts, rows):
+            width = inputs.shape[1]
+            logprobs, entropy = token_logprobs_and_entropy(
+                policy.model, inputs, targets, temperature=settings.temperature
+            )
+            if batch.alone:
+                seen.logprobs[part, :width], seen.entropy[part, :width] = logprobs.detach(), entropy
+            loss, figures = grpo_loss(
+                logprobs,
+                seen.logprobs[part, :width],
+                seen.reference[part, :width],
+                torch.from_numpy(batch.advantages[part]).to(inputs.device),
+                weights_BT[[place[int(row)] for row in part], :width],
+                low=settings.clip_low,
+                high=settings.clip_high,
+                beta=settings.beta,
+                correct=settings.kl_correction,
+            )
+            sums.add_(figures)
+            yield loss
 
     def _lr(self) -> float:
         progress, course = self.policy.progress, self.course
