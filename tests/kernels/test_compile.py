@@ -52,7 +52,7 @@ WIDE = {("backward_queries", 192, SINGLE): (24, 0.006), ("backward_queries", 256
 """The same for tiles that are as small as a product takes, and spill more."""
 
 SLOWED = {
-    ("sm_80", "backward_keys", 64): (32, 0.007),
+    ("sm_80", "backward_keys", 64): (32, 0.008),
     ("sm_80", "backward_keys", 112): (32, 0.006),
     ("sm_80", "backward_queries", 112): (40, 0.011),
     ("sm_80", "backward_queries", 200): (32, 0.006),
