@@ -79,6 +79,7 @@ class KeyBar(Widget):
     """One line: the keys that act where one is. A click on one does what it does.
 
     Where there is no room for all, those of the app stay (the help among them, which names the rest).
+    Below a dialog it is empty: no key of the screen acts there, and the dialog names its own.
     One widget that draws itself: Textual's Footer makes two a key, anew whenever the focus moves.
     """
 
@@ -91,6 +92,8 @@ class KeyBar(Widget):
 
     def render(self) -> Content:
         screen = cast("WorkbenchScreen[Any]", self.screen)
+        if not screen.is_active:
+            return Content()
         here: dict[str, Content] = {}
         everywhere: dict[str, Content] = {}
         last: dict[str, Content] = {}
@@ -276,10 +279,16 @@ class WorkbenchScreen(Filtering[ScreenResultType]):
         return any(worker.group == group and worker.is_running for worker in self.workers)
 
     def on_screen_suspend(self) -> None:
+        self._draw_keys()
         for timer, _ in self._polls:
             timer.pause()
 
+    def _draw_keys(self) -> None:
+        for bar in self.query(KeyBar):
+            bar.refresh()
+
     def on_screen_resume(self) -> None:
+        self._draw_keys()
         for timer, callback in self._polls:
             timer.resume()
             self.call_later(callback)
