@@ -131,3 +131,29 @@ async def test_enter_on_a_set_that_is_all_judged_makes_a_dataset(
         await wait_for(pilot, lambda: "Make a dataset of your labels" in screen_text(app))
         await pilot.press("enter")
         await wait_for(pilot, lambda: isinstance(app.screen, FreezeScreen))
+
+
+@pytest.mark.parametrize(
+    ("status", "last", "told"),
+    [
+        ("stopped", "step-200", "Go on with half from step 200"),
+        ("failed", None, "Go on with half from its beginning"),
+    ],
+)
+async def test_enter_on_a_run_that_ended_before_goes_on_with_it(
+    make_app: MakeApp,
+    workspace: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+    status: str,
+    last: str | None,
+    told: str,
+) -> None:
+    started: list[str] = []
+    monkeypatch.setattr("workbench.runs.start", lambda run, **how: started.append(run.id))
+    run = add_run(workspace, "pretrain", "half", status, step=212, last_checkpoint=last)
+    app = make_app()
+    async with app.run_test() as pilot:
+        app.open_run(run)
+        await wait_for(pilot, lambda: isinstance(app.screen, RunScreen) and told in screen_text(app))
+        await pilot.press("enter")
+        await wait_for(pilot, lambda: started == [run.id])
