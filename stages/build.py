@@ -209,6 +209,7 @@ def _refuse_empty(corpus: Corpus, reader: _Counted, writers: dict[str, RecordWri
                 f"Else choose the split {otherwise}.",
             )
         raise UserError(
-            f"There are no validation {noun}s: {kept:,} {noun} cannot be split by documents.",
-            f"Choose the split {otherwise}, or add a {noun}.",
+            f"There are no validation {noun}s: {kept:,} {noun}{'s' if kept > 1 else ''} cannot be split by documents"
+            f"{', for all begin alike' if kept > 1 else ''}.",
+            f"Choose the split {otherwise}, or add a {noun}{' that begins otherwise' if kept > 1 else ''}.",
         )

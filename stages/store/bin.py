@@ -114,8 +114,9 @@ def _restore_checkpoint(workspace: Workspace, thrown: Thrown) -> Path:
     with run.held(f"The run of {thrown.title} is at work.", "Pause or stop it first."):
         final = _put_back(thrown)
         state = run.state()
-        state.last_checkpoint = list_checkpoints(run)[-1].name
-        run.write_state(state, durable=True)
+        if there := list_checkpoints(run):  # nothing where what comes back is damaged
+            state.last_checkpoint = there[-1].name
+            run.write_state(state, durable=True)
     return final
 
 

@@ -32,6 +32,7 @@ from stages.store.specs import TRAINING
 from stages.store.workspace import Workspace
 
 Status = Literal["queued", "running", "paused", "finished", "stopped", "failed", "lost"]
+RESUMABLE: tuple[Status, ...] = ("paused", "stopped", "failed", "lost")
 
 HEARTBEAT_OLD = 60.0
 """Seconds after which a silent run on another host counts as lost."""

@@ -110,7 +110,7 @@ def test_the_texts_of_conversations_are_learnt_from(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "ws").ensure()
     source = tmp_path / "talk.jsonl"
     turns = [{"role": "user", "content": "where is the harbour"}, {"role": "assistant", "content": "by the sea"}]
-    rows = [{"messages": [*turns, {"role": "user", "content": f"and number {n}"}, turns[1]]} for n in range(300)]
+    rows = [{"messages": [{"role": "user", "content": f"and number {n}"}, turns[1], *turns]} for n in range(300)]
     source.write_text("\n".join(json.dumps(row) for row in rows))
     finish(runs.launch(workspace, "build", "talk", {"sources": [str(source)]}))
     finish(runs.launch(workspace, "tokenizer", "talk", {"vocab_size": 330}, dataset="talk"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,9 @@ from stages.store.datasets import find_dataset
 from stages.store.errors import UserError
 from stages.store.labels import open_labels
 from stages.store.workspace import Workspace
+from workbench.cli import labels as cli_labels
 from workbench.cli.root import run
+from workbench.talking import desk_client
 
 RANKINGS = [
     {
@@ -122,6 +125,25 @@ def test_a_set_is_made_from_a_dataset_and_its_rankings_do_not_count_as_done(
         assert shown is not None and shown.prompt.part == "reward"
     with pytest.raises(UserError, match="already a label set"):
         command("labels", "new", "again", "--from", "given")
+
+
+def test_a_set_that_was_broken_off_on_the_way_is_made_anew(
+    command: Callable[..., int], rankings: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command("data", "build", rankings, "--name", "given") == 0
+    asked, pages = desk_client.ask_once, iter([True, False])
+
+    def ask(*arguments: Any, **question: Any) -> Any:
+        if not next(pages, True):
+            raise KeyboardInterrupt
+        return asked(*arguments, **question)
+
+    monkeypatch.setattr(cli_labels, "PAGE", 20)
+    monkeypatch.setattr(desk_client, "ask_once", ask)
+    assert command("labels", "new", "again", "--from", "given") != 0
+    assert command("labels", "new", "again", "--from", "given") == 0
+    with open_labels(workspace.labels) as labels:
+        assert (labels.find_set("again").prompts, len(labels.labels())) == (12, 24)
 
 
 def test_a_backup_brings_labels_back(

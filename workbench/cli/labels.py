@@ -20,7 +20,7 @@ from stages.store.labels.figures import Agreement, figures, progress
 from stages.store.labels.judged import Choice, judged, preference_of
 from stages.store.labels.records import Mode
 from stages.store.names import check_name
-from stages.store.records import Part
+from stages.store.records import Part, Record
 from stages.store.rundir import find_run
 from workbench.cli.common import (
     CommandGroup,
@@ -37,7 +37,7 @@ from workbench.cli.common import (
 from workbench.cli.elo import elo
 from workbench.cli.model_labels import ask, by_model
 from workbench.judging.freezing import refuse_unknown
-from workbench.judging.label_sets import decoded, mode_for, take_in_labels, tasks_of
+from workbench.judging.label_sets import decoded, make_set, take_in_labels, tasks_of
 from workbench.judging.labelling import annotator_name
 
 PAGE = 2_000
@@ -100,20 +100,23 @@ def new(
     with open_labels(env.workspace.ensure().labels) as opened:
         if name in {one.name for one in opened.sets()}:
             raise UserError(f"There is already a label set {name!r}.", "Choose another name.")
-        start, total, taken = 0, 1, 0
+        records: list[Record] = []
+        start, total = 0, 1
         while start < total:
             page = ask_once(env.workspace, "records.slice", dataset=dataset, start=start, count=PAGE)
-            records, origin = decoded(page["kind"], page["records"]), f"dataset:{dataset}"
-            chosen = opened.add_set(
-                name,
-                mode_for(page["kind"], mode),
-                tasks_of(records, origin, start),
-                people=people or settings.people,
-                repeat_share=settings.repeat_share if repeat_share is None else repeat_share,
-            )
-            if rankings and chosen.mode in ("rank", "pair"):
-                taken += take_in_labels(opened, chosen, records, origin)
+            records += decoded(page["kind"], page["records"])
             start, total = start + PAGE, page["total"]
+        chosen, taken = make_set(
+            opened,
+            name,
+            page["kind"],
+            records,
+            dataset,
+            mode=mode,
+            people=people or settings.people,
+            repeat_share=settings.repeat_share if repeat_share is None else repeat_share,
+            rankings=rankings,
+        )
     came = f" {taken:,} rankings came with it." if taken else ""
     say(f"Made the label set {name} of {chosen.prompts:,} prompts.{came} Judge it in the app: K, enter.")
 

@@ -17,7 +17,7 @@ from stages.store.evaluations import FILE, read_evaluation
 from stages.store.lineage import delete_checkpoint, delete_run, parents_of, told_before_deleting
 from stages.store.notes import read_notes, write_notes
 from stages.store.rollback import roll_back
-from stages.store.rundir import RunDir, RunSpec, find_run, list_runs
+from stages.store.rundir import RESUMABLE, RunDir, RunSpec, find_run, list_runs
 from stages.store.specs import STAGES, TRAINING, spec_of
 from workbench import runs as steering
 from workbench.board.again import repeat
@@ -45,7 +45,6 @@ from workbench.display import displayable
 from workbench.plots.figures import last_figures
 from workbench.wording import duration, summary
 
-RESUMABLE = ("paused", "stopped", "failed", "lost")
 POLL = 0.1
 """Seconds between looks at a file or a run."""
 

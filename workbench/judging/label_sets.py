@@ -66,6 +66,30 @@ def mode_for(kind: datasets.Kind, mode: Mode | None) -> Mode:
     return mode
 
 
+def make_set(
+    labels: Labels,
+    name: str,
+    kind: datasets.Kind,
+    records: list[Record],
+    dataset: str,
+    *,
+    mode: Mode | None,
+    people: int,
+    repeat_share: float,
+    rankings: bool,
+) -> tuple[LabelSet, int]:
+    """All records of a dataset as a new set, at once: it is whole, or is not. Also how many rankings came with them.
+
+    mode: None for what suits the kind. rankings: whether those that preferences bring become labels.
+    """
+    origin = f"dataset:{dataset}"
+    tasks = tasks_of(records, origin)
+    chosen = labels.add_set(name, mode_for(kind, mode), tasks, people=people, repeat_share=repeat_share)
+    if rankings and chosen.mode in ("rank", "pair"):
+        return chosen, take_in_labels(labels, chosen, records, origin)
+    return chosen, 0
+
+
 def take_in_labels(labels: Labels, chosen: LabelSet, records: Iterable[Record], origin: str) -> int:
     """Store the rankings that preference records bring from `origin`, by their annotators; how many there were.
 

@@ -47,6 +47,7 @@ class LaunchScreen(PlaceScreen):
         self.given = dict(values or {})
         self._suggested = str(self.given.get("name") or "")
         """The name that the form gave, which follows the source until a person types another."""
+        self._source = str(next(iter(self.given.get("sources", ())), self.given.get("source", "")))
 
     def compose_body(self) -> ComposeResult:
         yield heading(self.HEADING)
@@ -68,10 +69,11 @@ class LaunchScreen(PlaceScreen):
         return None
 
     def name_after(self, source: str, taken: Iterable[str]) -> None:
-        """Name what is made after its source, until a person names it."""
+        """Name what is made after its source where that is another one now, until a person names it."""
         name = self.query_one(SpecForm).rows["name"]
-        if source.strip() and name.text == self._suggested:
-            self._suggested = name.text = unique_name(taken, named_after(source.strip()))
+        before, self._source = self._source, source.strip()
+        if self._source not in ("", before) and name.text == self._suggested:
+            self._suggested = name.text = unique_name(taken, named_after(self._source))
 
     def launched(self, run: RunDir) -> None:
         """Called on the screen's thread when the run has been launched; the form is gone by then."""

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from textual import on, work
 from textual.app import ComposeResult
 from textual.widgets import Static
 
-from stages.store.datasets import list_datasets
+from stages.store.datasets import Kind, list_datasets
 from stages.store.errors import UserError
 from stages.store.labels import open_labels
 from stages.store.names import check_name
+from stages.store.records import Record
 from stages.store.specs.base import about
 from workbench.display import content
-from workbench.judging.label_sets import decoded, mode_for, take_in_labels, tasks_of
+from workbench.judging.label_sets import decoded, make_set
 from workbench.keys import bind
 from workbench.runs import unique_name
 from workbench.screens.base import PlaceScreen
@@ -119,27 +120,29 @@ class NewSetScreen(PlaceScreen):
         self._tell_made(name)
 
     async def _fill(self, settings: NewSet, name: str, dataset: str) -> None:
+        records: list[Record] = []
         start, total = 0, 1
         while start < total:
             page = await self.workbench.desk.ask("records.slice", dataset=dataset, start=start, count=PAGE)
-            await asyncio.to_thread(self._store, settings, name, f"dataset:{dataset}", start, page)
+            records += decoded(page["kind"], page["records"])
             start, total = start + PAGE, page["total"]
-            told = f"{min(start, total):,} of {total:,} records"
+            told = f"{len(records):,} of {total:,} records"
             self.query_one("#trouble", Static).update(content(told))
+        await asyncio.to_thread(self._store, settings, name, dataset, page["kind"], records)
 
-    def _store(self, settings: NewSet, name: str, origin: str, start: int, page: Any) -> None:
-        records = decoded(page["kind"], page["records"])
-        mode = mode_for(page["kind"], None if settings.judged_by == "by kind" else settings.judged_by)
+    def _store(self, settings: NewSet, name: str, dataset: str, kind: Kind, records: list[Record]) -> None:
         with open_labels(self.workbench.workspace.labels) as labels:
-            chosen = labels.add_set(
+            make_set(
+                labels,
                 name,
-                mode,
-                tasks_of(records, origin, start),
+                kind,
+                records,
+                dataset,
+                mode=None if settings.judged_by == "by kind" else settings.judged_by,
                 people=settings.people,
                 repeat_share=settings.asked_again,
+                rankings=settings.take_rankings,
             )
-            if settings.take_rankings and mode in ("rank", "pair"):
-                take_in_labels(labels, chosen, records, origin)
 
     def _taken(self) -> list[str]:
         path = self.workbench.workspace.labels

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from textual.content import Content
 
-from stages.store.rundir import RunState
+from stages.store.rundir import RESUMABLE, RunState
 from workbench.board.run_board import Entry
 from workbench.display import content, line
-from workbench.screens.steering import RESUMABLE
 from workbench.themes import STATUS_STYLES, STATUS_SYMBOLS
 from workbench.wording import summary
 

@@ -9,7 +9,7 @@ from textual import work
 from textual.message import Message
 
 from stages.store.errors import UserError
-from stages.store.rundir import RunDir
+from stages.store.rundir import RESUMABLE, RunDir
 from stages.store.specs import TRAINING
 from workbench import runs
 from workbench.board.outcome import MEASURED
@@ -31,7 +31,6 @@ class RunSteered(Message):
 
 WRITING = ("chat", "evaluate", "sample")
 """Actions on a checkpoint that goes on with a text; a reward model scores texts."""
-RESUMABLE = ("paused", "stopped", "failed", "lost")
 
 
 class Steering(Base):

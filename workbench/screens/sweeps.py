@@ -23,6 +23,7 @@ from textual.widgets import OptionList, Static
 
 from stages.store.errors import UserError
 from stages.store.groups import Group, forget_group
+from stages.store.rundir import RESUMABLE
 from stages.store.scaling import Fit
 from workbench.display import content, line
 from workbench.keys import bind
@@ -117,7 +118,7 @@ class SweepsScreen(PlaceScreen):
         if action in ("steer('stop')", "steer('pause')"):
             return any(row.working for row in rows)
         if action == "steer('resume')":
-            return any(row.run is None or row.status in groups.RESUMABLE for row in rows)
+            return any(row.run is None or row.status in RESUMABLE for row in rows)
         return action in ("new", "new_scale", "back") or self.group is not None
 
     @work(thread=True, group="look")

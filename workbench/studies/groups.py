@@ -13,13 +13,12 @@ from stages.store.checkpoints import resolve_checkpoint
 from stages.store.datasets import find_dataset
 from stages.store.errors import UserError
 from stages.store.groups import Group, Member, find_group, runs_of, write_group
-from stages.store.rundir import RunDir, RunState, Status
+from stages.store.rundir import RESUMABLE, RunDir, RunState, Status
 from stages.store.tokenizers import find_tokenizer
 from stages.store.workspace import Workspace
 from workbench.plots.figures import last_figures
 from workbench.runs import launch, pause, start, stop
 
-RESUMABLE: tuple[Status, ...] = ("paused", "stopped", "failed", "lost")
 HIGHER = ("accuracy", "exact", "f1", "reward", "win", "per_s", "mfu", "agreement")
 """Parts of the names of metrics of which more is better; of all others less is."""
 

@@ -104,6 +104,16 @@ def test_what_comes_back_finds_no_other_in_its_place_and_its_run_there(workspace
         restore(workspace, thrown)
 
 
+def test_a_damaged_one_comes_back_and_is_not_what_the_run_goes_on_from(workspace: Workspace, run: RunDir) -> None:
+    for step in (10, 20, 30):
+        delete_checkpoint(workspace, run, step)
+    thrown = next(each for each in list_bin(workspace) if each.home.name == "step-20")
+    (thrown.path / "config.json").write_bytes(b"")
+    restore(workspace, thrown)
+    assert (run.checkpoints / "step-20").is_dir()
+    assert run.state().last_checkpoint is None and steps(run) == []
+
+
 def test_beforehand_size_labels_and_what_resuming_means_are_told(workspace: Workspace, run: RunDir) -> None:
     candidates = [Candidate(run="s", k=k, text=f"Because {k}.", checkpoint="first@30") for k in range(2)]
     with open_labels(workspace.labels) as labels:
