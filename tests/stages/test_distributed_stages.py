@@ -164,15 +164,21 @@ def test_two_processes_train_as_one(stage: str, tmp_path: Path, sharding: str) -
 
 SHORT = {"steps": 3, "eval_every": 3, "eval_prompts": 3, "checkpoint_every": 3, "sample_every": 3, "warmup": 0}
 """Three updates, and each way in which the whole model is needed."""
-LEFT_TO_SOAK = {"pretrain", "sft by adapters", "ppo by adapters", "ppo with a value head"}
+IN_PIECES = STAGES.keys() - {"pretrain", "sft by adapters", "ppo by adapters", "ppo with a value head"}
+QUICK = {"bert", "classify", "dpo", "ppo"}
+"""One of each way: a model alone, one with a head, one and its reference, and four of which two learn."""
 
 
-def test_models_in_pieces_learn_what_whole_ones_learn_in_every_stage(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "stages",
+    [pytest.param(QUICK, id="a few"), pytest.param(IN_PIECES - QUICK, id="the others", marks=pytest.mark.soak)],
+)
+def test_models_in_pieces_learn_what_whole_ones_learn(
+    stages: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By two processes, held against one; on disk they are the same."""
     pairs: dict[str, tuple[RunDir, RunDir]] = {}
-    for stage in STAGES.keys() - LEFT_TO_SOAK:
+    for stage in stages:
         make, settings = STAGES[stage]
         (folder := tmp_path / stage).mkdir()
         workspace, train = make(folder)
@@ -200,7 +206,7 @@ LONG = {"steps": 30, "eval_every": 30, "checkpoint_every": 3, "sample_every": 30
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("stage", sorted(STAGES.keys() - LEFT_TO_SOAK))
+@pytest.mark.parametrize("stage", sorted(IN_PIECES))
 def test_models_in_pieces_go_on_bit_for_bit_on_as_many_processes_and_close_on_others(
     stage: str, tmp_path: Path, by_srun: Path
 ) -> None:
