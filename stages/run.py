@@ -230,6 +230,11 @@ class Run:
         print(f"warning: {sentence}", flush=True)
         self.event("warning", message=sentence)
 
+    def tell(self, sentence: str) -> None:
+        """A fact for people, in the log."""
+        if not self._mute:
+            print(sentence, flush=True)
+
     def fail(self, error: BaseException) -> None:
         """Record why the run ended badly. Raises WorkFailed when the disk takes that no more: then it reads as lost.
 

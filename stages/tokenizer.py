@@ -73,7 +73,7 @@ def run(run: Run) -> dict[str, Any]:
         )
         _write_info(folder, info)
     for note in too_few(settings, info.vocab_size):
-        run.warn(note)
+        (run.warn if as_asked(settings) else run.tell)(note)
     return {
         "tokenizer": info.name,
         "vocab_size": info.vocab_size,
@@ -134,10 +134,17 @@ def too_few(settings: Tokenizer, size: int) -> list[str]:
         if settings.type == "unigram"
         else "every word of the text is one token already, so that nothing is left to join"
     )
+    if not as_asked(settings):
+        return [f"The vocabulary has {size:,} tokens, all that this text gives: {why}."]
     return [
         f"The vocabulary has {size:,} tokens, fewer than the {settings.vocab_size:,} asked for: {why}. "
         "More text would give more."
     ]
+
+
+def as_asked(settings: Tokenizer) -> bool:
+    """Whether somebody chose the size of the vocabulary: no default is what they ask for."""
+    return settings.vocab_size != Tokenizer().vocab_size
 
 
 class Quality(NamedTuple):

@@ -44,6 +44,17 @@ def test_a_text_too_small_for_the_vocabulary_is_said(small_world: Workspace, tmp
     assert any(why in note for note in find_tokenizer(workspace, run.spec().name).info.notes)
 
 
+def test_a_size_that_nobody_asked_for_is_told_as_a_fact(small_world: Workspace, tmp_path: Path) -> None:
+    workspace = copy_of(small_world, tmp_path)
+    run = finish(runs.launch(workspace, "tokenizer", "plain", {}, dataset="rhymes"))
+    size = find_tokenizer(workspace, "plain").info.vocab_size
+    assert size < 4_096
+    told = f"The vocabulary has {size:,} tokens, all that this text gives: every word"
+    assert told in run.log.read_text() and "warning" not in run.log.read_text()
+    assert find_tokenizer(workspace, "plain").info.notes[0].startswith(told)
+    assert not [event for event in run.events.read_text().splitlines() if "warning" in event]
+
+
 def test_training_twice_gives_the_same_digest(small_world: Workspace, tmp_path: Path) -> None:
     workspace = copy_of(small_world, tmp_path)
     for name in ("one", "two"):
