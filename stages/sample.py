@@ -27,7 +27,7 @@ from stages.models.bases import base_folder
 from stages.run import Run
 from stages.store.chat import Turn
 from stages.store.checkpoints import Checkpoint
-from stages.store.completions import FILE, Line, read_completions
+from stages.store.completions import FILE, Line, answered_alike, read_completions, tasks_in
 from stages.store.datasets import Dataset
 from stages.store.endpoint_http import stream
 from stages.store.endpoints import Endpoint, endpoint_in
@@ -65,7 +65,8 @@ def run(run: Run) -> dict[str, Any]:
             run.progress(len(done), total, unit="completions", phase=line.checkpoint)
     if not done:
         raise UserError("No prompt fits beside a completion.", "Choose shorter ones, or lower max_new_tokens.")
-    return {"prompts": len(prompts), "completions": len(done)}
+    alike = sum(answered_alike(candidates) for _, candidates in tasks_in(run.dir))
+    return {"prompts": len(prompts), "completions": len(done), "alike": alike}
 
 
 def chosen(dataset: Dataset | None, settings: Sample) -> list[Prompt]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -70,6 +71,11 @@ def tasks_in(run: RunDir) -> list[tuple[Prompt, list[Candidate]]]:
         for _, lines in sorted(by_prompt.items())
         if len(lines) == count
     ]
+
+
+def answered_alike(candidates: Sequence[Candidate]) -> bool:
+    """Whether the answers to a prompt are all the same text, so that there is nothing to compare."""
+    return len({one.text for one in candidates}) <= 1
 
 
 def judged_by(run: RunDir) -> Mode:

@@ -24,7 +24,7 @@ from tests.stages.helpers import build_small_world, copy_of, finish, made_run, p
 from tests.stages.resuming import events
 from workbench import runs
 from workbench.cli.root import run as command
-from workbench.judging.taking_in import take_in, take_in_finished
+from workbench.judging.taking_in import left_out, take_in, take_in_finished
 from workbench.settings import LabelSettings
 
 SETTINGS = {"k": 3, "max_new_tokens": 6, "template": "raw", "slots": 2}
@@ -142,6 +142,8 @@ def test_prompts_that_are_answered_alike_are_not_compared(prepared: Workspace, t
     made = [one for one in take_in_finished(home, LabelSettings(), {alike.id}) if isinstance(one, LabelSet)]
     assert {one.name: one.prompts for one in made}["mostly"] == len({line["prompt"] for line in lines[4:]})
     assert not take_in_finished(home, LabelSettings(), {alike.id})
+    assert alike.state().result["alike"] == 8
+    assert left_out(alike, "pair") == "8 more answered alike are left out" and left_out(alike, "rate") == ""
 
 
 def test_typed_prompts_need_no_dataset(

@@ -25,7 +25,7 @@ from workbench.cli.common import (
     stage_settings,
 )
 from workbench.evaluating import expanded, name_for, names_of_runs
-from workbench.judging.taking_in import refuse_other_mode, take_in
+from workbench.judging.taking_in import left_out, refuse_other_mode, take_in
 from workbench.runs import unique_name
 
 
@@ -76,7 +76,8 @@ def take_in_run(env: Environment, run: RunDir, mode: Mode | None = None) -> None
     """Make a label set of what a sampling run has completed, or add what is new to it."""
     with open_labels(env.workspace.ensure().labels) as labels:
         made = take_in(labels, run, env.settings.labels, mode)
-    say(f"The label set {made.name} has {made.prompts:,} prompts. Judge it in the app: K, enter.")
+    without = f"; {told}" if (told := left_out(run, made.mode)) else ""
+    say(f"The label set {made.name} has {made.prompts:,} prompts{without}. Judge it in the app: K, enter.")
 
 
 def _prompts(source: str | None, typed: tuple[str, ...]) -> tuple[list[str] | None, str | None]:

@@ -17,7 +17,6 @@ def digit_keys(place: str, sentence: str) -> list[Binding]:
 
 JUDGE_KEYS = [
     *digit_keys("judge", "The next in the order is this one; or its rating, 1 to 7."),
-    bind("judge.tie", "equals_sign", "tie", "Tie", "The next digit shares the rank of the last."),
     bind("judge.a", "a", "prefer('a')", "First", "The first is better: saved at once."),
     bind("judge.b", "b", "prefer('b')", "Second", "The second is better: saved at once."),
     bind("judge.t", "t", "prefer('t')", "Tie", "Both are alike: saved at once."),
@@ -25,10 +24,11 @@ JUDGE_KEYS = [
     bind("judge.save", "enter", "save", "Save", "Save; what has no rank comes last, tied."),
     bind("judge.freeze", "enter", "freeze", "Dataset", "All is judged: make a dataset of the labels of this set."),
     bind("judge.undo", "u", "undo", "Undo", "Take the last saved label back and show its prompt again."),
-    bind("judge.best", "space", "best", "Best", "Only the candidate under the cursor is best: saved at once."),
-    bind("judge.bad", "x", "all_bad", "All bad", "None is any good: all tied, saved at once."),
     bind("judge.skip", "s", "skip", "Skip", "Skip this prompt, with a reason."),
     bind("judge.flag", "f", "flag", "Flag", "Flag the candidate: not helpful, not honest, harmful."),
+    bind("judge.tie", "equals_sign", "tie", "Tie", "The next digit shares the rank of the last."),
+    bind("judge.best", "space", "best", "Best", "Only the candidate under the cursor is best: saved at once."),
+    bind("judge.bad", "x", "all_bad", "All bad", "None is any good: all tied, saved at once."),
     bind("judge.note", "n", "note", "Note", "Write a note that is saved with this judgement."),
     bind("judge.better", "e", "write", "Write", "Write a better answer: the best of its ranking, and a chat record."),
     bind("judge.go", "g", "go", "Go to", "Go to a prompt by its number.", show=False),

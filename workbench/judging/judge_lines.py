@@ -50,15 +50,16 @@ def order_line(mode: Mode, order: Order, ratings: Ratings, note: str, refused: s
     else:
         said = Content.assemble(("order ", "$text-muted"), str(order) or "—")
         hint = "enter saves; what is left comes last, tied" if order.groups and order.left else ""
-        hint = "digits put the candidates in order, the best first" if not order.groups else hint
+        hint = "digits put the candidates in order, the best first; = ties two" if not order.groups else hint
     noted = Content.assemble("  ", ("note ", "$text-muted"), line(note)) if note else Content()
     return Content.assemble(said, "  ", (refused, "$text-warning") if refused else (hint, "$text-muted"), noted)
 
 
 def saved_line(session: Session, last: Content) -> Content:
-    """How many prompts are judged, when the last label was saved, and what it was."""
+    """How many prompts are judged, and which were left out; then when the last label was saved, and what it was."""
     count = f"{session.done:,} of {session.set.prompts:,} judged by you"
-    at = f" · saved {session.saved_at:%H:%M:%S}" if session.saved_at else ""
+    begins = f" · {session.left_out}" if session.left_out else ""
+    at = f" · saved {session.saved_at:%H:%M:%S}" if session.saved_at else begins
     return Content.assemble((count + at, "$text-muted"), (" · " if last else "", "$text-muted"), last)
 
 

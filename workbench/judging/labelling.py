@@ -17,6 +17,7 @@ from stages.store.labels.records import Kind
 from stages.store.names import check_name
 from stages.store.workspace import Workspace
 from workbench.judging.model_orders import ModelOrders
+from workbench.judging.taking_in import left_out_of
 
 AWAY = 600.0
 """Seconds before a prompt after which a person was away, so that the time taken says nothing."""
@@ -49,6 +50,8 @@ class Session:
         self.settles = False
         """Whether what is said next settles a disagreement about this prompt."""
         self.model_orders = ModelOrders(workspace, name)
+        self.left_out = left_out_of(workspace, self.set)
+        """How many prompts were answered alike and are not in the set, in words; empty for none."""
         self.done = self.labels.count(self.set.id, annotator)
         self.saved_at: datetime.datetime | None = None
         self._began = time.monotonic()

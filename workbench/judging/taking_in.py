@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stages.store.completions import judged_by, mode_of, tasks_in
+from stages.store.completions import answered_alike, judged_by, mode_of, tasks_in
 from stages.store.errors import UserError
 from stages.store.labels import Labels, LabelSet, open_labels
 from stages.store.labels.records import Candidate, Mode, Prompt
-from stages.store.rundir import RunDir, list_runs
+from stages.store.rundir import RunDir, find_run, list_runs
 from stages.store.specs.sample import Sample
 from stages.store.workspace import Workspace
 from workbench.settings import LabelSettings
@@ -41,7 +41,23 @@ def take_in(labels: Labels, run: RunDir, settings: LabelSettings, mode: Mode | N
 
 def comparable(tasks: Sequence[Task], mode: Mode) -> list[Task]:
     """The prompts that can be judged: with different answers, where answers are compared with each other."""
-    return [task for task in tasks if mode not in COMPARED or len({one.text for one in task[1]}) > 1]
+    return [task for task in tasks if mode not in COMPARED or not answered_alike(task[1])]
+
+
+def left_out(run: RunDir, mode: Mode) -> str:
+    """How many prompts of a finished run are not in its label set, since they are answered alike; empty for none."""
+    alike = run.state().result.get("alike")
+    if mode not in COMPARED or not isinstance(alike, int) or not alike:
+        return ""
+    return f"{alike:,} more answered alike {'is' if alike == 1 else 'are'} left out"
+
+
+def left_out_of(workspace: Workspace, label_set: LabelSet) -> str:
+    """The same of a label set; empty where it is of no run, or of one that is gone."""
+    try:
+        return left_out(find_run(workspace, label_set.name), label_set.mode)
+    except UserError:
+        return ""
 
 
 def refuse_other_mode(workspace: Workspace, name: str, settings: Sample) -> None:

@@ -26,7 +26,7 @@ from stages.store.labels.judged import Choice, Judgement, judged
 from workbench.display import line, looks_same
 from workbench.judging.label_sheet import BAR, SHORT, sheet_of
 from workbench.judging.labelling import annotator_name
-from workbench.judging.taking_in import take_in_finished
+from workbench.judging.taking_in import left_out_of, take_in_finished
 from workbench.keys import SCROLL_KEYS, bind
 from workbench.screens.base import PlaceScreen
 from workbench.widgets.filter_field import NO_MATCH
@@ -200,15 +200,17 @@ class RankScreen(PlaceScreen):
             found = take_in_finished(self.workbench.workspace, self.workbench.settings.labels, self._taken)
         except UserError as error:
             found = [error]
-        self.app.call_from_thread(self._show_taken, found)
+        told = [left_out_of(self.workbench.workspace, one) if isinstance(one, LabelSet) else "" for one in found]
+        self.app.call_from_thread(self._show_taken, found, told)
 
-    def _show_taken(self, found: list[LabelSet | UserError]) -> None:
+    def _show_taken(self, found: list[LabelSet | UserError], without: list[str]) -> None:
         self._taking_in = False
-        for one in found:
+        for one, told in zip(found, without, strict=True):
             if isinstance(one, UserError):
                 self.workbench.show_error(one)
             else:
-                self.notify(f"{one.prompts:,} prompts to judge.", title=f"The label set {one.name} is there.")
+                more = f"; {told}" if told else ""
+                self.notify(f"{one.prompts:,} prompts to judge{more}.", title=f"The label set {one.name} is there.")
                 self._wanted = one.name
         if found:
             self.action_look()
