@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,11 @@ from typing import Any
 import pytest
 from textual.pilot import Pilot
 
+from stages.store.datasets import find_dataset
+from stages.store.files import sha256_file
 from stages.store.records import Message
 from stages.store.specs import TRAINING
+from stages.store.tokenizers import list_tokenizers
 from stages.store.workspace import Workspace
 from tests.stages.data.chats import chat_dataset
 from tests.stages.sft_helpers import chat_workspace
@@ -177,6 +181,25 @@ def test_adapters_cost_less_than_all_weights(real: Workspace) -> None:
     found = estimate_tuning(real, values, "sums", "base")
     assert found.standing == 4 * found.parameters + 20 * adapters
     assert adapters > 0
+
+
+def test_steps_are_told_as_surely_as_the_tokens_are_known(real: Workspace) -> None:
+    values = {"epochs": 2.0, "batch_size": 4, "packing": True}
+    found = estimate_tuning(real, values, "sums", "base")
+    dataset = find_dataset(real, "sums")
+    digest = sha256_file(real.models / "base" / "tokenizer.json")
+    known = [one for one in list_tokenizers(real) if one.info.digest == digest]
+    assert found.between is not None and not found.tokens.counted
+    assert (found.between[0] < found.between[1]) == (not known)
+    folder = dataset.path / "tokens" / f"{digest[:32]}-{'0' * 32}"
+    folder.mkdir(parents=True)
+    counts = {"dataset_digest": dataset.info.digest, "splits": {"train": {"tokens": 96 * 40}}}
+    (folder / "conversations.json").write_text(json.dumps(counts))
+    found = estimate_tuning(real, values, "sums", "base")
+    assert found.tokens.counted and (found.tokens.likely, found.steps, found.between) == (3_840, 20, (20, 20))
+    (folder / "conversations.json").write_text('{"dataset_digest": 3')
+    assert not estimate_tuning(real, values, "sums", "base").tokens.counted
+    shutil.rmtree(folder)
 
 
 def test_an_adapter_costs_what_its_model_costs(real: Workspace, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from stages.store.sources import HELD_OUT
 from stages.store.specs import spec_of
 from stages.store.specs.parents import KINDS, LANGUAGE_MODELS
 from stages.store.workspace import Workspace
+from workbench.models.known_tokens import TokenCount, tokens_for
 
 STANDING = 20
 """Bytes a trained parameter: fp32 masters, a gradient and its sum, two moments. bf16 halves two and adds a copy."""
@@ -33,24 +34,22 @@ MADE_BY = {"reward": "reward", "labels": "classify"}
 """By the head of an imported model: the stage that makes such a one here."""
 IN_BLOCK = re.compile(r"\.\d+\.")
 """What names of tensors in a numbered block have in common: `h.0.attn`, `model.layers.11.mlp`."""
-BYTES_PER_TOKEN = 3.5
-"""Of text; what is assumed of a tokenizer that has not seen this text."""
-AROUND = 8
-"""Tokens that a chat template puts around a turn, about."""
 MAX_HEADER = 100_000_000
 
 
 class TuningEstimate(NamedTuple):
-    """A run by its figures. Tokens and steps are known only once the records are in tokens: these are guesses."""
+    """A run by its figures. Where the records were never in tokens, tokens and steps are guesses."""
 
     parameters: int
     standing: int
     """Bytes that are there throughout, activations left out: those are tried before the run."""
     context: int
     records: int
-    tokens: int
+    tokens: TokenCount
     steps: int | None
     """None where the settings of the stage do not tell."""
+    between: tuple[int, int] | None
+    """The least and the most steps there may be. None likewise."""
     seen: int | None
     """Tokens of all steps together. None likewise."""
 
@@ -70,11 +69,12 @@ def estimate_tuning(
     room = wanted or context or 1_024
     parameters = parameters_in(folder)
     records = info.records.get("train", 0)
-    around = 0 if info.kind == "text" else 2 * AROUND
-    tokens = round(info.bytes.get("train", 0) / BYTES_PER_TOKEN) + around * records
+    tokens = tokens_for(workspace, found, folder)
     packed = info.kind == "text" or getattr(settings, "packing", False)
-    steps = _steps(settings, tokens / room if packed else records)
-    row = room if packed else tokens / max(1, records)
+    steps, least, most = (
+        _steps(settings, count / room if packed else records) for count in (tokens.likely, tokens.least, tokens.most)
+    )
+    row = room if packed else tokens.likely / max(1, records)
     return TuningEstimate(
         parameters=parameters,
         standing=_standing(settings, folder, parameters),
@@ -82,6 +82,7 @@ def estimate_tuning(
         records=records,
         tokens=tokens,
         steps=steps,
+        between=(least, most) if least and most else None,
         seen=round(steps * getattr(settings, "batch_size", 0) * row) if steps else None,
     )
 

@@ -12,6 +12,7 @@ from stages.store.errors import UserError
 from stages.store.specs.parents import BASES, KINDS, LANGUAGE_MODELS, ExtraParent, extra_parents
 from stages.store.strict import Field
 from workbench.keys import bind
+from workbench.models.known_tokens import TokenCount
 from workbench.models.times import tuning_time
 from workbench.models.tuning import TuningEstimate, begins_from, datasets_for, estimate_tuning, tunable
 from workbench.plots.picture import figure
@@ -150,8 +151,24 @@ def _facts(found: TuningEstimate, kinds: tuple[str, ...], takes: str, *, wide: b
         ("parameters", f"{found.parameters:,}" if found.parameters else "—"),
         ("memory", f"{size_of(found.standing)} and activations" if found.parameters else "—"),
         ("rows of", f"{found.context:,} tokens"),
-        ("chats" if kinds == ("chat",) else "records", f"{found.records:,}, about {figure(found.tokens)} tokens"),
-        ("steps", f"about {found.steps:,}" if found.steps else "—"),
+        ("chats" if kinds == ("chat",) else "records", f"{found.records:,}, {_tokens(found.tokens)}"),
+        ("steps", _steps(found)),
         *([("takes", takes)] if takes else []),
     ]
     return facts if wide else [fact for fact in facts if fact[0] != "rows of"]
+
+
+def _tokens(count: TokenCount) -> str:
+    if count.counted:
+        return f"{figure(count.likely)} tokens"
+    if count.least < count.most:
+        return f"{figure(count.least)} to {figure(count.most)} tokens"
+    return f"about {figure(count.likely)} tokens"
+
+
+def _steps(found: TuningEstimate) -> str:
+    """Optimiser steps, with how sure they are: a range where nothing is known of the tokenizer."""
+    if found.steps is None or found.between is None:
+        return "—"
+    least, most = found.between
+    return f"{least:,} to {most:,}" if least < most else f"about {found.steps:,}"
