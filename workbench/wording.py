@@ -58,6 +58,15 @@ def speed(value: float, unit: str) -> str:
     return f"{f'{value:,.0f}' if value >= 100 else f'{value:.3g}'} {unit}/s"
 
 
+def operations(flops: float) -> str:
+    """Floating-point operations in words that are read aloud: `64 TFLOP`, `2.1 EFLOP`."""
+    digits = float(f"{flops:.3g}")
+    for unit, letter in ((1e24, "Y"), (1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if unit <= digits < 1e27:
+            return f"{digits / unit:.3g} {letter}FLOP"
+    return f"{flops:.3g} FLOP"
+
+
 def _scale(number: float) -> int:
     return next((scale for scale in (3, 2, 1) if number >= 1000**scale), 0)
 
@@ -95,3 +104,9 @@ def value_text(value: Any, digits: int = 6) -> str:
 def cell_text(value: Any) -> str:
     """A value in a table: on one line, with four digits that count; text made harmless."""
     return displayable_line(value_text(value, digits=4))
+
+
+def metric_text(name: str, value: Any) -> str:
+    """The value of a metric in a table, in a unit of its own where it has one."""
+    is_count = isinstance(value, int | float) and not isinstance(value, bool)
+    return operations(value) if name == "compute" and is_count else cell_text(value)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 import pytest
+from textual.events import MouseScrollDown, MouseScrollUp
 from textual.pilot import Pilot
 
 from stages.store.rundir import RunDir
@@ -17,7 +18,7 @@ from workbench.screens.question import Ask
 from workbench.screens.run import RunScreen
 from workbench.screens.runs import RunsScreen
 from workbench.widgets.filter_field import FilterField
-from workbench.widgets.loss_plot import LossPlot
+from workbench.widgets.loss_plot import NEARER, LossPlot
 from workbench.widgets.run_list import RunList
 
 MakeApp = Callable[..., WorkbenchApp]
@@ -97,7 +98,7 @@ async def test_a_mark_stays_with_its_run_and_its_marker_with_the_mark(
         await pilot.press("space")
         await drawn(pilot, "● ✓ high", "● high", "◆ middle")
         await pilot.press("u")
-        await drawn(pilot, "loss   ━ train 3.075")
+        await drawn(pilot, "loss, nats a token   ━ train 3.075")
 
 
 async def test_as_many_runs_can_be_marked_as_there_are_markers(populated: Workspace, make_app: MakeApp) -> None:
@@ -114,13 +115,13 @@ async def test_as_many_runs_can_be_marked_as_there_are_markers(populated: Worksp
 async def test_a_metric_chosen_for_one_run_stays_chosen_for_several(three: list[RunDir], make_app: MakeApp) -> None:
     async with make_app().run_test(size=(120, 40)) as pilot:
         await open_runs(pilot)
-        await drawn(pilot, "loss   ━ train 1.075")
+        await drawn(pilot, "loss, nats a token   ━ train 1.075")
         await pilot.press("space", "j")
         await drawn(pilot, "train/loss", "middle 2.075")
         await pilot.press("right_square_bracket")
         await drawn(pilot, "val/loss", "low 1.175", "middle 2.175")
         await pilot.press("u")
-        await drawn(pilot, "loss   ━ train 2.075   ◆ val 2.175")
+        await drawn(pilot, "loss, nats a token   ━ train 2.075   ◆ val 2.175")
 
 
 async def test_x_goes_through_steps_tokens_and_time_since_the_start(three: list[RunDir], make_app: MakeApp) -> None:
@@ -164,6 +165,20 @@ async def test_a_range_is_asked_for_shown_moved_and_left(three: list[RunDir], ma
         await drawn(pilot, "log · smoothed 0.6 · 138-188")
         await pilot.press("Z")
         assert extent(screen) == (0, 400)
+
+
+async def test_the_wheel_zooms_the_plot(three: list[RunDir], make_app: MakeApp) -> None:
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        screen = await open_runs(pilot)
+        await drawn(pilot, "━ train")
+        plot = screen.query_one(LossPlot)
+        assert (whole := plot.extent) is not None
+        plot.post_message(MouseScrollUp(plot, 9, 9, 0, -1, 0, False, False, False))
+        await wait_for(pilot, lambda: screen.look.scope.range != WHOLE)
+        assert plot.extent is not None
+        assert plot.extent[1] - plot.extent[0] == pytest.approx(NEARER * (whole[1] - whole[0]))
+        plot.post_message(MouseScrollDown(plot, 9, 9, 0, 1, 0, False, False, False))
+        await wait_for(pilot, lambda: screen.look.scope.range == WHOLE)
 
 
 async def test_zooming_out_ends_with_the_whole(three: list[RunDir], make_app: MakeApp) -> None:

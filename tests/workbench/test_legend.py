@@ -15,7 +15,7 @@ from workbench.board.run_board import Board
 from workbench.plots.curves import Track
 from workbench.plots.legend import legend
 from workbench.plots.marks import Marks
-from workbench.plots.picture import PLAIN, SIGNS, Key, Look, Picture, Shown, overlay
+from workbench.plots.picture import PLAIN, SIGNS, Key, Look, Picture, Shown, overlay, unit_of
 from workbench.plots.plot import Line
 from workbench.plots.scope import Range, Scope
 from workbench.themes import MARKERS, SERIES, SERIES_ANSI, SERIES_LIGHT
@@ -31,6 +31,14 @@ def runs(*names: str) -> Picture:
 
 def test_a_legend_shows_all_when_there_is_room() -> None:
     assert text(legend(runs("warm", "cold"), 60)) == "val/loss   ● warm 1.234   ◆ cold 1.234"
+
+
+def test_the_unit_stands_behind_the_title_where_there_is_room() -> None:
+    shown = runs("warm", "cold")
+    shown.unit = unit_of("val/loss", ["pretrain", "sft"])
+    assert text(legend(shown, 60)) == "val/loss, nats a token   ● warm 1.234   ◆ cold 1.234"
+    assert text(legend(shown, 46)) == "val/loss   ● warm 1.234   ◆ cold 1.234"
+    assert unit_of("loss", ["sft", "dpo"]) == unit_of("val/accuracy", ["sft"]) == unit_of("loss", []) == ""
 
 
 def test_names_give_way_before_values_and_the_rest_is_counted() -> None:

@@ -152,8 +152,9 @@ async def test_enter_on_a_run_that_ended_before_goes_on_with_it(
     monkeypatch.setattr("workbench.runs.start", lambda run, **how: started.append(run.id))
     run = add_run(workspace, "pretrain", "half", status, step=212, last_checkpoint=last)
     app = make_app()
-    async with app.run_test() as pilot:
+    async with app.run_test(size=(120, 40)) as pilot:
         app.open_run(run)
         await wait_for(pilot, lambda: isinstance(app.screen, RunScreen) and told in screen_text(app))
+        assert "enter resumes it" in screen_text(app)
         await pilot.press("enter")
         await wait_for(pilot, lambda: started == [run.id])

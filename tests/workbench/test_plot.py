@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 
 from workbench.plots.plot import GRID, Curve, Line, frame, window
+from workbench.plots.scope import Axis
 from workbench.plots.series import Series, outline
 
 
@@ -32,6 +33,22 @@ def test_a_frame_has_ticks_a_curve_from_corner_to_corner_and_exact_size() -> Non
     canvas = [line[3:] for line in lines[:-2]]
     assert any(0x2800 < ord(char) < 0x2900 for char in canvas[0][:4])
     assert any(0x2800 < ord(char) < 0x2900 for row in canvas[-5:] for char in row[-4:])
+
+
+@pytest.mark.parametrize(
+    ("axis", "end", "across", "told"),
+    [
+        ("steps", 2000.0, "steps", "2.0k steps"),
+        ("compute", 2e12, "FLOP", "2.0T FLOP"),
+        ("time", 1800.0, "time", "30:00 min:s"),
+        ("steps", 2000.0, "", "2.0k"),
+    ],
+)
+def test_the_last_tick_says_what_x_counts(axis: Axis, end: float, across: str, told: str) -> None:
+    curves = [Curve([(end * share / 10, 1.0 + share) for share in range(11)], 0)]
+    lines = text(frame(curves, window(curves, axis=axis, end=end), 80, 20, across))
+    assert lines[-1].rstrip().endswith(f" {told}") and {len(line) for line in lines} == {80}
+    assert text(frame(curves, window(curves, axis=axis), 24, 8, across))[-1].strip()
 
 
 def test_two_curves_differ_by_role_and_by_marker() -> None:

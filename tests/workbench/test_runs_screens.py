@@ -17,6 +17,8 @@ from stages.store.rundir import RunDir, RunError, RunState
 from stages.store.workspace import Workspace
 from tests.workbench.conftest import CREATED, SIZES, add_metrics, add_run, screen_text, settled, wait_for
 from workbench.app import WorkbenchApp
+from workbench.board.outcome import about_samples
+from workbench.board.run_board import Entry
 from workbench.screens.compare import CompareScreen
 from workbench.screens.pick import Pick
 from workbench.screens.question import Ask, Question
@@ -287,6 +289,11 @@ MADE: list[tuple[str, dict[str, Any], str]] = [
     ("tokenizer", {"vocab_size": 358, "bytes_per_token": 2.5}, "trained a tokenizer of 358 tokens, 2.50 bytes each"),
     ("importing", {"model": "smol", "parameters": 1_000, "dtype": "bfloat16"}, "imported the model smol: 1,000 parame"),
     ("sample", {"prompts": 5, "completions": 20}, "wrote 20 completions to 5 prompts"),
+    (
+        "sample",
+        {"prompts": 5, "completions": 20, "alike": 2},
+        "wrote 20 completions to 5 prompts, 2 of them answered alike",
+    ),
     ("build", {"records": "damaged"}, "this run logged no curve"),
 ]
 
@@ -351,6 +358,16 @@ async def test_a_run_is_followed_and_a_rewind_is_shown_right(at_work: RunDir, ma
         assert watch is not None
         assert max(bucket.last for bucket in watch.curves.buckets("train/loss")) == 260
         await wait_for(pilot, lambda: not watch.samples)
+
+
+def test_samples_say_why_they_ask_what_they_ask(workspace: Workspace) -> None:
+    def about(stage: str, **settings: Any) -> str:
+        run = add_run(workspace, stage, "one", settings=settings)
+        return about_samples(Entry(run, run.spec(), run.state(), run.status()))
+
+    assert about("sft", probes=True).startswith("The twenty probe prompts")
+    assert about("dpo", probes=True, sample_prompts=["Hello"]).startswith("What you ask and the twenty probe prompts")
+    assert about("sft", probes=False) == about("pretrain") == about("evaluate", probes=True) == ""
 
 
 async def test_a_sample_in_which_nothing_is_to_be_seen_says_so(at_work: RunDir, make_app: MakeApp) -> None:

@@ -8,7 +8,7 @@ from textual.content import Content
 from stages.store.rundir import RunState, Status
 from workbench.plots.legend import middle_cut
 from workbench.widgets.side_by_side import in_one_row
-from workbench.wording import amount, portion, speed, standing, summary
+from workbench.wording import amount, metric_text, operations, portion, speed, standing, summary
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,13 @@ from workbench.wording import amount, portion, speed, standing, summary
 )
 def test_bytes_are_scaled_for_people(count: int, shown: str) -> None:
     assert amount(count, "bytes") == shown
+
+
+def test_compute_is_told_in_one_way() -> None:
+    told = ["96.7 GFLOP", "1.29 TFLOP", "1 TFLOP", "4.1 ZFLOP", "12 FLOP"]
+    assert [operations(value) for value in (9.666e10, 1_288_036_669_440, 9.999e11, 4.1e21, 12)] == told
+    assert metric_text("compute", 1_288_036_669_440) == "1.29 TFLOP" and metric_text("compute", None) == ""
+    assert metric_text("tokens", 29_710) == "29,710"
 
 
 def test_both_parts_of_a_portion_have_one_scale() -> None:

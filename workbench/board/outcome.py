@@ -31,6 +31,18 @@ def in_place_of_samples(entry: Entry) -> str:
     return "This run wrote no samples."
 
 
+def about_samples(entry: Entry) -> str:
+    """Why the samples of a run ask what they ask: in a sentence, where a person did not choose all of it."""
+    settings = entry.spec.settings
+    if entry.spec.stage not in TRAINING or not settings.get("probes"):
+        return ""
+    asked = "What you ask and the" if settings.get("sample_prompts") else "The"
+    return (
+        f"{asked} twenty probe prompts, the same at every step. Some rest on a falsehood, a prejudice or an ill "
+        "intent, so that you see what the model makes of it."
+    )
+
+
 def _made(stage: str, result: dict[str, Any]) -> str:
     match stage, result:
         case "build", {"dataset": str(name), "records": dict(records)}:
@@ -43,8 +55,10 @@ def _made(stage: str, result: dict[str, Any]) -> str:
             return f"imported the model {name}: {_count(parameters)} parameters"
         case "assess", {"records": records, "accuracy": right} if _is_count(right):
             return f"labelled {_count(records)} records, {100 * right:.1f} % rightly"
-        case "sample", {"prompts": prompts, "completions": completions}:
-            return f"wrote {_count(completions)} completions to {_count(prompts)} prompts"
+        case "sample", {"prompts": prompts, "completions": completions, **rest}:
+            alike = rest.get("alike")
+            same = f", {_count(alike)} of them answered alike" if _is_count(alike) and alike else ""
+            return f"wrote {_count(completions)} completions to {_count(prompts)} prompts{same}"
         case "label", {"prompts": prompts, "label_set": str(name)}:
             return f"judged {_count(prompts)} prompts of {name}"
     return ""

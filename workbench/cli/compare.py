@@ -15,8 +15,8 @@ from workbench.board.differences import columns_of, differences, last_values, ro
 from workbench.cli.common import Environment, json_option, pass_environment, say_table
 from workbench.plots.curves import Track
 from workbench.plots.scope import AXES, Axis
-from workbench.plots.series import Bucket, tick_label, ticks
-from workbench.wording import duration
+from workbench.plots.series import Bucket, ticks
+from workbench.wording import duration, metric_text, operations
 
 PLACES = 10
 """Rows of a metric along the way, at most."""
@@ -54,7 +54,11 @@ def compare(env: Environment, names: Sequence[str], metric: str | None, against:
     if as_json:
         say_table([row for table in tables for row in table], {}, as_json=True, empty="")
         return
-    headings = ("setting", "last value", f"{metric}, {'FLOP' if against == 'compute' else against}")
+    tables[1] = [
+        {key: metric_text(row["name"], cell) if key in columns else cell for key, cell in row.items()}
+        for row in tables[1]
+    ]
+    headings = ("setting", "last value", f"{metric}, {against}")
     for place, (table, heading) in enumerate(zip(tables, headings, strict=False)):
         if place:
             click.echo()
@@ -91,7 +95,7 @@ def _along(tracks: Sequence[Track], columns: Sequence[str], metric: str, axis: A
 def _place(place: float, axis: Axis, end: float) -> str:
     """A place on an axis that reaches to `end`."""
     if axis == "compute":
-        return tick_label(place)
+        return operations(place)
     return duration(place) if axis == "time" and end >= 60 else f"{place:,.4g}" if end < 10 else f"{place:,.0f}"
 
 

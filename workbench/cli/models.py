@@ -33,8 +33,9 @@ from workbench.models.rates import VERB, Machine, Rate, rates_of_runs, remember,
 from workbench.plots.scope import count_of
 from workbench.plots.series import figure
 from workbench.talking.desk_client import ask_once
+from workbench.wording import operations
 
-COLUMNS = ("name", "kind", "from", "parameters", "train memory", "fits", "tokens", "FLOP", "time here")
+COLUMNS = ("name", "kind", "from", "parameters", "train memory", "fits", "tokens", "work", "time here")
 
 
 class Tokens(click.ParamType):
@@ -185,7 +186,8 @@ def _row(card: Card, plan: Plan, machine: Machine, rates: list[Rate], timed: Rat
         "train memory": size(memory.total),
         "fits": card.fits(plan, machine),
         "tokens": figure(card.tokens(plan)),
-        "FLOP": f"{card.flops(plan):.2e}",
+        "work": operations(card.flops(plan)),
+        "flops": card.flops(plan),
         "time here": long(found[0]) if found else None,
         "active": card.active,
         "layers": shape.layers,

@@ -28,7 +28,7 @@ from workbench.studies.ladder import STAGE, Ladder, plan_ladder, size_and_tokens
 from workbench.studies.study import VERB, Point, Study, launch_next, misses, read_study
 from workbench.studies.study_lines import check_line, law_lines, short, told
 from workbench.talking.desk_client import ask_once
-from workbench.wording import standing
+from workbench.wording import operations, standing
 
 
 @click.group(cls=CommandGroup)
@@ -105,7 +105,7 @@ def _say_study(env: Environment, name: str, *, as_json: bool) -> None:
         size, tokens = study.ahead
         say_json({"name": name, "runs": rows, "fit": fit, "next": {"parameters": size, "tokens": tokens}})
         return
-    columns = ("name", "parameters", "tokens", "FLOP", "status", "loss", "law says")
+    columns = ("name", "parameters", "tokens", "work", "status", "loss", "law says")
     say_table(rows, {key: key for key in columns}, as_json=False, empty="It has no runs.")
     say("")
     if fit is None:
@@ -130,7 +130,8 @@ def _row(point: Point, fit: Fit | None) -> dict[str, object]:
         "kind": row.member.role or "run",
         "parameters": point.parameters,
         "tokens": point.tokens,
-        "FLOP": f"{point.flops:.2e}",
+        "work": operations(point.flops),
+        "flops": point.flops,
         "status": stands,
         "loss": point.loss,
         "law says": fit.law.loss(point.parameters, point.tokens) if fit else None,

@@ -29,6 +29,7 @@ from stages.store.sizes import (
 )
 from workbench.models.rates import Machine, Rate, nearest_rate
 from workbench.plots.series import figure
+from workbench.wording import operations
 
 TOKENS_PER_PARAMETER = 20.0
 """About the compute-optimal budget of Hoffmann et al. 2022 (arXiv 2203.15556), table 3."""
@@ -175,7 +176,7 @@ def facts_of(card: Card, plan: Plan, machine: Machine, rates: Sequence[Rate], ti
         "running": f"{size(running.total)}: weights {size(running.weights)}, cache {size(running.cache)}",
         "fits here": f"{FITS[card.fits(plan, machine)]}: {machine.name}, {size(machine.memory)} of memory",
         "tokens": f"{figure(card.tokens(plan))}{'' if plan.tokens else ', 20 for each parameter'}{published}",
-        "compute": f"{card.flops(plan):.3g} FLOP",
+        "compute": operations(card.flops(plan)),
         "time here": f"{long(found[0])} at {rate_of(found[1].flops)}, by {found[1].source}" if found else "",
         "source": card.source,
     }
@@ -211,14 +212,6 @@ def long(seconds: float) -> str:
             value = seconds / unit
             return f"{figure(value) if value >= 10_000 else f'{value:,.0f}' if value >= 10 else f'{value:.1f}'} {name}"
     return f"{seconds:.0f} seconds"
-
-
-def operations(flops: float) -> str:
-    """Floating-point operations in words that are read aloud: `64 TFLOP`, `2.1 EFLOP`."""
-    for unit, letter in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
-        if unit <= flops < 1e21:
-            return f"{flops / unit:.3g} {letter}FLOP"
-    return f"{flops:.3g} FLOP"
 
 
 def rate_of(flops: float) -> str:

@@ -41,6 +41,7 @@ def picture_of(
     is_share = any(measure in row.shares for row in found.rows)
     notes = ["log" if log else "", "in order" if in_order and joints else "steps in all" if joints else ""]
     shown = Picture(f"{measure}, %" if is_share else measure, log=log, note=" · ".join(filter(None, notes)))
+    shown.across = "" if in_order and joints else "steps"
     drawn = [run for run in lines if run in kept][: len(MARKERS)]
     for role, run in enumerate(drawn):
         points = [(place.x, value_of(place.row, measure) or 0.0) for place in lines[run]]
@@ -64,6 +65,7 @@ def few_shot_picture(found: Evaluation, measure: str, *, log: bool = False) -> P
     group = measure.partition("/")[2]
     lines = {row.checkpoint: line for row in found.rows if (line := _by_shots(row, group))}
     shown = Picture(f"right of {group}, %" if group else "right, %", log=log, note="against examples in the prompt")
+    shown.across = "examples"
     for role, (checkpoint, line) in enumerate(list(lines.items())[: len(MARKERS)]):
         if len(lines) == 1:
             shown.curves += [

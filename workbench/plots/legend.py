@@ -18,11 +18,15 @@ SHORTEST, LONGEST = 4, 40
 def legend(picture: Picture, width: int) -> Line:
     """Title and keys in at most `width` cells.
 
-    Where there is no room for all, names become shorter, then the values go; and of keys that still find no room, the
-    last are counted: `+2`.
+    Where there is no room for all, the unit goes, names become shorter, then the values go; and of keys that still
+    find no room, the last are counted: `+2`.
     """
-    title = [Span(middle_cut(displayable_line(picture.title), max(8, width // 3)) + "   ", VALUE)]
+    named = middle_cut(displayable_line(picture.title), max(8, width // 3))
+    title = [Span(f"{named}   ", VALUE)]
     keys = [key._replace(name=middle_cut(displayable_line(key.name), LONGEST)) for key in picture.keys]
+    whole = [Span(named, VALUE), Span(f", {picture.unit}   ", AXIS), *_keys(keys, LONGEST, True)]
+    if picture.unit and _cells(whole) <= width + 3:
+        return whole
     longest = max((cell_len(key.name) for key in keys), default=0)
     for values in (True, False):
         for most in range(max(longest, SHORTEST), SHORTEST - 1, -1):

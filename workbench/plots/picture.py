@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from workbench.plots.curves import Track
 from workbench.plots.plot import Curve
-from workbench.plots.scope import EVERYTHING, WHOLE, Range, Scope, range_text
+from workbench.plots.scope import COUNTED, EVERYTHING, WHOLE, Range, Scope, range_text
 from workbench.plots.series import Bucket, clipped, fewer, figure, outline, smooth, tick_label
 from workbench.themes import MARKERS
+from workbench.wording import operations
 
 SMOOTHINGS = (0.0, 0.6, 0.9, 0.97, 0.99)
 """Weights of the moving average, in the order of the keys."""
@@ -22,6 +23,9 @@ FAINT = 100
 
 PARTS = ("train", "val", "eval", "test")
 """Beginnings of names that say on what data a metric was measured."""
+
+PER_TOKEN = ("pretrain", "bert", "t5", "transformer_xl", "seq2seq", "sft")
+"""Stages whose loss is the cross-entropy of a token."""
 
 MOST_MARKERS = 48
 """A second curve is drawn as at most about so many markers."""
@@ -97,6 +101,10 @@ class Picture:
     empty: str = ""
     """What to say when there is nothing to draw."""
     scope: Scope = EVERYTHING
+    across: str = ""
+    """What x counts, where the title does not say it."""
+    unit: str = ""
+    """Of the values, where the measure's name does not say it."""
 
 
 def groups(metrics: Sequence[str]) -> list[Group]:
@@ -108,6 +116,16 @@ def groups(metrics: Sequence[str]) -> list[Group]:
     return [Group(title, tuple(sorted(names, key=_part)[:MOST_CURVES])) for title, names in found.items()]
 
 
+def unit_of(title: str, stages: Collection[str]) -> str:
+    """The unit of a group of metrics or of one, of runs of these stages; empty where its name says it."""
+    return "nats a token" if title.rpartition("/")[2] == "loss" and stages and set(stages) <= {*PER_TOKEN} else ""
+
+
+def latest_text(metric: str, value: float) -> str:
+    """A metric's value in about four digits, compute as operations."""
+    return operations(value) if metric == "compute" else figure(value)
+
+
 def apart(metrics: Sequence[str]) -> list[Group]:
     """Every metric for itself: how several runs are compared."""
     return [Group(name, (name,)) for name in metrics]
@@ -115,7 +133,7 @@ def apart(metrics: Sequence[str]) -> list[Group]:
 
 def picture(track: Track, group: Group, look: Look, *, end: float = 0.0) -> Picture:
     """The group's curves of one run, smoothed and marked, with the latest value of each."""
-    shown = Picture(group.title, log=look.log, end=_end(look, end), scope=look.scope)
+    shown = Picture(group.title, log=look.log, end=_end(look, end), scope=look.scope, across=COUNTED[look.scope.axis])
     for role, name in enumerate(group.metrics):
         buckets = _buckets(track, name, look.scope)
         latest = track.whole.latest(name)
@@ -123,7 +141,7 @@ def picture(track: Track, group: Group, look: Look, *, end: float = 0.0) -> Pict
             continue
         shown.curves += _marked(buckets, role, look) if role else _line(buckets, role, look)
         label = name.partition("/")[0] if len(group.metrics) > 1 else "now"
-        shown.keys.append(Key(MARKERS[role] if role else "━", role, label, figure(latest[1])))
+        shown.keys.append(Key(MARKERS[role] if role else "━", role, label, latest_text(name, latest[1])))
     if len(group.metrics) > 1 and shown.keys:
         low = min((bucket.low, bucket.last) for bucket in track.whole.buckets(group.metrics[-1]))
         shown.keys.append(Key("", -1, "best", f"{figure(low[0])} at {tick_label(low[1])}"))
@@ -133,11 +151,11 @@ def picture(track: Track, group: Group, look: Look, *, end: float = 0.0) -> Pict
 
 def overlay(runs: Sequence[Shown], metric: str, look: Look, *, end: float = 0.0) -> Picture:
     """One metric of several runs: a line for each in its own colour, with its marker here and there."""
-    shown = Picture(metric, log=look.log, end=_end(look, end), scope=look.scope)
+    shown = Picture(metric, log=look.log, end=_end(look, end), scope=look.scope, across=COUNTED[look.scope.axis])
     signs: list[Curve] = []
     for place, run in enumerate(runs):
         latest = run.track.whole.latest(metric)
-        shown.keys.append(Key(run.marker, run.role, run.name, figure(latest[1]) if latest else "–"))
+        shown.keys.append(Key(run.marker, run.role, run.name, latest_text(metric, latest[1]) if latest else "–"))
         buckets = fewer(_buckets(run.track, metric, look.scope), max(MOST_BUCKETS // len(runs), 60))
         line = smooth(buckets, look.weight) if look.weight > 0 else outline(buckets)
         shown.curves.append(Curve(_inside(line, look.scope.range), run.role))

@@ -84,8 +84,11 @@ def window(
     return Window(left, right, 10 ** exponents[0], 10 ** exponents[1], log=True, axis=axis)
 
 
-def frame(curves: Sequence[Curve], view: Window | None, width: int, height: int) -> list[Line]:
-    """`height` lines of `width` cells: gutter with ticks, canvas, and the axis of x. Blank when there is no room."""
+def frame(curves: Sequence[Curve], view: Window | None, width: int, height: int, across: str = "") -> list[Line]:
+    """`height` lines of `width` cells: gutter with ticks, canvas, and the axis of x. Blank when there is no room.
+
+    across: what x counts, which stands behind the last of its ticks; a time says itself what it counts.
+    """
     if view is None or width < LEAST_WIDTH or height < LEAST_HEIGHT:
         return [[Span(" " * max(0, width), AXIS)] for _ in range(max(0, height))]
     rows = height - 2
@@ -98,7 +101,7 @@ def frame(curves: Sequence[Curve], view: Window | None, width: int, height: int)
         return [[Span(" " * width, AXIS)] for _ in range(height)]
     canvas = _canvas(curves, view, columns, rows)
     lines = [_joined(_body_line(canvas[row], labels.get(row), gutter)) for row in range(rows)]
-    return [*lines, *_x_axis(view, gutter, columns)]
+    return [*lines, *_x_axis(view, gutter, columns, across)]
 
 
 def _body_line(cells: Line, label: str | None, gutter: int) -> Line:
@@ -132,7 +135,7 @@ def _dotted(length: int, column: int) -> str:
     return "".join("·" if (column + i) % 4 == 3 else " " for i in range(length))
 
 
-def _x_axis(view: Window, gutter: int, columns: int) -> list[Line]:
+def _x_axis(view: Window, gutter: int, columns: int, across: str) -> list[Line]:
     scale = (clock_ticks if view.axis == "time" else ticks)(view.left, view.right, max(2, columns // 12))
     spacing = scale[1] - scale[0] if len(scale) > 1 else 0.0
     axis, below = ["─"] * columns, [" "] * (columns + gutter + 1)
@@ -141,11 +144,21 @@ def _x_axis(view: Window, gutter: int, columns: int) -> list[Line]:
         column = min(columns - 1, int((value - view.left) / (view.right - view.left) * columns))
         axis[column] = "┬"
         label = duration(value) if view.axis == "time" and spacing >= 1 else tick_label(value, spacing)
-        start = min(max(gutter + 1 + column - len(label) // 2, free), len(below) - len(label))
-        if start >= free:
-            below[start : start + len(label)] = label
-            free = start + len(label) + 1
+        at = gutter + 1 + column - len(label) // 2
+        for text in (_with_unit(label, view.axis, across), label) if value == scale[-1] else (label,):
+            start = min(max(at, free), len(below) - len(text))
+            if start >= free:
+                below[start : start + len(text)] = text
+                free = start + len(text) + 1
+                break
     return [[Span(" " * gutter + "└" + "".join(axis), AXIS)], [Span("".join(below), AXIS)]]
+
+
+def _with_unit(label: str, axis: Axis, across: str) -> str:
+    """A tick of x with what it counts; that of a clock with what stands between its colons."""
+    if axis == "time" and across:
+        across = ("s", "min:s", "h:min:s")[label.count(":")]
+    return f"{label} {across}".rstrip()
 
 
 def _row(y: float, view: Window, rows: int) -> int:

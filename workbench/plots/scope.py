@@ -15,6 +15,8 @@ AXES: tuple[Axis, ...] = get_args(Axis)
 """What curves can be drawn against; time is in seconds since the run's first row, compute in FLOP."""
 MEASURES: dict[Axis, str] = {"steps": "steps", "tokens": "tokens", "time": "seconds", "compute": "FLOP"}
 """What each counts."""
+COUNTED: dict[Axis, str] = {**MEASURES, "time": "time"}
+"""What is written along each; clock times are no count of seconds."""
 
 _UNITS = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}

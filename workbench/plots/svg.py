@@ -26,12 +26,14 @@ def svg_of(picture: Picture) -> str:
     parts = [
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {WIDTH} {HEIGHT}' width='{WIDTH}' height='{HEIGHT}'>",
         f"<rect width='{WIDTH}' height='{HEIGHT}' fill='{PAPER}'/>",
-        _text(LEFT, 26, picture.title, size=17, weight="bold"),
+        _text(LEFT, 26, f"{picture.title}, {picture.unit}".removesuffix(", "), size=17, weight="bold"),
         _text(WIDTH - RIGHT, 26, picture.note, colour=GREY, anchor="end"),
     ]
     if view is None:
         return "\n".join([*parts, _text(LEFT, HEIGHT / 2, picture.empty or "no curve", colour=GREY), "</svg>", ""])
     parts += [*_legend(picture), *_grid(view)]
+    if picture.across:
+        parts.append(_text(WIDTH - RIGHT, HEIGHT - 8, picture.across, colour=GREY, anchor="end"))
     for curve in picture.curves:
         parts += _curve(curve, view)
     return "\n".join([*parts, "</svg>", ""])
@@ -64,7 +66,6 @@ def _grid(view: Window) -> Iterator[str]:
         yield f"<line x1='{x:.1f}' x2='{x:.1f}' y1='{floor}' y2='{floor + 5}' stroke='{GREY}'/>"
         yield _text(x, floor + 20, label, colour=GREY, anchor="middle")
     yield f"<path d='M{LEFT} {TOP}V{floor}H{WIDTH - RIGHT}' fill='none' stroke='{GREY}'/>"
-    yield _text(WIDTH - RIGHT, HEIGHT - 8, view.axis, colour=GREY, anchor="end")
 
 
 def _curve(curve: Curve, view: Window) -> Iterator[str]:

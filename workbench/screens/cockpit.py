@@ -15,7 +15,7 @@ from stages.store.errors import UserError
 from stages.store.rollback import roll_back
 from stages.store.rundir import RunDir
 from workbench import runs
-from workbench.board.outcome import in_place_of_samples
+from workbench.board.outcome import about_samples, in_place_of_samples
 from workbench.board.rollout_facts import is_rollout, rollout_of
 from workbench.board.run_board import Entry
 from workbench.board.watch import SAMPLES, Watch
@@ -182,7 +182,8 @@ class CockpitScreen(RunScreen):
         self._samples_drawn = now
         rows = watch.recent_samples(SAMPLES)
         self.query_one(Rollouts).show([rollout_of(row) for row in rows if is_rollout(row)])
-        self.query_one(Samples).show([row for row in rows if not is_rollout(row)][:SHOWN], absent=now[1])
+        answers = [row for row in rows if not is_rollout(row)][:SHOWN]
+        self.query_one(Samples).show(answers, absent=now[1], about=about_samples(watch.entry))
 
     def _draw(self) -> None:
         super()._draw()

@@ -19,7 +19,7 @@ from workbench.plots.curves import Track
 from workbench.screens.base import Dialog
 from workbench.screens.elo import Table
 from workbench.widgets.picklist import cell
-from workbench.wording import cell_text
+from workbench.wording import metric_text
 
 NAME, NARROWEST = 20, 12
 """Cells of the column of names, and of a run's column at least."""
@@ -117,7 +117,7 @@ def table(
     ):
         yield Content.styled(title if rows else f"{title}: {empty}", "$primary")
         for row in rows:
-            values = [cell(Content(cell_text(row[column]) or "–"), each - 1) for column in shown]
+            values = [cell(Content(metric_text(row["name"], row[column]) or "–"), each - 1) for column in shown]
             yield _joined(line(row["name"], "$text-muted"), values)
 
 

@@ -30,6 +30,7 @@ from workbench.plots.series import figure
 from workbench.screens.base import PlaceScreen
 from workbench.screens.question import Ask
 from workbench.widgets.row_table import RowTable
+from workbench.wording import operations
 
 COLUMNS = ("name", "parameters", "to train", "fits", "time here", "FLOP")
 
@@ -207,7 +208,7 @@ def stage_for(kind: str) -> str:
 def _cells(card: Card, plan: Plan, machine: Machine, rates: list[Rate], timed: Rate | None) -> list[str]:
     found = time_of(card, plan, rates, timed)
     memory = size(card.memory(plan, machine).total)
-    fits, flops = card.fits(plan, machine), f"{card.flops(plan):.1e}"
+    fits, flops = card.fits(plan, machine), operations(card.flops(plan)).removesuffix("FLOP")
     return [card.name, f"{card.parameters:,}", memory, fits, long(found[0]) if found else "", flops]
 
 

@@ -79,7 +79,7 @@ class Onward(Base):
             self._find_onward(entry)
         else:
             self._show_onward(None)
-            if entry is not None and entry.status in RESUMABLE:
+            if entry is not None and entry.status in RESUMABLE and not self.has_class("-low"):  # the state says it too
                 self._show_line(enter_line(going_on(entry)))
 
     @work(thread=True, exclusive=True, group="onward")

@@ -15,13 +15,13 @@ from textual.widgets import ContentSwitcher, Static
 
 from stages.store.errors import UserError
 from stages.store.rundir import RunDir
-from workbench.board.outcome import in_place_of_a_curve, in_place_of_samples
+from workbench.board.outcome import about_samples, in_place_of_a_curve, in_place_of_samples
 from workbench.board.run_board import Entry
 from workbench.board.watch import Watch
 from workbench.display import line
 from workbench.keys import bind
 from workbench.plots.curves import Track
-from workbench.plots.picture import figure, groups
+from workbench.plots.picture import groups, latest_text, unit_of
 from workbench.screens.base import PlaceScreen
 from workbench.screens.onward import Onward
 from workbench.screens.plotting import PLOT_KEYS, Plotting
@@ -56,7 +56,7 @@ class RunScreen(Onward, Plotting, Steering, PlaceScreen):
         bind("run.exactly", "E", "exactly", "Exactly", "Do the run again at once, exactly as it was.", show=False),
         bind("run.serve", "S", "serve", "Serve", "Serve the checkpoint to other programs.", show=False),
         bind("run.inside", "I", "inside", "Inside", "Token probabilities and attention.", show=False),
-        bind("run.onward", "enter", "onward", "Go on", "What comes next, once the run has finished.", show=False),
+        bind("run.onward", "enter", "onward", "Go on", "What comes next; a run that ended early goes on.", show=False),
         bind("run.pane", "v", "pane(1)", "View", "Samples, log or settings."),
         *PLOT_KEYS,
     ]
@@ -139,7 +139,7 @@ class RunScreen(Onward, Plotting, Steering, PlaceScreen):
         now = watch.samples_version, in_place_of_samples(watch.entry)
         if now != self._samples_drawn:
             self._samples_drawn = now
-            self.query_one(Samples).show(watch.recent_samples(SHOWN), absent=now[1])
+            self.query_one(Samples).show(watch.recent_samples(SHOWN), absent=now[1], about=about_samples(watch.entry))
 
     @on(Gone)
     def _gone(self, event: Gone) -> None:
@@ -191,7 +191,7 @@ class RunScreen(Onward, Plotting, Steering, PlaceScreen):
 
     def _state(self, entry: Entry) -> Content:
         """Where the run stands: of a live one in a line, for which the least needful gives way."""
-        bar, told = _bar(entry, 24 if self.size.width >= 100 else 10), state_of(entry)
+        bar, told = _bar(entry, 24 if self.size.width >= 100 else 10), state_of(entry, "enter")
         if not entry.live:
             return Content.assemble(bar, told)
         facts = " · ".join(part for part in (entry.spec.stage, entry.state.device) if part)
@@ -210,6 +210,7 @@ class RunScreen(Onward, Plotting, Steering, PlaceScreen):
             return
         self._drawn = now
         picture = self.picture_of(watch.track, end=last_step(watch.state))
+        picture.unit = unit_of(picture.title, [watch.entry.spec.stage])
         picture.empty = picture.empty or in_place_of_a_curve(watch.entry)
         self.show_picture(picture)
         metrics.update(self._metrics(watch, width), layout=False)
@@ -223,7 +224,7 @@ class RunScreen(Onward, Plotting, Steering, PlaceScreen):
             latest = watch.curves.latest(group.metrics[0])
             style = "bold $primary reverse" if group == chosen else "$text-muted"
             name = line(f" {group.title} ", style)
-            value = Content(f" {figure(latest[1])}" if latest else "")
+            value = Content(f" {latest_text(group.title, latest[1])}" if latest else "")
             parts.append((name + value).stylize_before(Style.from_meta({"group": group.title})))
         if self.has_class("-tall") or width <= 0:
             return flowed(parts, width)

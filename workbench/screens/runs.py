@@ -23,7 +23,7 @@ from workbench.display import line
 from workbench.keys import bind
 from workbench.plots.curves import RecentTracks, Track
 from workbench.plots.marks import Marks
-from workbench.plots.picture import PLAIN, Picture, Shown
+from workbench.plots.picture import PLAIN, Picture, Shown, unit_of
 from workbench.screens.base import PlaceScreen
 from workbench.screens.pick import pick_stage
 from workbench.screens.plotting import PLOT_KEYS, Plotting, set_subtitle
@@ -343,6 +343,7 @@ class RunsScreen(Plotting, Steering, PlaceScreen):
             runs = [self._line_of(entry, track) for entry, track in zip(entries, tracks, strict=True)]
             picture = self.picture_of_all(runs, end=max(ends) if all(ends) else 0.0)
             missing = "none of these runs logged a curve"
+        picture.unit = unit_of(picture.title, [entry.spec.stage for entry in entries])
         picture.empty = picture.empty or missing
         return picture
 

@@ -11,20 +11,20 @@ from workbench.themes import STATUS_STYLES, STATUS_SYMBOLS
 from workbench.wording import summary
 
 
-def state_of(entry: Entry) -> Content:
-    """How a run stands: its summary, and for one that ended badly why and what to do."""
+def state_of(entry: Entry, key: str = "r") -> Content:
+    """How a run stands: its summary, and for one that ended badly why and what to do. `key` goes on with it."""
     style = STATUS_STYLES[entry.status]
     parts: list[Content | str] = [
         Content.styled(f"{STATUS_SYMBOLS[entry.status]} ", style),
         line(summary(entry.state, entry.status), style),
     ]
+    if entry.status in RESUMABLE and entry.status != "lost":
+        parts += ["  ", *_offer(key)]
     if entry.status == "failed" and entry.state.error is not None:
         parts += ["\n", content(entry.state.error.message, "$text-error")]
         parts += ["\n", content(entry.state.error.hint, "$text-muted")] if entry.state.error.hint else []
     elif entry.status == "lost":
-        parts += ["\n", Content.styled("Its worker ended without a word. ", "$text-error"), *_offer()]
-    elif entry.status in RESUMABLE:
-        parts += ["  ", *_offer()]
+        parts += ["\n", Content.styled("Its worker ended without a word. ", "$text-error"), *_offer(key)]
     if entry.notes.note:
         parts += ["\n", line(entry.notes.note, "$text-muted italic")]
     return Content.assemble(*parts)
@@ -35,8 +35,8 @@ def last_step(state: RunState) -> float:
     return float(state.total) if state.unit == "steps" else 0.0
 
 
-def _offer() -> list[Content]:
-    return [Content.styled("r", "bold $accent"), Content.styled(" resumes it.", "$text-muted")]
+def _offer(key: str) -> list[Content]:
+    return [Content.styled(key, "bold $accent"), Content.styled(" resumes it.", "$text-muted")]
 
 
 def nothing_matches(words: str) -> Content:

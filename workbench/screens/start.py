@@ -26,7 +26,6 @@ from stages.store.tokenizers import list_tokenizers
 from workbench.display import content
 from workbench.keys import bind
 from workbench.models.estimate import Estimate, default_parents, estimate
-from workbench.models.model_cards import operations
 from workbench.models.times import Speeds, speeds, training_time
 from workbench.plots.picture import figure
 from workbench.runs import run_names, unique_name
@@ -34,6 +33,7 @@ from workbench.screens.launch import LaunchScreen, heading
 from workbench.screens.pick import Pick
 from workbench.widgets.form import SpecForm, choice_field, text_field
 from workbench.widgets.side_by_side import flowed
+from workbench.wording import operations
 
 PATIENCE = 0.15
 """Seconds without a key after which the cost is reckoned anew."""

@@ -16,7 +16,6 @@ from stages.store.errors import UserError
 from stages.store.groups import Group, group_names
 from stages.store.specs import FROM_CHECKPOINT
 from stages.store.strict import Field
-from workbench.models.model_cards import operations
 from workbench.plots.series import figure
 from workbench.runs import unique_name
 from workbench.screens.base import WorkbenchScreen
@@ -27,6 +26,7 @@ from workbench.studies.groups import launch_group
 from workbench.studies.ladder import STAGE, Ladder, plan_ladder, size_and_tokens
 from workbench.studies.sweeps import EXAMPLE, parse_over, plan_sweep
 from workbench.widgets.form import SpecForm, text_field
+from workbench.wording import operations
 
 GROUP_FIELDS = ("over", "draw", "draw_seed", "metric")
 

@@ -12,6 +12,7 @@ from rich.segment import Segment
 from rich.style import Style
 from textual import on, work
 from textual.color import Color
+from textual.events import MouseScrollDown, MouseScrollUp
 from textual.geometry import Region, Size
 from textual.message import Message
 from textual.strip import Strip
@@ -23,9 +24,15 @@ from workbench.plots.picture import FAINT, PLAIN, Picture
 from workbench.plots.plot import AXIS, GRID, Line, Span, Window, frame, window
 from workbench.themes import series_color
 
+NEARER = 0.8
+"""Share of what a plot shows that is left by a notch of the wheel."""
+
 
 class LossPlot(Widget):
-    """Shows a Picture: a line of title, key and values, and below it the curves in a frame with ticks."""
+    """Shows a Picture: a line of title, key and values, and below it the curves in a frame with ticks.
+
+    The wheel does what the screen's `zoom` does.
+    """
 
     DEFAULT_CSS = """
     LossPlot {
@@ -68,6 +75,14 @@ class LossPlot(Widget):
 
     def on_resize(self) -> None:
         self._redraw()
+
+    async def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
+        event.stop()
+        await self.run_action(f"screen.zoom({NEARER})")
+
+    async def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
+        event.stop()
+        await self.run_action(f"screen.zoom({1 / NEARER})")
 
     def render_line(self, y: int) -> Strip:
         """One line in the colours of the theme."""
@@ -132,7 +147,7 @@ class LossPlot(Widget):
 def build(picture: Picture, width: int, height: int) -> list[Line]:
     """The header and the frame of a picture: `height` lines. For any thread."""
     view = _window(picture)
-    lines = [legend(picture, width), *frame(picture.curves, view, width, height - 1)]
+    lines = [legend(picture, width), *frame(picture.curves, view, width, height - 1, picture.across)]
     if view is None and picture.empty:
         lines[height // 2] = [Span(displayable_line(picture.empty).center(width), TITLE)]
     return lines[:height]

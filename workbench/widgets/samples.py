@@ -28,8 +28,8 @@ class Samples(VerticalScroll, can_focus=True):
     def compose(self) -> ComposeResult:
         yield Static(id="samples-text", markup=False)
 
-    def show(self, rows: Sequence[dict[str, Any]], *, absent: str) -> None:
-        """Show these rows of samples.jsonl, in their order; `absent` where there are none."""
+    def show(self, rows: Sequence[dict[str, Any]], *, absent: str, about: str = "") -> None:
+        """Show these rows of samples.jsonl, in their order, with `about` above; `absent` where there are none."""
         parts: list[Content] = []
         step: object = None
         for row in rows:
@@ -42,7 +42,8 @@ class Samples(VerticalScroll, can_focus=True):
             written = content(text, tabs=4) if text.strip() else Content.styled(_absent(text), "$text-muted italic")
             answers = "\n" if row.get("kind") else ""  # a continuation, which has no kind, goes on in the line
             parts.append(Content.assemble(content(prompt, "$text-muted", tabs=4), answers, written, "\n"))
-        shown = Content("\n").join(parts) if parts else content(absent, "$text-muted")
+        above = [content(f"{about}\n", "$text-muted italic")] if about else []
+        shown = Content("\n").join([*above, *parts]) if parts else content(absent, "$text-muted")
         self.query_one("#samples-text", Static).update(shown)
 
 
