@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from stages.store.errors import UserError
 from stages.store.files import write_atomic
 from stages.store.workspace import state_folder
+from workbench.display import path_lines
 
 if TYPE_CHECKING:
     from textual.app import App
@@ -33,10 +34,10 @@ def copy_out(app: App[None], text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, data, durable=False)
-        told.append(f"Written to {path}.")
+        told.append(f"Written to\n{path_lines(path)}")
     except (OSError, UserError) as error:
-        told.append(f"Not written to {path}: {error}.")
-    app.notify(" ".join(told), title=f"{len(text):,} characters")
+        told.append(f"Not written: {error}.\n{path_lines(path)}")
+    app.notify("\n".join(told), title=f"{len(text):,} characters")
 
 
 def worth_copying(screen: Screen[object]) -> str | None:

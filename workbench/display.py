@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -62,6 +63,24 @@ def content(text: str, style: str | Style = "", *, tabs: int = 0) -> Content:
 def line(text: str, style: str | Style = "") -> Content:
     """Foreign text for a place of one line: a name, a title, a cell of a table."""
     return content(displayable_line(text), style)
+
+
+def path_lines(path: Path, width: int = 54) -> str:
+    """A path with `~` for the home folder, on lines of its own that break between names alone.
+
+    A name of more than `width` characters breaks behind its dashes.
+    """
+    try:
+        shown = f"~/{path.relative_to(Path.home()).as_posix()}"
+    except (ValueError, RuntimeError):
+        shown = path.as_posix()
+    lines = [""]
+    for piece in re.findall(r"[^/]*/|[^/]+$", displayable_line(shown)):
+        for part in [piece] if len(piece) <= width else re.findall(r"[^-]*-|[^-]+$", piece):
+            if lines[-1] and len(lines[-1]) + len(part) > width:
+                lines.append("")
+            lines[-1] += part
+    return "\n".join(lines)
 
 
 def looks_same(one: Content, other: Content) -> bool:

@@ -6,12 +6,13 @@ import math
 import sys
 import time
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.display import content, displayable, displayable_line, line, shortened
+from workbench.display import content, displayable, displayable_line, line, path_lines, shortened
 
 ACTING = {"Cc", "Cs", "Zl", "Zp"}
 VISIBLE_FORMAT = {0x600, 0x601, 0x602, 0x603, 0x604, 0x605, 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD}
@@ -76,3 +77,11 @@ def test_clean_text_is_shown_fast() -> None:
         assert displayable(text) is text
         best = min(best, time.perf_counter() - began)
     assert len(text.encode()) / 1e6 / best > 10
+
+
+def test_a_path_breaks_between_names_and_home_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert path_lines(Path("/home/ada/work/plots/one.svg")) == "~/work/plots/one.svg"
+    assert path_lines(Path("/srv/work/plots/one.svg"), 12) == "/srv/work/\nplots/\none.svg"
+    assert path_lines(Path("/srv/2026-loss-train.svg"), 10) == "/srv/2026-\nloss-\ntrain.svg"
+    assert path_lines(Path("/srv/\x1b[31m\n")) == "/srv/␛[31m␊"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 from textual.widget import Widget
 
 from stages.store.errors import UserError
+from workbench.display import path_lines
 from workbench.keys import bind
 from workbench.plots.curves import Track
 from workbench.plots.picture import Group, Look, Picture, Shown, apart, groups, overlay, picture
@@ -143,7 +144,7 @@ class Plotting(Base):
         except UserError as error:
             app.show_error(error)
         else:
-            self.notify(str(path), title="The plot is saved.", timeout=10)
+            self.notify(path_lines(path), title="The plot is saved.", timeout=10)
 
     def action_range(self) -> None:
         """Ask for a range and show it."""
