@@ -8,6 +8,8 @@ from typing import Any
 from textual import on, work
 from textual.app import ComposeResult
 from textual.content import Content
+from textual.events import Click
+from textual.style import Style
 from textual.widgets import Static
 from textual.worker import Worker
 
@@ -113,7 +115,8 @@ class RecordsScreen(RecordEditing):
         parts = [Content.styled(f"{self.info.kind}  ", "$text-muted")]
         for split, count in self.info.records.items():
             here = split == self.split
-            parts.append(line(f"{'▌' if here else ' '}{split} {count:,}  ", "bold $primary" if here else "$text-muted"))
+            told = line(f"{'▌' if here else ' '}{split} {count:,}  ", "bold $primary" if here else "$text-muted")
+            parts.append(told.stylize_before(Style.from_meta({"split": split})))
         if self.filter:
             parts.append(line(f"filter {self.filter}: {self.listing.total:,}  ", "$accent"))
         if self.text:
@@ -163,9 +166,18 @@ class RecordsScreen(RecordEditing):
     def action_split(self, by: int) -> None:
         splits = list(self.info.records) if self.info else []
         if len(splits) > 1:
-            self.split = splits[(splits.index(self.split) + by) % len(splits)]
-            self.note("")
-            self.load()
+            self._turn_to(splits[(splits.index(self.split) + by) % len(splits)])
+
+    def on_click(self, event: Click) -> None:
+        """Take a click on the name of another split."""
+        split = event.style.meta.get("split")
+        if self.info is not None and split in self.info.records and split != self.split:
+            self._turn_to(split)
+
+    def _turn_to(self, split: str) -> None:
+        self.split = split
+        self.note("")
+        self.load()
 
     def action_search(self) -> None:
         def answered(text: str | None) -> None:
