@@ -180,7 +180,7 @@ def test_a_prompt_that_does_not_fit_is_left_out_and_told(prepared: Workspace) ->
     """The model sees 16 tokens. It would be asked by the end of the prompt alone."""
     settings = SETTINGS | {"k": 2, "device": "cpu", "max_new_tokens": 64}
     run = made_run(prepared, "sample", "long", settings | {"prompts": ["short", "x" * 12]}, checkpoint="one")
-    assert sample.run(run) == {"prompts": 2, "completions": 2}
+    assert sample.run(run) == {"prompts": 2, "completions": 2, "alike": 0}
     assert [prompt.messages[0].content for prompt, _ in tasks_in(run.dir)] == ["short"]
     (warned,) = events(run.dir, "warning")
     assert "exceed the 8 tokens that fit beside a completion" in warned["message"]
