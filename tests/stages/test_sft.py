@@ -81,9 +81,16 @@ def test_a_worker_killed_in_mid_epoch_ends_with_the_same_bits(workspace: Workspa
     assert losses(broken) == losses(whole)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("lost", [None, "random", "optimizer"])
-@pytest.mark.parametrize("how", [{"packing": True}, {"packing": False}, LORA, {**LORA, "lora_keep": "adapter"}])
+@pytest.mark.parametrize(
+    ("how", "precision"),
+    [
+        ({"packing": True}, "bf16"),
+        ({"packing": False}, "fp32"),
+        (LORA, "bf16"),
+        ({**LORA, "lora_keep": "adapter"}, "fp32"),
+    ],
+)
 def test_resuming_changes_no_bit_unless_a_part_is_lost(
     workspace: Workspace, precision: str, lost: str | None, how: dict[str, Any]
 ) -> None:

@@ -228,7 +228,7 @@ def refuse(text: str) -> None:
 
 async def visit_questions(pilot: Pilot[Any]) -> None:
     """The small dialogs: yes or no, one line, and what is said about a wrong line."""
-    for chunk in chunks(SHORT, 130):
+    for chunk in chunks(SHORT[::3], 130):
         first, second, everything = "\n".join(chunk[:65]), "\n".join(chunk[65:]), "\n".join(chunk)
         for dialog in (Question(first, second, yes=chunk[0]), Ask(first, second, everything, refuse)):
             pilot.app.seen -= {text[:4] for text in chunk}

@@ -60,7 +60,7 @@ from workbench.widgets.token_strip import TokenStrip
 def prepare_judging(workspace: Workspace) -> None:
     """Prompts and candidates that are payloads: nine of them beside each other."""
     tasks = []
-    for number, chunk in enumerate(chunks(READABLE, 10)):
+    for number, chunk in enumerate(chunks(READABLE[::2], 10)):
         candidates = [Candidate(run="r", k=k, text=text, checkpoint=text) for k, text in enumerate(chunk[1:])]
         tasks.append((LabelPrompt(messages=[Message("user", chunk[0])], part="eval", source=str(number)), candidates))
     with open_labels(workspace.labels) as labels:
@@ -74,7 +74,7 @@ async def visit_judging(pilot: Pilot[Any]) -> None:
     await settled(pilot)
     await pilot.press("enter")
     await wait_for(pilot, lambda: isinstance(pilot.app.screen, JudgeScreen) and pilot.app.screen.session is not None)
-    for number, chunk in enumerate(chunks(READABLE, 10)):
+    for number, chunk in enumerate(chunks(READABLE[::2], 10)):
         await wait_for(pilot, on_screen(pilot, chunk))
         if number % 8 == 0:
             await pilot.press("m")
@@ -85,7 +85,7 @@ async def visit_judging(pilot: Pilot[Any]) -> None:
 
 async def visit_answers(pilot: Pilot[Any]) -> None:
     """Answers to a turn of a chat, and what is said of them once they are ranked."""
-    for chunk in chunks(READABLE[::3], 10):
+    for chunk in chunks(READABLE[::9], 10):
         candidates = [Candidate(run="r", k=k, text=text, checkpoint=text) for k, text in enumerate(chunk[1:])]
         prompt = LabelPrompt(messages=[Message("user", chunk[0])], part="eval")
         ranked: list[Ranked] = []
@@ -240,7 +240,7 @@ def prepare_evaluation(workspace: Workspace) -> None:
     """Checkpoints, groups, notes and answers that are payloads."""
     names, groups = READABLE[:5], READABLE[5:30]
     shares = {f"{text} exact": share(1, 2) for text in groups}
-    answers = [Answer(prompt=text, text=text, wanted=text, right=False) for text in READABLE[::3]]
+    answers = [Answer(prompt=text, text=text, wanted=text, right=False) for text in READABLE[::9]]
     rows = [
         Row(checkpoint=f"{text}@{step}", step=step, shares=shares, answers=answers, note=text)
         for text in names
